@@ -1,0 +1,414 @@
+# emad: one Makefile for everything; `make help` lists the targets.
+#
+# Every program names the objects it is linked from, and every object the outside libraries it needs: that a module's
+# test links without the rest of the program is what proves that the module stands alone. A new source file is one
+# word in a list here, a new test one line.
+#
+#   BUILD=release|debug|asan|tsan   what is built, into build/$(BUILD)
+#   CC CPPFLAGS CFLAGS LDFLAGS      yours; CFLAGS replaces the optimisation and debugging flags
+#   PREFIX DESTDIR                  where `make install` puts things
+#   PYTHON                          interpreter with PyTorch, instead of one that tests/setup.sh prepares
+#   V=1                             shows the commands
+
+VERSION := 0.1.0
+SONAME := libemad.so.0
+
+# ---- sources ---------------------------------------------------------------------------------------------------------
+
+proto := $(addprefix proto/, \
+	dtype image json_read layout manifest manifest_pack manifest_tiling message name nearest pack profile \
+	safetensors schedule schedule_formula schedule_table sp status)
+
+core := $(addprefix daemon/core/, \
+	apply attributes intake kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model plan push query \
+	register report service update versions)
+
+edge := $(addprefix daemon/edge/, \
+	attach config log memory runtime systemd transport workers)
+
+daemon := $(proto) $(core) $(edge) daemon/daemon daemon/main
+
+library := $(proto) $(addprefix client/, \
+	attach call client copy error export link push pusher registration trainer view wait)
+
+emactl := $(library) $(addprefix client/emactl/, \
+	arguments ask command_daemon command_explain command_export command_model command_verify emactl facts figure \
+	output progress scan table verify_report)
+
+# The outside libraries that an object needs; whatever is linked from it is linked with them.
+needs_client/emactl/arguments := m
+needs_client/emactl/command_daemon := jansson
+needs_client/emactl/command_model := jansson
+needs_client/emactl/facts := jansson
+needs_client/emactl/output := jansson
+needs_client/link := nng
+needs_daemon/core/attributes := jansson
+needs_daemon/core/report := jansson m
+needs_daemon/core/update := m
+needs_daemon/daemon := uv
+needs_daemon/edge/attach := uv
+needs_daemon/edge/config := inih
+needs_daemon/edge/systemd := systemd
+needs_daemon/edge/transport := nng
+needs_proto/layout := xxhash
+needs_proto/pack := msgpack
+needs_proto/schedule := m
+needs_proto/schedule_formula := m
+
+# ---- tests: test_NAME := the objects that it is linked from ----------------------------------------------------------
+
+kernel := $(addprefix daemon/core/, kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar)
+manifest := $(addprefix proto/, dtype manifest manifest_pack manifest_tiling name pack status)
+schedule := $(addprefix proto/, schedule schedule_formula schedule_table status)
+
+test_copy := client/copy
+test_dtype := proto/dtype
+test_facts := $(addprefix client/emactl/, facts figure table)
+test_figure := client/emactl/figure
+test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors) \
+	tests/unit/failing_heap
+test_kernel := $(kernel) proto/dtype
+test_layout := proto/layout proto/status
+test_manifest := $(manifest) tests/unit/failing_heap
+test_message := $(addprefix proto/, message name pack status)
+test_name := proto/name proto/status
+test_pack := $(addprefix proto/, name pack status)
+test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
+test_protocol_doc := $(addprefix proto/, message name pack sp status)
+test_safetensors := $(addprefix proto/, dtype json_read name safetensors status) tests/unit/failing_heap
+test_scan := client/emactl/scan proto/dtype
+test_schedule := $(schedule) proto/nearest
+test_schedule_formula := $(schedule) proto/nearest
+test_sp := proto/sp proto/status
+test_status := proto/status
+
+needs_tests/unit/failing_heap := failing_heap
+needs_tests/unit/test_facts := jansson
+needs_tests/unit/test_kernel := m
+needs_tests/unit/test_schedule := m
+needs_tests/unit/test_schedule_formula := jansson m
+
+integration_test_client := $(library) tests/integration/harness
+needs_tests/integration/harness := check
+needs_tests/integration/test_client := check
+
+fuzz_manifest := $(manifest)
+fuzz_message := $(addprefix proto/, message name pack status)
+fuzz_name := proto/name proto/status
+fuzz_pack := $(addprefix proto/, name pack status)
+fuzz_safetensors := $(addprefix proto/, dtype json_read name safetensors status)
+fuzz_schedule := $(schedule) proto/nearest
+fuzz_sp := proto/sp proto/status
+
+bench_kernel := $(kernel) proto/dtype
+
+# Arguments with which a benchmark ends soon and means nothing.
+quick_kernel := --rounds 1 --mebi-elements 4
+
+# ---- outside libraries: pkg-config name, Debian package --------------------------------------------------------------
+
+module_uv := libuv
+debian_uv := libuv1-dev
+module_nng := nng
+debian_nng := libnng-dev
+module_msgpack := msgpack
+debian_msgpack := libmsgpack-dev
+module_systemd := libsystemd
+debian_systemd := libsystemd-dev
+module_xxhash := libxxhash
+debian_xxhash := libxxhash-dev
+module_inih := inih
+debian_inih := libinih-dev
+module_jansson := jansson
+debian_jansson := libjansson-dev
+module_check := check
+debian_check := check
+
+# ---- where things go -------------------------------------------------------------------------------------------------
+
+BUILD ?= release
+B := build/$(BUILD)
+PREFIX ?= /usr/local
+bindir ?= $(PREFIX)/bin
+libdir ?= $(PREFIX)/lib
+includedir ?= $(PREFIX)/include
+docdir ?= $(PREFIX)/share/doc/emad
+unitdir ?= $(PREFIX)/lib/systemd/system
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 60
+
+# ---- flags -----------------------------------------------------------------------------------------------------------
+
+CFLAGS_release := -O2 -g
+CFLAGS_debug := -Og -g3
+CFLAGS_asan := -O1 -g
+CFLAGS_tsan := -O1 -g
+CFLAGS_fuzz := -O1 -g
+SANITIZE_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+SANITIZE_tsan := -fsanitize=thread
+SANITIZE_fuzz := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-omit-frame-pointer
+ifndef CFLAGS_$(BUILD)
+$(error BUILD=$(BUILD) is not one of release, debug, asan, tsan)
+endif
+
+CFLAGS ?= $(CFLAGS_$(BUILD))
+WARNINGS ?= -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
+LANGUAGE := -std=gnu17 -D_GNU_SOURCE -DEMAD_VERSION='"$(VERSION)"' -I.
+# Behind the user's flags, because the results of the averages depend on them.
+ARITHMETIC := -ffp-contract=off -fno-math-errno
+PIC := -fPIC -fno-semantic-interposition
+
+compile = $(CC) $(LANGUAGE) $(libraries_cflags) $(WARNINGS) $(CPPFLAGS) $(CFLAGS) $(SANITIZE_$(BUILD)) $(ARITHMETIC)
+link = $(CC) $(CFLAGS) $(SANITIZE_$(BUILD)) -Wl,-z,relro,-z,now $(LDFLAGS)
+
+Q := $(if $(V),,@)
+say = $(if $(V),,@echo '  $(1)	$(2)')
+
+# ---- are the libraries there? ----------------------------------------------------------------------------------------
+#
+# Asked before anything is built, so that what is missing is one line. The targets that set up the machine first ask
+# afterwards, in a make of their own.
+
+PKG_CONFIG ?= pkg-config
+setting_up := check check-unit check-integration check-python check-asan check-tsan fuzz bench demo lint
+building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
+libraries := uv nng msgpack systemd xxhash inih jansson
+ifneq ($(filter-out all install,$(building)),)
+libraries += check
+endif
+
+# Debian's NNG has no nng.pc, so NNG alone is looked for by its header.
+define find_absent
+command -v $(PKG_CONFIG) >/dev/null || echo pkg-config; \
+$(foreach l,$(filter-out nng,$(libraries)),$(PKG_CONFIG) --exists $(module_$(l)) 2>/dev/null || echo $(debian_$(l));) \
+if ! command -v $(firstword $(CC)) >/dev/null; then echo gcc; \
+elif ! echo '#include <nng/nng.h>' | $(CC) $(CPPFLAGS) $(CFLAGS) -E - >/dev/null 2>&1; then echo $(debian_nng); fi
+endef
+
+ifneq ($(building),)
+absent := $(shell $(find_absent))
+ifneq ($(absent),)
+$(error Missing Debian package$(if $(word 2,$(absent)),s) $(absent): run 'sudo apt-get install -y $(absent)')
+endif
+modules := $(foreach l,$(filter-out nng,$(libraries)),$(module_$(l)))
+libraries_cflags := $(shell $(PKG_CONFIG) --cflags $(modules))
+$(foreach l,$(filter-out nng,$(libraries)),$(eval libs_$(l) := $(shell $(PKG_CONFIG) --libs $(module_$(l)))))
+libs_nng := $(shell $(PKG_CONFIG) --libs nng 2>/dev/null || echo -lnng)
+libs_m := -lm
+libs_failing_heap := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+endif
+
+# ---- programs --------------------------------------------------------------------------------------------------------
+
+names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
+unit_names := $(call names,test)
+integration_names := $(call names,integration)
+fuzz_names := $(call names,fuzz)
+bench_names := $(call names,bench)
+
+unit_programs := $(unit_names:%=$(B)/tests/unit/test_%)
+integration_programs := $(integration_names:%=$(B)/tests/integration/%)
+replay_programs := $(fuzz_names:%=$(B)/tests/fuzz/replay_%)
+fuzz_programs := $(fuzz_names:%=$(B)/tests/fuzz/fuzz_%)
+bench_programs := $(bench_names:%=$(B)/tests/bench/bench_%)
+
+products := $(B)/emad $(B)/emactl $(B)/libemad.so
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.SUFFIXES:
+.DEFAULT_GOAL := all
+
+.PHONY: all
+all: $(products) ## builds the daemon, emactl and libemad.so into build/release
+
+$(foreach n,$(unit_names),$(eval needs_tests/unit/test_$(n) += check))
+
+# $(call program,path,objects): how to link one program, with the libraries that its objects need.
+define program
+objects += $(2)
+$(B)/$(1): $(patsubst %,$(B)/%.o,$(2))
+$(B)/$(1): LDLIBS_NEEDED := $(foreach l,$(sort $(foreach o,$(2),$(needs_$(o)))),$(libs_$(l)))
+endef
+
+define linked
+$(call say,LD,$@)
+$(Q)$(link) -o $@ $(filter %.o,$^) $(LDLIBS) $(LDLIBS_NEEDED)
+endef
+
+$(eval $(call program,emad,$(daemon)))
+$(eval $(call program,emactl,$(emactl)))
+$(eval $(call program,$(SONAME),$(library)))
+$(foreach n,$(unit_names),$(eval $(call program,tests/unit/test_$(n),tests/unit/test_$(n) $(test_$(n)))))
+$(foreach n,$(integration_names),$(eval $(call program,tests/integration/$(n),\
+	tests/integration/$(n) $(integration_$(n)))))
+$(foreach n,$(fuzz_names),$(eval $(call program,tests/fuzz/replay_$(n),\
+	tests/fuzz/replay tests/fuzz/fuzz_$(n) $(fuzz_$(n)))))
+$(foreach n,$(fuzz_names),$(eval $(call program,tests/fuzz/fuzz_$(n),tests/fuzz/fuzz_$(n) $(fuzz_$(n)))))
+$(foreach n,$(bench_names),$(eval $(call program,tests/bench/bench_$(n),tests/bench/bench_$(n) $(bench_$(n)))))
+
+$(B)/emad $(B)/emactl $(unit_programs) $(integration_programs) $(replay_programs) $(bench_programs):
+	$(linked)
+
+$(fuzz_programs): private SANITIZE_fuzz += -fsanitize=fuzzer
+$(fuzz_programs):
+	$(linked)
+
+# The library's file in the tree bears the name that programs ask for; the version map alone says what it exports.
+$(B)/$(SONAME): client/libemad.map
+	$(call say,LD,$@)
+	$(Q)$(link) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=client/libemad.map -Wl,-z,defs -o $@ \
+		$(filter %.o,$^) $(LDLIBS) $(LDLIBS_NEEDED)
+
+$(B)/libemad.so: $(B)/$(SONAME)
+	$(Q)ln -sf $(SONAME) $@
+
+$(B)/%.o: %.c $(B)/flags
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(compile) $(CFLAGS_OBJECT) -MMD -MP -c -o $@ $<
+
+$(library:%=$(B)/%.o): CFLAGS_OBJECT := $(PIC)
+
+# Everything is compiled anew when the flags change.
+flags := $(strip $(compile) | $(link))
+ifneq ($(building),)
+ifneq ($(flags),$(strip $(shell cat $(B)/flags 2>/dev/null)))
+$(shell mkdir -p $(B))
+$(file >$(B)/flags,$(flags))
+endif
+endif
+
+-include $(patsubst %,$(B)/%.d,$(sort $(objects)))
+
+# ---- running tests ---------------------------------------------------------------------------------------------------
+#
+# The targets that people call set up the machine and then run `tests-run` with the suites they mean.
+
+lints := $(filter-out %/lint.py,$(wildcard tests/lint/*.py))
+unit_jobs := $(unit_programs:%=unit:%)
+integration_jobs := $(integration_programs:%=integration:%)
+replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
+python_jobs := python:tests/python
+lint_jobs := $(lints:%=lint:%)
+unit_needs := $(unit_programs)
+integration_needs := $(integration_programs) $(products)
+replay_needs := $(replay_programs)
+python_needs := $(products)
+
+# Sanitizers slow programs down, and the thread sanitizer wants addresses where it expects them.
+scale_release := 1
+scale_debug := 2
+scale_asan := 4
+scale_tsan := 6
+fixed_addresses_tsan := setarch -R
+test_environment = BUILD=$(BUILD) EMAD_DAEMON=$(abspath $(B)/emad) EMAD_LIBRARY=$(abspath $(B)/libemad.so) \
+	PYTHONPATH=$(abspath client/python) PYTHONDONTWRITEBYTECODE=1 \
+	CK_TIMEOUT_MULTIPLIER=$(scale_$(BUILD)) ASAN_OPTIONS=detect_stack_use_after_return=1 \
+	UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
+
+.PHONY: tests-run
+tests-run: $(foreach s,$(SUITES),$($(s)_needs))
+	@$(test_environment) $(fixed_addresses_$(BUILD)) $(or $(PYTHON),python3) tests/run.py --jobs $(JOBS) \
+		--scale $(scale_$(BUILD)) $(foreach s,$(SUITES),$($(s)_jobs))
+
+inner = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
+
+.PHONY: $(setting_up)
+check: ## installs what is missing, builds, and runs every test and lint
+	@tests/setup.sh build check lint
+	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES='unit replay lint integration python' PYTHON="$$python"
+
+check-unit: ## the unit tests
+	@tests/setup.sh build check
+	+@$(inner) tests-run SUITES=unit
+
+check-integration: ## the tests with real processes
+	@tests/setup.sh build check
+	+@$(inner) tests-run SUITES=integration
+
+check-python: ## the tests of the Python package
+	@tests/setup.sh build check
+	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=python PYTHON="$$python"
+
+check-asan: ## everything in C under the address and undefined-behaviour sanitizers
+	@tests/setup.sh build check
+	+@$(inner) tests-run SUITES='unit replay integration' BUILD=asan
+
+check-tsan: ## everything in C under the thread sanitizer
+	@tests/setup.sh build check
+	+@$(inner) tests-run SUITES='unit integration' BUILD=tsan
+
+lint: ## layers, sizes, text, and what pyflakes, shellcheck, cppcheck and systemd-analyze say
+	@tests/setup.sh lint
+	@python3 tests/run.py --jobs $(JOBS) $(lint_jobs)
+
+fuzz: ## fuzzes every parser for FUZZ_SECONDS (60) each
+	@tests/setup.sh build check fuzz
+	+@$(inner) fuzz-run BUILD=fuzz CC=clang
+
+.PHONY: fuzz-run
+fuzz-run: $(fuzz_programs)
+	@set -e; for name in $(fuzz_names); do \
+		mkdir -p build/fuzz/corpus/$$name build/fuzz/found; \
+		echo "fuzzing $$name for $(FUZZ_SECONDS) s"; \
+		$(B)/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -timeout=10 \
+			-artifact_prefix=build/fuzz/found/$$name- build/fuzz/corpus/$$name tests/fuzz/corpus/$$name \
+			>build/fuzz/$$name.log 2>&1 || { tail -n 40 build/fuzz/$$name.log; exit 1; }; \
+		grep -E 'number_of_executed_units|new_units_added' build/fuzz/$$name.log; \
+	done
+
+demo: ## trains a small model with a daemon beside it
+	@tests/setup.sh build
+	+@python=$$(tests/setup.sh python) && $(inner) demo-run PYTHON="$$python"
+
+.PHONY: demo-run
+demo-run: $(products)
+	@$(test_environment) $(PYTHON) client/demo/digits.py
+
+bench: ## measures, into build/bench/; QUICK=1 only tries whether everything runs
+	@tests/setup.sh build check
+	+@python=$$(tests/setup.sh python) && $(inner) bench-run PYTHON="$$python"
+
+.PHONY: bench-run
+bench-run: $(products) $(bench_programs)
+	@$(test_environment) $(PYTHON) tests/measure.py build/bench \
+		$(foreach n,$(bench_names),'$(B)/tests/bench/bench_$(n) $(if $(QUICK),$(quick_$(n)))') \
+		$(foreach f,$(wildcard tests/bench/bench_*.py),'$(f) $(if $(QUICK),--quick)')
+
+# ---- installing ------------------------------------------------------------------------------------------------------
+
+installed := $(bindir)/emad $(bindir)/emactl $(libdir)/libemad.so.$(VERSION) $(libdir)/$(SONAME) $(libdir)/libemad.so \
+	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(unitdir)/emad.service $(docdir)/README.md $(docdir)/LICENSE
+
+fill_in := sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(libdir)|g' -e 's|@INCLUDEDIR@|$(includedir)|g' \
+	-e 's|@bindir@|$(bindir)|g' -e 's|@docdir@|$(docdir)|g' -e 's|@VERSION@|$(VERSION)|g'
+
+.PHONY: install
+install: $(products) ## installs under DESTDIR and PREFIX (/usr/local); the Python package: pip install client/python
+	install -d $(sort $(dir $(addprefix $(DESTDIR),$(installed))))
+	install -m 755 $(B)/emad $(B)/emactl $(DESTDIR)$(bindir)
+	install -m 644 $(B)/$(SONAME) $(DESTDIR)$(libdir)/libemad.so.$(VERSION)
+	ln -sf libemad.so.$(VERSION) $(DESTDIR)$(libdir)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libemad.so
+	install -m 644 client/emad.h $(DESTDIR)$(includedir)
+	$(fill_in) client/emad.pc.in >$(DESTDIR)$(libdir)/pkgconfig/emad.pc
+	$(fill_in) systemd/emad.service.in >$(DESTDIR)$(unitdir)/emad.service
+	install -m 644 README.md LICENSE $(DESTDIR)$(docdir)
+	$(if $(DESTDIR),,-ldconfig)
+
+.PHONY: uninstall
+uninstall: ## removes what install put there
+	rm -f $(addprefix $(DESTDIR),$(installed))
+
+.PHONY: clean
+clean: ## removes everything that was built
+	rm -rf build
+
+.PHONY: objects-list
+objects-list: # for tests/lint/lists.py
+	@echo $(sort $(objects))
+
+.PHONY: help
+help: ## shows this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{ printf "  %-18s %s\n", $$1, $$2 }'

@@ -1,0 +1,285 @@
+/*
+ * list, show: what the daemon holds, in tables.
+ */
+#include "client/emactl/emactl.h"
+
+#include "client/emactl/ask.h"
+
+#include <stdio.h>
+
+#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+
+#define ANSWER_EXITS                                                                                                  \
+	"  69  the daemon cannot be reached\n"                                                                        \
+	"  75  it did not answer in time\n"                                                                           \
+	"  77  its socket may not be used by this user\n"
+
+static int memory_error(const struct emactl *emactl, int code)
+{
+	return code ? output_error(emactl, code, "not enough memory to print the answer") : 0;
+}
+
+/* ---- list ----------------------------------------------------------------------------------------------------- */
+
+static const struct fact LIST_FACTS[] = {
+	{"MODEL", "model", FACT_TEXT, TABLE_PLAIN},
+	{"PROFILES", "profiles", FACT_TEXT, TABLE_PLAIN},
+	{"TENSORS", "tensors", FACT_INTEGER, TABLE_PLAIN},
+	{"PARAMETERS", "parameters", FACT_COUNT, TABLE_PLAIN},
+	{"MEMORY", "memory_bytes", FACT_BYTES, TABLE_PLAIN},
+	{"RANKS", NULL, FACT_RANKS, TABLE_WARN},
+	{"STEP", "step", FACT_INTEGER, TABLE_PLAIN},
+	{"UPDATES", "updates", FACT_INTEGER, TABLE_PLAIN},
+	{"VERSION", "version", FACT_INTEGER, TABLE_PLAIN},
+	{"LAG", "lag", FACT_INTEGER, TABLE_PLAIN},
+	{"LEASES", "leases", FACT_INTEGER, TABLE_PLAIN},
+	{"REFUSED", "refused", FACT_INTEGER, TABLE_BAD},
+	{"UPDATED", "last_update_us", FACT_AGE_US, TABLE_PLAIN},
+};
+
+static void list_names_print(const json_t *models)
+{
+	const json_t *model, *name;
+	size_t i;
+
+	json_array_foreach(models, i, model)
+	{
+		name = json_object_get(model, "model");
+		if (!json_is_string(name))
+			continue;
+		table_write_safe(stdout, json_string_value(name));
+		putchar('\n');
+	}
+}
+
+static int list_print(const struct emactl *emactl, const json_t *answer)
+{
+	const json_t *models = json_object_get(answer, "models"), *model;
+	size_t i;
+
+	if (emactl->is_json) {
+		json_array_foreach(models, i, model)
+		{
+			facts_write(model, stdout);
+			putchar('\n');
+		}
+		return 0;
+	}
+	if (emactl->is_quiet) {
+		list_names_print(models);
+		return 0;
+	}
+	if (json_array_size(models) == 0) {
+		output_note(emactl, "The daemon holds no models yet; a trainer's registration makes one.");
+		return 0;
+	}
+	return memory_error(emactl, facts_print_rows(models, LIST_FACTS, COUNT_OF(LIST_FACTS), emactl->is_colour,
+	                                             stdout));
+}
+
+static int list_run(struct emactl *emactl)
+{
+	json_t *answer;
+	int status;
+
+	status = ask_json(emactl, emad_list_json, NULL, &answer);
+	if (status)
+		return status;
+	status = list_print(emactl, answer);
+	json_decref(answer);
+	return status;
+}
+
+const struct command COMMAND_LIST = {
+	.name = "list",
+	.arguments = "",
+	.summary = "list the models that the daemon holds",
+	.text = "Prints one line for each model:\n"
+		"  PROFILES   its averages, by name\n"
+		"  MEMORY     what the daemon has allocated for it\n"
+		"  RANKS      trainer processes connected, of those the model is divided among\n"
+		"  STEP       the trainer's step that the newest version holds; UPDATES and VERSION are its counts\n"
+		"  LAG        snapshots accepted but not applied yet\n"
+		"  LEASES     readers that have a version open\n"
+		"  REFUSED    snapshots that were not taken, because they held NaN or infinity\n"
+		"  UPDATED    how long ago the newest version was published\n"
+		"With --quiet it prints the names alone.\n"
+		"\nJSON: one object a line: model, profiles, tensors, parameters, payload_bytes, memory_bytes, world,\n"
+		"ranks_attached, step, updates, version, lag, last_update_us (since 1970), leases, refused.\n",
+	.examples = "  emactl list\n"
+		    "  emactl list --quiet | while read -r m; do emactl export \"$m\" -o \"${m##*/}\"; done\n"
+		    "  emactl list --json | jq -r 'select(.refused > 0).model'\n",
+	.exits = "  0   done, also when there are no models\n" ANSWER_EXITS,
+	.run = list_run,
+};
+
+/* ---- show ----------------------------------------------------------------------------------------------------- */
+
+static const struct fact SHOW_FACTS[] = {
+	{"model", "model", FACT_TEXT, TABLE_PLAIN},
+	{"version", "version", FACT_INTEGER, TABLE_PLAIN},
+	{"step", "step", FACT_INTEGER, TABLE_PLAIN},
+	{"updates", "updates", FACT_INTEGER, TABLE_PLAIN},
+	{"updated", "last_update_us", FACT_AGE_US, TABLE_PLAIN},
+	{"lag", "lag", FACT_INTEGER, TABLE_PLAIN},
+	{"refused", "refused", FACT_INTEGER, TABLE_BAD},
+	{"leases", "leases", FACT_INTEGER, TABLE_PLAIN},
+	{"ranks attached", NULL, FACT_RANKS, TABLE_WARN},
+	{"tensors", "tensors", FACT_INTEGER, TABLE_PLAIN},
+	{"parameters", "parameters", FACT_COUNT, TABLE_PLAIN},
+	{"snapshot", "payload_bytes", FACT_BYTES, TABLE_PLAIN},
+	{"memory", "memory_bytes", FACT_BYTES, TABLE_PLAIN},
+	{"attributes", "attributes", FACT_INTEGER, TABLE_PLAIN},
+};
+
+static const struct fact PROFILE_FACTS[] = {
+	{"PROFILE", "name", FACT_TEXT, TABLE_PLAIN},
+	{"SCHEDULE", "schedule", FACT_TEXT, TABLE_PLAIN},
+	{"UPDATES", "updates", FACT_INTEGER, TABLE_PLAIN},
+	{"ACTION", "action", FACT_TEXT, TABLE_PLAIN},
+	{"DECAY", "decay", FACT_REAL, TABLE_PLAIN},
+	{"DRIFT", "drift", FACT_MEASURE, TABLE_PLAIN},
+	{"NORM", "value_norm", FACT_MEASURE, TABLE_PLAIN},
+	{"IMAGE", "image_bytes", FACT_BYTES, TABLE_PLAIN},
+};
+
+static const struct fact RANK_FACTS[] = {
+	{"RANK", "rank", FACT_INTEGER, TABLE_PLAIN},
+	{"EPOCH", "epoch", FACT_INTEGER, TABLE_PLAIN},
+	{"ATTACHED", "attached", FACT_YES, TABLE_PLAIN},
+	{"PID", "pid", FACT_INTEGER, TABLE_PLAIN},
+	{"ACCEPTED", "accepted_step", FACT_INTEGER, TABLE_PLAIN},
+	{"REFUSED", "refused", FACT_INTEGER, TABLE_BAD},
+	{"REFUSAL", "refusal", FACT_TEXT, TABLE_PLAIN},
+};
+
+static const struct fact STAGE_FACTS[] = {
+	{"RANK", "rank", FACT_INTEGER, TABLE_PLAIN},
+	{"STAGE", "stage", FACT_INTEGER, TABLE_PLAIN},
+	{"STATE", "state", FACT_TEXT, TABLE_PLAIN},
+	{"STEP", "step", FACT_INTEGER, TABLE_PLAIN},
+};
+
+static const struct fact SLOT_FACTS[] = {
+	{"SLOT", "slot", FACT_INTEGER, TABLE_PLAIN},
+	{"STATE", "state", FACT_TEXT, TABLE_PLAIN},
+	{"VERSION", "version", FACT_INTEGER, TABLE_PLAIN},
+	{"STEP", "step", FACT_INTEGER, TABLE_PLAIN},
+	{"UPDATES", "updates", FACT_INTEGER, TABLE_PLAIN},
+	{"LEASES", "leases", FACT_INTEGER, TABLE_PLAIN},
+};
+
+static const struct fact TENSOR_FACTS[] = {
+	{"TENSOR", "name", FACT_TEXT, TABLE_PLAIN},
+	{"DTYPE", "dtype", FACT_TEXT, TABLE_PLAIN},
+	{"SHAPE", "shape", FACT_SHAPE, TABLE_PLAIN},
+	{"BUFFER", "buffer", FACT_YES, TABLE_PLAIN},
+	{"ENTRIES", "entries", FACT_PAIRS, TABLE_PLAIN},
+	{"DRIFT", "drift", FACT_PAIRS, TABLE_PLAIN},
+};
+
+enum { SHOW_TENSORS, SHOW_STAGES };
+
+static const struct command_option SHOW_OPTIONS[] = {
+	[SHOW_TENSORS] = {"tensors", 'T', NULL, "list the tensors as well"},
+	[SHOW_STAGES] = {"stages", 'S', NULL, "list the trainers' stages as well"},
+	{0},
+};
+
+static int rows_print(const struct emactl *emactl, const json_t *rows, const struct fact *facts, size_t fact_count)
+{
+	if (json_array_size(rows) == 0)
+		return 0;
+	putchar('\n');
+	return facts_print_rows(rows, facts, fact_count, emactl->is_colour, stdout);
+}
+
+/* The stages of all ranks in one list, each with its rank and index, so that they make one table. */
+static json_t *stages_collect(const json_t *ranks)
+{
+	json_t *rows = json_array(), *row;
+	const json_t *rank, *stage;
+	size_t i, j;
+
+	json_array_foreach(ranks, i, rank)
+	{
+		json_array_foreach(json_object_get(rank, "stages"), j, stage)
+		{
+			row = json_is_object(stage) ? json_copy((json_t *)stage) : json_object();
+			json_object_set(row, "rank", json_object_get(rank, "rank"));
+			json_object_set_new(row, "stage", json_integer((json_int_t)j));
+			json_array_append_new(rows, row);
+		}
+	}
+	return rows;
+}
+
+static int stages_print(const struct emactl *emactl, const json_t *ranks)
+{
+	json_t *rows = stages_collect(ranks);
+	int code;
+
+	code = rows ? rows_print(emactl, rows, STAGE_FACTS, COUNT_OF(STAGE_FACTS)) : EMAD_EMEMORY;
+	json_decref(rows);
+	return code;
+}
+
+static int show_print(const struct emactl *emactl, const json_t *answer)
+{
+	const json_t *ranks = json_object_get(answer, "ranks");
+	int code;
+
+	if (emactl->is_json) {
+		facts_write(answer, stdout);
+		putchar('\n');
+		return 0;
+	}
+	code = facts_print_object(answer, SHOW_FACTS, COUNT_OF(SHOW_FACTS), emactl->is_colour, stdout);
+	if (!code)
+		code = rows_print(emactl, json_object_get(answer, "profiles"), PROFILE_FACTS, COUNT_OF(PROFILE_FACTS));
+	if (!code)
+		code = rows_print(emactl, ranks, RANK_FACTS, COUNT_OF(RANK_FACTS));
+	if (!code && emactl->values[SHOW_STAGES])
+		code = stages_print(emactl, ranks);
+	if (!code)
+		code = rows_print(emactl, json_object_get(answer, "slots"), SLOT_FACTS, COUNT_OF(SLOT_FACTS));
+	if (!code && emactl->values[SHOW_TENSORS])
+		code = rows_print(emactl, json_object_get(answer, "tensors"), TENSOR_FACTS, COUNT_OF(TENSOR_FACTS));
+	return memory_error(emactl, code);
+}
+
+static int show_run(struct emactl *emactl)
+{
+	json_t *answer;
+	int status;
+
+	status = ask_json(emactl, NULL, emactl->arguments[0], &answer);
+	if (status)
+		return status;
+	status = show_print(emactl, answer);
+	json_decref(answer);
+	return status;
+}
+
+const struct command COMMAND_SHOW = {
+	.name = "show",
+	.arguments = "MODEL",
+	.argument_count_min = 1,
+	.argument_count_max = 1,
+	.summary = "show one model: profiles, ranks, versions",
+	.text = "Shows a model and three tables:\n"
+		"  profiles   each average with its schedule, the action and decay of its last update, DRIFT (the\n"
+		"             distance of the pushed weights from the average) and NORM (of the pushed weights)\n"
+		"  ranks      the trainer processes: who, the newest step accepted, how many refused and why\n"
+		"  slots      the memory for versions: current, kept for readers, free, or being written\n"
+		"\nJSON: the daemon's answer as one object: the members of 'list', and profiles, ranks, slots,\n"
+		"tensors and attributes in full.\n",
+	.options = SHOW_OPTIONS,
+	.examples = "  emactl show run42/net\n"
+		    "  emactl show run42/net --tensors | less\n"
+		    "  emactl show run42/net --json | jq '.profiles[] | {name, decay}'\n",
+	.exits = "  0   done\n"
+		 "  64  that cannot be a model's name\n"
+		 "  66  no such model\n" ANSWER_EXITS,
+	.run = show_run,
+};

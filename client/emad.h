@@ -1,0 +1,317 @@
+/*
+ * libemad: averaged model weights from the emad daemon.
+ *
+ * A trainer registers the tensors of a model and pushes snapshots of their values; the daemon keeps their exponential
+ * moving averages ("profiles") in shared memory; anybody on the host opens a consistent version of an average as a
+ * view and reads it in place.
+ *
+ * Conventions
+ *   Return values   0, or a negative code: -errno, or EMAD_E... below. Output arguments are untouched on failure.
+ *   emad_error()    the sentence that goes with the calling thread's latest failure: what, which limit, both numbers,
+ *                   and what to do.
+ *   timeout_ms      how long a call may block; 0 does not wait, negative takes the client's own timeout
+ *                   (emad_client_open). No call blocks for ever.
+ *   Threads         a client may be used from several threads at once; a trainer or a view by one at a time.
+ *   fork            handles belong to the process that opened them; in a child every call returns EMAD_EFORKED and
+ *                   the close functions do nothing.
+ *   Daemon away     calls return EMAD_EAWAY at once when the connection is down; it comes back by itself.
+ *   Memory          what a call hands out says who owns it; strings from emad_*_json are freed with emad_free.
+ */
+#ifndef EMAD_H
+#define EMAD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- codes ---------------------------------------------------------------------------------------------------- */
+
+enum emad_code {
+	EMAD_EPROTOCOL = -10001,  /* the bytes received are not a valid message */
+	EMAD_EVERSION = -10002,   /* the daemon speaks another protocol version */
+	EMAD_ELIMIT = -10003,     /* a limit was exceeded */
+	EMAD_ENAME = -10004,      /* the name is not allowed */
+	EMAD_EMANIFEST = -10005,  /* the tensors do not match those of the model */
+	EMAD_ESCHEDULE = -10006,  /* the schedule is not valid */
+	EMAD_ENOMODEL = -10007,   /* no such model */
+	EMAD_ENOPROFILE = -10008, /* no such profile */
+	EMAD_EEXISTS = -10009,    /* the model exists already */
+	EMAD_EFENCED = -10010,    /* a newer registration has taken over */
+	EMAD_EAWAY = -10011,      /* the daemon cannot be reached */
+	EMAD_ETIMEOUT = -10012,   /* the deadline passed */
+	EMAD_EBUSY = -10013,      /* no room until earlier work is done */
+	EMAD_EREVOKED = -10014,   /* the view was revoked by the daemon */
+	EMAD_EFORKED = -10015,    /* this handle belongs to the parent process */
+	EMAD_EMEMORY = -10016,    /* not enough memory */
+	EMAD_ECORRUPT = -10017,   /* the data are damaged */
+	EMAD_EARGUMENT = -10018,  /* an argument is not valid */
+	EMAD_ESHUTDOWN = -10019,  /* the daemon is shutting down */
+	EMAD_ENOVERSION = -10020, /* the model has no averaged version yet */
+	EMAD_EPROFILE = -10021,   /* the profiles do not match those of the model */
+	EMAD_EREFUSED = -10022,   /* a snapshot was refused */
+	EMAD_EINTERNAL = -10023,  /* a fault inside emad */
+};
+
+/* The sentence of this thread's latest failure; "" when there was none. Valid until the thread's next call. */
+const char *emad_error(void);
+
+/* The name of a code ("no-model", "ENOENT", "ok"). Static. */
+const char *emad_code_name(int code);
+
+/* The library's version, "0.1.0". Static. */
+const char *emad_version(void);
+
+void emad_free(void *memory);
+
+/* ---- the connection ------------------------------------------------------------------------------------------- */
+
+struct emad_client;
+
+/*
+ * Connects to the daemon at url ("ipc:///run/emad/emad.sock"). NULL: the environment's EMAD_SOCKET, else the system
+ * daemon. A path without "://" is taken as ipc. timeout_ms: the deadline for this call and the default of others;
+ * negative: 10 s.
+ * Codes: EMAD_EAWAY (says what to start), EMAD_EVERSION, EMAD_EARGUMENT, -EACCES, -ENOMEM.
+ */
+int emad_client_open(const char *url, int timeout_ms, struct emad_client **ret_client);
+
+/* The client's trainers must be closed first; views may outlive it. NULL is allowed. */
+void emad_client_close(struct emad_client *client);
+
+/* Who answers. */
+struct emad_daemon {
+	char agent[64];     /* "emad 0.1.0" */
+	uint64_t instance;  /* differs after every start of the daemon */
+	uint64_t pid;
+	uint64_t uptime_ms;
+	uint64_t round_trip_us; /* of this call */
+};
+
+int emad_hello(struct emad_client *client, int timeout_ms, struct emad_daemon *ret_daemon);
+
+/*
+ * Facts as JSON: the daemon; all models; one model with its profiles, ranks, versions and tensors.
+ * The caller frees *ret_json with emad_free.
+ */
+int emad_status_json(struct emad_client *client, int timeout_ms, char **ret_json);
+int emad_list_json(struct emad_client *client, int timeout_ms, char **ret_json);
+int emad_show_json(struct emad_client *client, const char *model, int timeout_ms, char **ret_json);
+
+/* Forgets a model and frees its memory. Views that are open stay readable. ret_freed_bytes may be NULL. */
+int emad_remove(struct emad_client *client, const char *model, int timeout_ms, uint64_t *ret_freed_bytes);
+
+/* ---- pushing -------------------------------------------------------------------------------------------------- */
+
+/* The numbers are those of the wire. Names as in safetensors. */
+enum emad_dtype {
+	EMAD_F64,
+	EMAD_F32,
+	EMAD_F16,
+	EMAD_BF16,
+	EMAD_F8_E4M3,
+	EMAD_F8_E5M2,
+	EMAD_I64,
+	EMAD_I32,
+	EMAD_I16,
+	EMAD_I8,
+	EMAD_U8,
+	EMAD_BOOL,
+};
+
+enum { EMAD_TENSOR_BUFFER = 1 }; /* state that is not trained: running means, counters */
+
+/* One tensor of the model, and the box of it that this rank holds. */
+struct emad_tensor {
+	const char *name; /* "module." and other wrappers' parts are left out */
+	enum emad_dtype dtype;
+	uint32_t flags; /* EMAD_TENSOR_... */
+	uint32_t dimension_count;
+	const uint64_t *shape;  /* global shape, dimension_count extents */
+	const uint64_t *offset; /* where the box begins, per dimension; NULL with extent NULL: the whole tensor */
+	const uint64_t *extent;
+};
+
+enum emad_resume {
+	EMAD_RESUME_AUTO,  /* continue a model of that name and manifest, else start it */
+	EMAD_RESUME_NEVER, /* replace a model of that name */
+	EMAD_RESUME_MUST,  /* EMAD_ENOMODEL when there is none */
+};
+
+struct emad_trainer_options {
+	const char *const *profiles; /* "name=schedule", for example "ema=yolo:decay=0.999"; NULL: "ema=yolo" alone */
+	uint32_t profile_count;
+	const char *attributes; /* JSON object that travels with the averages; NULL: none */
+	uint64_t start_step;    /* the trainer's step of the first snapshot, if the model is started */
+	uint32_t rank;          /* 0-based; which part of the model this process holds */
+	uint32_t world;         /* number of such processes; 0 is taken as 1 */
+	enum emad_resume resume;
+	int timeout_ms;
+};
+
+struct emad_trainer;
+
+/*
+ * Registers a model (or this rank of it) and maps memory for its snapshots. The first snapshot that is pushed to a
+ * model without a version becomes the start of its averages. options NULL: all defaults (unsharded, resume auto).
+ * Codes: EMAD_EMANIFEST (the first difference), EMAD_EPROFILE, EMAD_ESCHEDULE, EMAD_ENAME, EMAD_ELIMIT,
+ * EMAD_EMEMORY (need and have), EMAD_ENOMODEL (resume must), EMAD_EAWAY, EMAD_ETIMEOUT.
+ */
+int emad_trainer_open(struct emad_client *client, const char *model, const struct emad_tensor *tensors,
+                      size_t tensor_count, const struct emad_trainer_options *options,
+                      struct emad_trainer **ret_trainer);
+
+/* Waits for an unfinished asynchronous copy, then lets go of the memory. What was accepted will be applied. */
+void emad_trainer_close(struct emad_trainer *trainer);
+
+struct emad_trainer_info {
+	int resumed;            /* the model existed and is continued */
+	uint64_t last_step;     /* of its newest version at registration */
+	uint64_t updates;       /* in that version */
+	uint64_t version;       /* 0: no version yet, the next push is the start */
+	uint64_t epoch;         /* fencing number of the registration */
+	uint64_t restart_count; /* times the model had to be registered again because the daemon had lost it */
+	uint64_t lost_count;    /* pushes that never reached the daemon */
+	uint64_t payload_bytes; /* bytes of one snapshot of this rank */
+	char report[512];       /* what is averaged, copied, frozen and dropped */
+};
+
+int emad_trainer_info(struct emad_trainer *trainer, struct emad_trainer_info *ret_info);
+
+enum emad_outcome {
+	EMAD_ACCEPTED,  /* recorded; it will be applied */
+	EMAD_STARTED,   /* it became the start of the average */
+	EMAD_APPLIED,   /* it is in a published version */
+	EMAD_DUPLICATE, /* this step was pushed before */
+	EMAD_STALE,     /* an older step than the newest */
+	EMAD_NONFINITE, /* refused: it holds NaN or infinity */
+	EMAD_INCOMPLETE, /* dropped: another rank left this step out */
+};
+
+struct emad_push_result {
+	enum emad_outcome outcome;
+	uint64_t step;
+	uint64_t version; /* the version that holds it; 0 while it is only accepted, or refused */
+	char refusal[512]; /* which tensor and how many values, when the outcome is EMAD_NONFINITE */
+};
+
+enum { EMAD_PUSH_WAIT = 1 }; /* return when the snapshot has been applied or refused, not when it is accepted */
+
+/*
+ * Copies the tensors' values into shared memory and hands them to the daemon.
+ * data[i]: the values of this rank's box of tensor i, in the order of emad_trainer_open, row-major and dense.
+ * The memory may be changed as soon as the call returns.
+ * Codes: EMAD_EBUSY (the daemon lags and no stage became free in time: nothing was pushed), EMAD_EFENCED, EMAD_EAWAY,
+ * EMAD_ETIMEOUT (with EMAD_PUSH_WAIT: it was accepted but is not yet applied). ret_result may be NULL.
+ */
+int emad_push(struct emad_trainer *trainer, uint64_t step, const void *const *data, unsigned flags, int timeout_ms,
+              struct emad_push_result *ret_result);
+
+/*
+ * The same, by a thread of the library: returns as soon as the job is handed over (it waits first for an unfinished
+ * earlier one, at most for the client's timeout, which also bounds the job). The tensors must not change until
+ * emad_fence has returned 0. The pointers themselves are copied.
+ * A failure of the earlier push that no emad_fence has returned is returned here, and nothing is begun; calling again
+ * begins. Codes: EMAD_EBUSY (the earlier push is still under way), -ENOMEM, and those of emad_push.
+ */
+int emad_push_begin(struct emad_trainer *trainer, uint64_t step, const void *const *data);
+
+/*
+ * Waits until the values of the push begun last have been copied, or it has failed; then its memory may be changed.
+ * Returns the failure of that push, or one that the push before met after its fence, once. EMAD_ETIMEOUT always means
+ * that the copy is still under way and the memory must not be changed yet; a daemon that did not answer the push in
+ * time is EMAD_EAWAY here.
+ */
+int emad_fence(struct emad_trainer *trainer, int timeout_ms);
+
+struct emad_flush_result {
+	uint64_t version; /* newest version */
+	uint64_t step;    /* of that version */
+	uint64_t refused_count; /* snapshots refused since registration */
+	char refusal[512];      /* the latest refusal, or "" */
+};
+
+/*
+ * Waits until every snapshot that was pushed is in a published version or refused.
+ * Codes: EMAD_EREFUSED (some were refused since the last flush: the sentence says which), EMAD_ETIMEOUT (the sentence
+ * says what is missing), the failure of an asynchronous push. ret_result may be NULL; it is filled in for
+ * EMAD_EREFUSED too.
+ */
+int emad_flush(struct emad_trainer *trainer, int timeout_ms, struct emad_flush_result *ret_result);
+
+/* Replaces the model's attributes (a JSON object); they travel with the next version. */
+int emad_attributes_set(struct emad_trainer *trainer, const char *json, int timeout_ms);
+
+/* ---- reading -------------------------------------------------------------------------------------------------- */
+
+struct emad_view;
+
+/*
+ * Opens a version of a profile (NULL: the model's first) and pins it: the memory stays as it is until the view is
+ * closed, or the daemon needs it back after its guaranteed time. min_step: the newest version if it is of that step
+ * or later, else the first that comes within the timeout; 0: the newest.
+ * Nothing is copied; opening does not depend on the size of the model.
+ * Codes: EMAD_ENOMODEL, EMAD_ENOPROFILE, EMAD_ENOVERSION, EMAD_ETIMEOUT (says which step there is), EMAD_EAWAY.
+ */
+int emad_view_open(struct emad_client *client, const char *model, const char *profile, uint64_t min_step,
+                   int timeout_ms, struct emad_view **ret_view);
+
+/* Ends the lease and unmaps. NULL is allowed. */
+void emad_view_close(struct emad_view *view);
+
+/*
+ * 0 when everything read so far belongs to one whole version; EMAD_EREVOKED when the memory has been taken back and
+ * what was read must be thrown away. Call it after the last read.
+ */
+int emad_view_check(struct emad_view *view);
+
+struct emad_view_info {
+	uint64_t version;
+	uint64_t step;
+	uint64_t updates;
+	double decay; /* of the last update */
+	uint64_t published_us; /* wall clock, microseconds since 1970 */
+	const uint8_t *image;  /* the profile as a whole safetensors file; borrowed until emad_view_close */
+	uint64_t image_bytes;
+	int fd;                /* the read-only shared memory; borrowed until emad_view_close; dup it to keep it */
+	uint64_t fd_offset;    /* where the image begins in it, page-aligned */
+	uint64_t tensor_count;
+};
+
+int emad_view_info(struct emad_view *view, struct emad_view_info *ret_info);
+
+struct emad_view_tensor {
+	const char *name; /* borrowed until emad_view_close, like everything here */
+	enum emad_dtype dtype;
+	uint32_t dimension_count;
+	const uint64_t *shape;
+	const void *data; /* dense, row-major, in the shared memory */
+	uint64_t bytes;
+};
+
+/* By index (0-based, in the order of the file) or by name. -ENOENT when there is none. */
+int emad_view_tensor(struct emad_view *view, uint64_t index, struct emad_view_tensor *ret_tensor);
+int emad_view_find(struct emad_view *view, const char *name, struct emad_view_tensor *ret_tensor);
+
+/* A value of the image's metadata ("emad.attributes" is the JSON object of attributes), or NULL. Borrowed. */
+const char *emad_view_metadata(struct emad_view *view, const char *key);
+
+/* Called now and then during a long copy; returning non-zero stops it with -ECANCELED. */
+typedef int emad_progress(void *context, uint64_t done_bytes, uint64_t total_bytes);
+
+/*
+ * Writes a profile (NULL: the first) to a safetensors file: into a temporary file beside it, fsync, rename. On any
+ * failure path is as it was. ret_info may be NULL; its pointers and fd are not set. timeout_ms bounds the wait for
+ * the version; progress can end the copying. A view that is revoked meanwhile is tried again, three times in all.
+ */
+int emad_export(struct emad_client *client, const char *model, const char *profile, uint64_t min_step,
+                const char *path, int timeout_ms, emad_progress *progress, void *context,
+                struct emad_view_info *ret_info);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,264 @@
+/*
+ * Pushing: copying a snapshot into a stage and telling the daemon.
+ *
+ *   free stage, or reserve one -> copy -> push -> accepted | applied | refused
+ *                                  ^        |
+ *                                  |        v "no such model": the daemon came back without its memory
+ *            from the old stage ---+--- register again
+ *
+ * emad_push does this in the calling thread, emad_push_begin in the pusher's. Once the values are copied the caller
+ * may change them; a second attempt therefore takes them out of the first one's stage.
+ */
+#include "client/trainer.h"
+
+#include "client/error.h"
+#include "client/wait.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+/* One push, by whichever thread. */
+struct push {
+	uint64_t step;
+	const void *const *data;
+	bool wait;             /* until it is applied or refused */
+	int64_t until_ms;      /* the end of the caller's timeout */
+	struct pusher *pusher; /* told when the values have been copied; NULL for none */
+	bool answered;         /* the daemon has decided about it */
+};
+
+static int push_data_check(const struct emad_trainer *trainer, const void *const *data, struct reason *reason)
+{
+	const struct manifest *manifest = trainer->registration.manifest;
+
+	if (!data)
+		return reason_set(reason, STATUS_EARGUMENT, "data is NULL");
+	for (uint32_t i = 0; i < manifest->piece_count; i++) {
+		const struct piece *piece = &manifest->pieces[i];
+
+		if (!data[piece->tensor] && piece->element_count > 0)
+			return reason_set(reason, STATUS_EARGUMENT, "data[%u] of tensor '%s' is NULL", piece->tensor,
+			                  manifest->tensors[piece->tensor].name);
+	}
+	return 0;
+}
+
+/* A stage to write into: one that is free, or that the daemon frees within the time. */
+static int push_stage(struct emad_trainer *trainer, const struct push *push, uint32_t *ret_stage,
+                      struct reason *reason)
+{
+	struct registration *registration = &trainer->registration;
+	int free_stage = registration_free_stage(registration);
+	struct request request;
+	struct client_answer answer;
+	const struct reply *reply = &answer.reply;
+	int code;
+
+	if (free_stage >= 0) {
+		*ret_stage = (uint32_t)free_stage;
+		return 0;
+	}
+	request = trainer_request(trainer, OP_RESERVE);
+	request_set(&request, timeout_ms, (uint64_t)wait_left_ms(push->until_ms));
+	code = trainer_call(trainer, &request, push->until_ms + WAIT_MARGIN_MS, &answer, reason);
+	if (code)
+		return code;
+	code = trainer_answer_code(trainer, &answer, reason);
+	if (code == 0 && (!(reply->present & REPLY_HAS(stage)) || reply->stage >= registration->map.stage_count))
+		code = reason_set(reason, STATUS_EPROTOCOL, "the daemon offers stage %" PRIu64 " of %u", reply->stage,
+		                  registration->map.stage_count);
+	if (code == 0)
+		*ret_stage = (uint32_t)reply->stage;
+	client_answer_finish(&answer);
+	/* An answer, so the push is not lost on the way: there is no room for it. */
+	return code == STATUS_ETIMEOUT ? STATUS_EBUSY : code;
+}
+
+static void push_copy(const struct emad_trainer *trainer, const void *const *data, uint8_t *stage)
+{
+	const struct manifest *manifest = trainer->registration.manifest;
+
+	for (uint32_t i = 0; i < manifest->piece_count; i++) {
+		const struct piece *piece = &manifest->pieces[i];
+		uint64_t bytes = piece->element_count * dtype_bytes(manifest->tensors[piece->tensor].dtype);
+
+		copy_bytes(trainer->copy_kind, stage + piece->stage_offset, data[piece->tensor], bytes);
+	}
+}
+
+/* Tells the daemon that the stage holds the snapshot. */
+static int push_doorbell(struct emad_trainer *trainer, struct push *push, uint32_t stage,
+                         struct emad_push_result *result, struct reason *reason)
+{
+	struct request request = trainer_request(trainer, OP_PUSH);
+	struct client_answer answer;
+	enum outcome outcome;
+	int code;
+
+	client_stamp(trainer->client, &request);
+	request_set(&request, step, push->step);
+	request_set(&request, stage, stage);
+	if (push->wait) {
+		request_set(&request, wait, true);
+		request_set(&request, timeout_ms, (uint64_t)wait_left_ms(push->until_ms));
+	}
+	trainer->registration.in_doubt[stage] = true;
+	code = trainer_call(trainer, &request, push->until_ms + WAIT_MARGIN_MS, &answer, reason);
+	if (code)
+		return code;
+	push->answered = true;
+	code = trainer_answer_code(trainer, &answer, reason);
+	if (code == 0 && !outcome_parse(answer.reply.outcome, &outcome))
+		code = reason_set(reason, STATUS_EPROTOCOL, "the daemon's answer to push has no known outcome");
+	if (code == 0) {
+		*result = (struct emad_push_result){
+			.outcome = (enum emad_outcome)outcome,
+			.step = push->step,
+			.version = answer.reply.version,
+		};
+		client_text_copy(answer.reply.refusal, result->refusal, sizeof(result->refusal));
+	}
+	client_answer_finish(&answer);
+	return code;
+}
+
+/* Registers again and sends the snapshot once more, from the stage of the registration before. */
+static int push_again(struct emad_trainer *trainer, struct push *push, uint32_t stage_before,
+                      struct emad_push_result *result, struct reason *reason)
+{
+	struct registration *registration = &trainer->registration;
+	int64_t deadline_ms = push->until_ms + WAIT_MARGIN_MS;
+	struct stage_map before = {0};
+	uint32_t stage;
+	int code;
+
+	push->answered = false;
+	code = trainer_reclaim(trainer, deadline_ms, &before, reason);
+	if (code)
+		return code;
+	code = push_stage(trainer, push, &stage, reason);
+	if (code == 0) {
+		copy_bytes(trainer->copy_kind, stage_map_stage(&registration->map, stage),
+		           stage_map_stage(&before, stage_before), registration->manifest->stage_bytes);
+		code = push_doorbell(trainer, push, stage, result, reason);
+	}
+	stage_map_finish(&before);
+	return code;
+}
+
+static int push_attempt(struct emad_trainer *trainer, struct push *push, struct emad_push_result *result,
+                        struct reason *reason)
+{
+	int64_t deadline_ms = push->until_ms + WAIT_MARGIN_MS;
+	uint32_t stage;
+	int code;
+
+	code = trainer_ready(trainer, deadline_ms, NULL, reason);
+	if (code)
+		return code;
+	code = push_stage(trainer, push, &stage, reason);
+	if (code == STATUS_ENOMODEL) {
+		code = trainer_reclaim(trainer, deadline_ms, NULL, reason);
+		if (code == 0)
+			code = push_stage(trainer, push, &stage, reason);
+	}
+	if (code)
+		return code;
+	push_copy(trainer, push->data, stage_map_stage(&trainer->registration.map, stage));
+	if (push->pusher)
+		pusher_copied(push->pusher);
+	code = push_doorbell(trainer, push, stage, result, reason);
+	if (code == STATUS_ENOMODEL)
+		code = push_again(trainer, push, stage, result, reason);
+	return code;
+}
+
+static int push_perform(struct emad_trainer *trainer, struct push *push, struct emad_push_result *result,
+                        struct reason *reason)
+{
+	int code = push_attempt(trainer, push, result, reason);
+
+	if (code == 0 || (code == STATUS_ETIMEOUT && push->answered)) {
+		trainer->has_pushed = true;
+		trainer->pushed_step = push->step;
+	} else if (!push->answered && (code == STATUS_EAWAY || code == STATUS_ETIMEOUT || code == -EACCES)) {
+		trainer_note_lost(trainer);
+	}
+	return code;
+}
+
+static int push_now(struct emad_trainer *trainer, struct push *push, struct emad_push_result *ret_result,
+                    struct reason *reason)
+{
+	struct emad_push_result result;
+	int code;
+
+	code = push_data_check(trainer, push->data, reason);
+	if (code)
+		return code;
+	code = trainer_settle(trainer, push->until_ms, reason);
+	if (code)
+		return STATUS_EBUSY;
+	code = push_perform(trainer, push, &result, reason);
+	if (code == 0 && ret_result)
+		*ret_result = result;
+	return code;
+}
+
+int emad_push(struct emad_trainer *trainer, uint64_t step, const void *const *data, unsigned flags, int timeout_ms,
+              struct emad_push_result *ret_result)
+{
+	struct reason reason = {.text = ""};
+	struct push push = {.step = step, .data = data, .wait = flags & EMAD_PUSH_WAIT};
+	int code = trainer_check(trainer, &reason);
+
+	if (code == 0 && (flags & ~(unsigned)EMAD_PUSH_WAIT))
+		code = reason_set(&reason, STATUS_EARGUMENT, "unknown flags %#x", flags);
+	if (code == 0) {
+		push.until_ms = wait_deadline(client_timeout(trainer->client, timeout_ms));
+		code = push_now(trainer, &push, ret_result, &reason);
+	}
+	return error_report(code, &reason);
+}
+
+/* Runs in the pusher's thread. EMAD_ETIMEOUT is kept for emad_fence, where it says that the copy is under way. */
+static int push_job(void *context, struct pusher *pusher, uint64_t step, const void *const *data,
+                    struct reason *reason)
+{
+	struct emad_trainer *trainer = context;
+	struct emad_push_result result;
+	int code;
+	struct push push = {
+		.step = step,
+		.data = data,
+		.until_ms = wait_deadline(trainer->client->timeout_ms),
+		.pusher = pusher,
+	};
+
+	code = push_perform(trainer, &push, &result, reason);
+	return code == STATUS_ETIMEOUT ? STATUS_EAWAY : code;
+}
+
+int emad_push_begin(struct emad_trainer *trainer, uint64_t step, const void *const *data)
+{
+	struct reason reason = {.text = ""};
+	int code = trainer_check(trainer, &reason);
+
+	if (code == 0)
+		code = push_data_check(trainer, data, &reason);
+	if (code == 0 && !trainer->pusher)
+		code = pusher_create(trainer->registration.manifest->tensor_count, push_job, trainer, &trainer->pusher);
+	if (code == 0)
+		code = pusher_begin(trainer->pusher, step, data, client_deadline(trainer->client->timeout_ms), &reason);
+	return error_report(code, &reason);
+}
+
+int emad_fence(struct emad_trainer *trainer, int timeout_ms)
+{
+	struct reason reason = {.text = ""};
+	int code = trainer_check(trainer, &reason);
+
+	if (code == 0 && trainer->pusher)
+		code = pusher_fence(trainer->pusher, wait_deadline(client_timeout(trainer->client, timeout_ms)), &reason);
+	return error_report(code, &reason);
+}

@@ -1,0 +1,118 @@
+"""Modules: the state of a torch module as a list of places, so that no state_dict is built per step.
+
+A place is a module's dictionary of parameters or buffers and a key in it: reading it finds a parameter that was
+replaced. A module that was replaced is found by comparing the links between modules with those that were recorded.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+
+import torch
+
+# What wrappers add to the names of a state_dict. The library leaves out the same parts.
+WRAPPER_PARTS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+
+
+def unwrap(model: torch.nn.Module) -> torch.nn.Module:
+    """The module inside DataParallel, DistributedDataParallel and torch.compile."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model is a {type(model).__module__}.{type(model).__qualname__}; a torch.nn.Module is accepted")
+    wrappers = (torch.nn.parallel.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    while True:
+        inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, torch.nn.Module):
+            return model
+        model = inner
+
+
+def canonical_name(name: str) -> str:
+    """A tensor's name without the parts that wrappers add; a name made of such parts alone stays as it is."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPER_PARTS) or name
+
+
+class Place(NamedTuple):
+    """Where a module keeps one entry of its state."""
+
+    name: str
+    table: Dict[str, Any]
+    key: str
+    is_buffer: bool
+
+
+class Places:
+    """The persistent state of a module, in the order of its state_dict.
+
+    As in a state_dict a parameter that is used under two names appears under both. What modules add to their
+    state_dict by hooks does not appear.
+    """
+
+    def __init__(self, module: torch.nn.Module):
+        self.module = module
+        self.links: List[Tuple[Dict[str, Any], str, Any]] = []
+        self.places: List[Place] = list(self._walk(module, ""))
+
+    def _walk(self, module: torch.nn.Module, prefix: str) -> Iterator[Place]:
+        if _is_sharded(module):
+            raise TypeError(
+                f"'{prefix or 'the model'}' is sharded by FullyShardedDataParallel: no process holds all of it; "
+                "push its pieces with emad.Client.trainer(rank=, world=, pieces=)"
+            )
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                yield Place(prefix + key, module._parameters, key, False)
+        for key, buffer in module._buffers.items():
+            if buffer is not None and key not in module._non_persistent_buffers_set:
+                yield Place(prefix + key, module._buffers, key, True)
+        for key, child in module._modules.items():
+            self.links.append((module._modules, key, child))
+            if child is not None:
+                yield from self._walk(child, f"{prefix}{key}.")
+
+    def are_current(self) -> bool:
+        """Whether the modules are those that were walked."""
+        for table, key, child in self.links:
+            if table.get(key) is not child:
+                return False
+        return True
+
+    def tensors(self) -> Dict[str, torch.Tensor]:
+        return {place.name: place.table[place.key] for place in self.places}
+
+
+def _is_sharded(module: torch.nn.Module) -> bool:
+    if type(module).__name__ != "FullyShardedDataParallel":
+        return False
+    return "NO_SHARD" not in str(getattr(module, "sharding_strategy", "")) and getattr(module, "world_size", 2) > 1
+
+
+class Swapped:
+    """Weights lent to a module: their memory is exchanged, the module's own is never written.
+
+    The parameters stay the same objects, so optimizers and wrappers notice nothing.
+    """
+
+    def __init__(self) -> None:
+        self._raw: List[Tuple[torch.Tensor, torch.Tensor]] = []
+
+    def put(self, tensor: torch.Tensor, value: torch.Tensor) -> None:
+        """Lends a value, converted to the tensor's dtype, device and memory format."""
+        lent = torch.empty_like(tensor.detach())
+        lent.copy_(value)
+        # Recorded before it is exchanged: an interrupt in between restores what is still there.
+        self._raw.append((tensor, tensor.detach()))
+        tensor.data = lent
+
+    def restore(self) -> None:
+        """Gives everything back, whatever happens meanwhile: an interrupt is raised when all is done."""
+        interrupt = None
+        while True:
+            try:
+                for tensor, raw in reversed(self._raw):
+                    tensor.data = raw
+                break
+            except KeyboardInterrupt as error:
+                interrupt = error
+        self._raw.clear()
+        if interrupt is not None:
+            raise interrupt

@@ -1,0 +1,415 @@
+"""Trainer: one rank's registration of a model, and the pushing of its snapshots."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import operator
+import threading
+import time
+import weakref
+from ctypes import byref, c_char_p, c_uint64, c_void_p
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Union
+
+from . import _library
+from ._errors import ClosedError, Error, RefusedError
+from ._library import EBUSY, SLICE_SECONDS, CFlushResult, CPushResult, CTensor, CTrainerInfo, CTrainerOptions
+from ._library import milliseconds
+from ._tensors import DTYPES, Piece, Source, check_names, check_piece, settle
+
+if TYPE_CHECKING:
+    from ._client import Client
+
+Profiles = Union[Mapping[str, str], Sequence[str], None]
+
+
+class PushResult(NamedTuple):
+    """What became of a snapshot."""
+
+    outcome: str
+    """accepted, started, applied, duplicate, stale or nonfinite."""
+    step: int
+    version: int
+    """The version that holds it; 0 while it is only accepted, or refused."""
+    refusal: str
+    """Which tensor holds how many values that are not finite, when outcome is nonfinite."""
+
+
+class FlushResult(NamedTuple):
+    """Where a model stands when all that was pushed is decided."""
+
+    version: int
+    step: int
+    refused_count: int
+    refusal: str
+
+
+class TrainerInfo(NamedTuple):
+    """Facts about a registration."""
+
+    resumed: bool
+    last_step: int
+    updates: int
+    version: int
+    epoch: int
+    restart_count: int
+    """Times the model had to be registered again because the daemon had lost it: its average began anew."""
+    lost_count: int
+    """Pushes that never reached the daemon."""
+    payload_bytes: int
+    report: str
+
+
+class Trainer:
+    """Pushes snapshots of a model's tensors. Made by Client.trainer.
+
+    The names, dtypes and shapes of the tensors are fixed when it is opened; where they lie may change from push to
+    push. Tensors on an accelerator and tensors that are not contiguous (channels_last) are first copied into dense
+    host memory, which is kept for the next push.
+
+    One thread at a time; calls from several take turns.
+    """
+
+    def __init__(
+        self,
+        client: "Client",
+        model: str,
+        tensors: Mapping[str, Any],
+        *,
+        profiles: Profiles = None,
+        attributes: Optional[Mapping[str, Any]] = None,
+        start_step: int = 0,
+        resume: str = "auto",
+        rank: int = 0,
+        world: int = 1,
+        pieces: Optional[Mapping[str, Piece]] = None,
+        buffers: Optional[Iterable[str]] = None,
+        timeout: Optional[float] = None,
+    ):
+        self.model = model
+        self._client = client
+        self._library = _library.load()
+        self._lock = threading.RLock()
+        self._in_flight = False  # a copy by the library's thread may still be reading
+        self._late: Optional[Error] = None  # the failure of an asynchronous push that nobody has been told of
+        self._sources = _sources_of(tensors)
+        self._pointers = (c_void_p * max(1, len(self._sources)))()
+
+        options = _options_of(profiles, attributes, start_step, resume, rank, world, timeout)
+        manifest = _manifest_of(self._sources, pieces or {}, buffers or ())
+        handle = c_void_p()
+        code = self._library.emad_trainer_open(
+            client._pointer(), _library.text(model, "model"), manifest, len(self._sources), byref(options), byref(handle)
+        )
+        _library.check(code)
+        # The sources and the client's handle live until the library has let go of them.
+        self._finalizer = weakref.finalize(
+            self, _close, self._library, handle, (self._sources, self._pointers, client._handle)
+        )
+        self._handle: Optional[c_void_p] = handle
+        try:
+            self._start(tensors, options)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, tensors: Mapping[str, Any], options: CTrainerOptions) -> None:
+        info = self.info()
+        self.resumed = info.resumed
+        self.last_step = info.last_step
+        self.updates = info.updates
+        self.version = info.version
+        self.epoch = info.epoch
+        self.payload_bytes = info.payload_bytes
+        self.report = info.report
+        if info.version:
+            return
+        # With several ranks the start is whole when all have pushed theirs: waiting here could be waiting for oneself.
+        timeout = None if options.timeout_ms < 0 else options.timeout_ms / 1000
+        result = self.push(options.start_step, tensors, wait=options.world <= 1, timeout=timeout)
+        if result.outcome == "nonfinite":
+            raise RefusedError(f"the start of '{self.model}' was refused: {result.refusal}")
+
+    def push(
+        self, step: int, tensors: Mapping[str, Any], wait: bool = False, timeout: Optional[float] = None
+    ) -> PushResult:
+        """Copies the tensors' values into shared memory and hands them to the daemon.
+
+        The tensors may be changed as soon as the call returns. Without wait the outcome is "accepted" and a later
+        refusal is reported by flush; with it the call returns when the snapshot has been applied or refused. Ctrl-C
+        takes effect when the call returns, which is after the timeout at the latest.
+        """
+        with self._lock:
+            handle = self._begin(tensors)
+            return self._push(handle, step, _library.PUSH_WAIT if wait else 0, timeout)
+
+    def push_begin(self, step: int, tensors: Mapping[str, Any]) -> None:
+        """The same by a thread of the library: returns at once. The values must not change until fence() returned."""
+        with self._lock:
+            self._push_begin(self._begin(tensors), step)
+
+    def fence(self, timeout: Optional[float] = None) -> None:
+        """Waits until the values of push_begin have been copied; then they may be changed.
+
+        Without a timeout it waits as long as that takes. Raises the failure of that push, once.
+        """
+        with self._lock:
+            self._wait_copied(timeout)
+            if self._late is not None:
+                error, self._late = self._late, None
+                raise error
+
+    def flush(self, timeout: Optional[float] = None) -> FlushResult:
+        """Waits until everything that was pushed is in a published version.
+
+        Raises RefusedError (its .result is the FlushResult) when snapshots were refused since the last flush, and
+        TimeoutError, which says what is missing.
+        """
+        with self._lock:
+            self.fence()
+            found = CFlushResult()
+            handle = self._open_handle()
+            _in_slices(
+                lambda slice_ms: self._library.emad_flush(handle, slice_ms, byref(found)),
+                self._client.timeout if timeout is None else timeout,
+                lambda code: self._flush_failed(code, found),
+            )
+            return _flush_result(found)
+
+    def info(self) -> TrainerInfo:
+        """Facts about the registration as of now."""
+        with self._lock:
+            found = CTrainerInfo()
+            _library.check(self._library.emad_trainer_info(self._open_handle(), byref(found)))
+        return TrainerInfo(
+            bool(found.resumed),
+            found.last_step,
+            found.updates,
+            found.version,
+            found.epoch,
+            found.restart_count,
+            found.lost_count,
+            found.payload_bytes,
+            found.report.decode(errors="replace"),
+        )
+
+    def set_attributes(self, attributes: Mapping[str, Any], timeout: Optional[float] = None) -> None:
+        """Replaces the model's attributes; they travel with the next version."""
+        text = attributes_text(attributes)
+        with self._lock:
+            _library.check(self._library.emad_attributes_set(self._open_handle(), text, milliseconds(timeout)))
+
+    def close(self) -> None:
+        """Waits for an unfinished copy and lets go of the memory. What was accepted will be applied."""
+        with self._lock:
+            self._handle = None
+            self._in_flight = False
+            self._finalizer()
+
+    def __enter__(self) -> "Trainer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._handle is None else f"{len(self._sources)} tensors"
+        return f"<emad.Trainer {self.model!r}: {state}>"
+
+    # What follows is shared with emad.torch, which finds the tensors by itself.
+
+    def _open_handle(self) -> c_void_p:
+        if self._handle is None:
+            raise ClosedError(f"the trainer of '{self.model}' is closed")
+        return self._handle
+
+    def _begin(self, tensors: Mapping[str, Any]) -> c_void_p:
+        """Collects the addresses of a snapshot."""
+        handle = self._open_handle()
+        if self._in_flight:
+            self._wait_copied(None)  # it reads memory that taking other tensors may let go
+        if len(tensors) != len(self._sources):
+            check_names(self._sources, tensors)
+        pointers = self._pointers
+        has_copies = False
+        for index, source in enumerate(self._sources):
+            try:
+                tensor = tensors[source.name]
+            except KeyError:
+                check_names(self._sources, tensors)
+                raise
+            if not source.is_unchanged(tensor):
+                source.take(tensor)
+                pointers[index] = source.address
+                has_copies = has_copies or not source.is_direct
+        if has_copies:
+            settle(self._sources)
+        return handle
+
+    def _push(self, handle: c_void_p, step: int, flags: int, timeout: Optional[float]) -> PushResult:
+        result = CPushResult()
+        _library.check(
+            self._library.emad_push(
+                handle, step_number(step), self._pointers, flags, milliseconds(timeout), byref(result)
+            )
+        )
+        return PushResult(
+            _library.OUTCOMES[result.outcome], result.step, result.version, result.refusal.decode(errors="replace")
+        )
+
+    def _push_begin(self, handle: c_void_p, step: int) -> None:
+        number = step_number(step)
+        code = self._library.emad_push_begin(handle, number, self._pointers)
+        if code not in (0, EBUSY):
+            # Mostly the failure of an earlier push, after its copy, which the library tells here and begins nothing.
+            try:
+                _library.check(code)
+            except Error as error:
+                _library.check(self._library.emad_push_begin(handle, number, self._pointers))
+                self._late = error
+                code = 0
+        _library.check(code)
+        self._in_flight = True
+
+    def _wait_copied(self, timeout: Optional[float]) -> None:
+        """Waits for the copy that is under way. Its failure is kept for fence(); TimeoutError while it goes on."""
+        if not self._in_flight:
+            return
+        handle = self._open_handle()
+        deadline = None if timeout is None else time.monotonic() + milliseconds(timeout) / 1000
+        while True:
+            remaining = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, deadline - time.monotonic())
+            code = self._library.emad_fence(handle, milliseconds(max(0.0, remaining)))
+            if code != _library.ETIMEOUT:
+                break
+            if deadline is not None and time.monotonic() >= deadline:
+                _library.check(code)
+        self._in_flight = False
+        try:
+            _library.check(code)
+        except Error as error:
+            self._late = error
+
+    def _flush_failed(self, code: int, found: CFlushResult) -> None:
+        try:
+            _library.check(code)
+        except RefusedError as error:
+            error.result = _flush_result(found)
+            raise
+
+
+def _close(library: ctypes.CDLL, handle: c_void_p, _alive: tuple) -> None:
+    library.emad_trainer_close(handle)
+
+
+def _flush_result(found: CFlushResult) -> FlushResult:
+    return FlushResult(found.version, found.step, found.refused_count, found.refusal.decode(errors="replace"))
+
+
+def _in_slices(call: Any, timeout: float, failed: Any) -> None:
+    """Repeats a waiting call until its time is over, so that Ctrl-C is noticed in between.
+
+    The first slices are short; later ones grow, in case it is the daemon's answer that takes long.
+    """
+    deadline = time.monotonic() + milliseconds(timeout) / 1000
+    seconds = SLICE_SECONDS
+    while True:
+        remaining = max(0.0, deadline - time.monotonic())
+        code = call(milliseconds(min(seconds, remaining)))
+        if code != _library.ETIMEOUT or remaining <= seconds:
+            break
+        seconds = min(seconds * 1.5, 1.0)
+    if code == _library.ETIMEOUT:
+        _library.fail(code, f" ({timeout:g} s in all)")
+    if code:
+        failed(code)
+
+
+def step_number(step: Any) -> int:
+    try:
+        number = operator.index(step)
+    except TypeError:
+        raise TypeError(f"step is {step!r}, a {type(step).__name__}; an integer is accepted") from None
+    if not 0 <= number < 2**64:
+        raise ValueError(f"step is {number}; it must be in 0..2^64-1")
+    return number
+
+
+def attributes_text(attributes: Mapping[str, Any]) -> bytes:
+    if not isinstance(attributes, Mapping):
+        raise TypeError(f"attributes is a {type(attributes).__name__}; a mapping is accepted")
+    try:
+        return json.dumps(dict(attributes), allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"the attributes cannot be written as JSON: {error}") from None
+
+
+def _sources_of(tensors: Mapping[str, Any]) -> List[Source]:
+    if not isinstance(tensors, Mapping):
+        raise TypeError(f"tensors is a {type(tensors).__name__}; a dict of names and tensors is accepted")
+    return [Source(name, tensor) for name, tensor in tensors.items()]
+
+
+def _manifest_of(sources: List[Source], pieces: Mapping[str, Piece], buffers: Iterable[str]) -> Any:
+    """The array of struct emad_tensor; it keeps alive what it points to."""
+    marked = set(buffers)
+    names = {source.name for source in sources}
+    for name in [*pieces, *sorted(marked)]:
+        if name not in names:
+            raise ValueError(f"'{name}' is named in pieces or buffers, but there is no tensor of that name")
+    manifest = (CTensor * max(1, len(sources)))()
+    for entry, source in zip(manifest, sources):
+        piece = check_piece(source, pieces.get(source.name))
+        entry.name = _library.text(source.name, "a tensor's name")
+        entry.dtype = DTYPES[source.dtype][0]
+        entry.flags = _library.TENSOR_BUFFER if source.name in marked else 0
+        entry.dimension_count = len(source.shape)
+        entry.shape = _numbers(piece.shape if piece else source.shape)
+        if piece:
+            entry.offset = _numbers(piece.offset)
+            entry.extent = _numbers(source.shape)
+    return manifest
+
+
+def _numbers(values: Sequence[int]) -> Any:
+    return (c_uint64 * max(1, len(values)))(*values)
+
+
+def _options_of(
+    profiles: Profiles,
+    attributes: Optional[Mapping[str, Any]],
+    start_step: int,
+    resume: str,
+    rank: int,
+    world: int,
+    timeout: Optional[float],
+) -> CTrainerOptions:
+    if resume not in _library.RESUME:
+        raise ValueError(f"resume is {resume!r}; it must be one of {', '.join(_library.RESUME)}")
+    rank, world = operator.index(rank), operator.index(world)
+    if not (1 <= world < 2**32 and 0 <= rank < world):
+        raise ValueError(f"rank is {rank} and world is {world}; rank must be in 0..world-1")
+    options = CTrainerOptions()
+    specifications = _specifications_of(profiles)
+    if specifications:
+        options.profiles = (c_char_p * len(specifications))(*specifications)
+        options.profile_count = len(specifications)
+    if attributes is not None:
+        options.attributes = attributes_text(attributes)
+    options.start_step = step_number(start_step)
+    options.rank = rank
+    options.world = world
+    options.resume = _library.RESUME[resume]
+    options.timeout_ms = milliseconds(timeout)
+    return options
+
+
+def _specifications_of(profiles: Profiles) -> List[bytes]:
+    if profiles is None:
+        return []
+    if isinstance(profiles, Mapping):
+        pairs: Dict[str, str] = dict(profiles)
+        return [_library.text(f"{name}={schedule}", "a profile") for name, schedule in pairs.items()]
+    if isinstance(profiles, str):
+        profiles = [profiles]
+    return [_library.text(profile, "a profile") for profile in profiles]

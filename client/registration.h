@@ -1,0 +1,87 @@
+/*
+ * A registration: one rank's claim on a model, and the shared memory that comes with it.
+ *
+ * It outlives the daemon: when the daemon hangs up, registration_renew first asks for the same registration again (a
+ * daemon that came back with its memory still has it), and claims the rank anew only when the daemon has lost it.
+ * Being fenced is final: whoever has registered later is right, so no claim is made over his.
+ *
+ * Used by one thread at a time.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client/client.h"
+#include "proto/layout.h"
+#include "proto/manifest.h"
+
+/* The mapped stage segment of a rank. */
+struct stage_map {
+	uint8_t *bytes; /* NULL when there is none */
+	uint64_t segment_bytes;
+	uint32_t stage_count;
+	uint64_t stage_stride;
+};
+
+struct registration {
+	struct emad_client *client; /* borrowed until registration_finish */
+
+	/* What is claimed; set once, but for attributes. */
+	char *model;                /* owned */
+	struct manifest *manifest;  /* owned; piece i is the box of tensor i */
+	char **profiles;            /* owned, and each of them */
+	uint32_t profile_count;
+	char *attributes; /* owned; NULL for none */
+	uint64_t start_step;
+	uint32_t rank;
+	uint32_t world;
+
+	/* The claim. */
+	int connection; /* to the attach socket; -1 when there is none; its end ends the claim's liveness */
+	uint64_t epoch;
+	bool fenced;
+	struct stage_map map;
+	bool in_doubt[STAGE_COUNT_MAX]; /* pushed, and the answer did not come */
+
+	/* What the daemon said at the latest claim. */
+	bool resumed;
+	uint64_t last_step;
+	uint64_t updates;
+	uint64_t version;
+	char report[512];
+};
+
+/* Copies everything it is given. Nothing is sent. */
+int registration_init(struct registration *registration, struct emad_client *client, const char *model,
+                      const struct emad_trainer_options *options, struct reason *reason);
+
+/* Adds the tensors; once, before the first claim. */
+int registration_tensors(struct registration *registration, const struct emad_tensor *tensors, size_t tensor_count,
+                         struct reason *reason);
+
+/* Accepts a registration of zeros. */
+void registration_finish(struct registration *registration);
+
+/* The connection stands. Does not wait. */
+bool registration_alive(const struct registration *registration);
+
+/*
+ * Registers and maps the stages. ret_before NULL: an earlier map is let go; else it is handed to the caller, to be let
+ * go by stage_map_finish.
+ */
+int registration_claim(struct registration *registration, enum emad_resume resume, int64_t deadline_ms,
+                       struct stage_map *ret_before, struct reason *reason);
+
+/*
+ * After a hang-up: continues the registration, or claims it anew when the daemon has lost it; *ret_lost says which.
+ * STATUS_EFENCED: somebody else holds the rank now.
+ */
+int registration_renew(struct registration *registration, int64_t deadline_ms, bool *ret_lost, struct reason *reason);
+
+/* A free stage, or -1. */
+int registration_free_stage(const struct registration *registration);
+
+/* The memory of a stage. */
+uint8_t *stage_map_stage(const struct stage_map *map, uint32_t stage);
+void stage_map_finish(struct stage_map *map);

@@ -1,0 +1,11 @@
+/*
+ * Views inside the library: opening with a sentence beside the code, for view.c's entry points and for export.c.
+ */
+#pragma once
+
+#include "client/client.h"
+
+int view_open(struct emad_client *client, const char *model, const char *profile, uint64_t min_step, int timeout_ms,
+              struct emad_view **ret_view, struct reason *reason);
+int view_check(struct emad_view *view, struct reason *reason);
+int view_info(struct emad_view *view, struct emad_view_info *ret_info, struct reason *reason);

@@ -1,0 +1,95 @@
+/*
+ * Inside the service: one request in hand, and the handlers of the operations.
+ */
+#pragma once
+
+#include "daemon/core/host.h"
+#include "daemon/core/model.h"
+#include "daemon/core/service.h"
+#include "daemon/core/update.h"
+#include "proto/counters.h"
+#include "proto/message.h"
+#include "proto/name.h"
+
+/* A request that waits. */
+struct parked {
+	struct parked *next;
+	uint64_t model; /* id of what it waits for */
+	uint64_t deadline_ms;
+	struct exchange exchange;
+	size_t header_bytes, body_bytes;
+	uint8_t *bytes; /* owned; header, then body */
+};
+
+struct service {
+	struct host host;
+	struct settings settings;
+	struct service_facts facts;
+	struct counters counters;
+	struct unpacked *unpacked; /* owned */
+	struct model *models;      /* owned; by name those that are not doomed */
+	struct model *touched;     /* to be looked at when the entry point settles */
+	struct parked *parked;     /* owned; oldest first */
+	struct parked **parked_end;
+	uint64_t parked_count;
+	uint64_t instance; /* random */
+	uint64_t model_id_next;
+	uint64_t epoch_next;
+	uint64_t memory_bytes; /* of all models */
+	bool stopping;
+};
+
+/* What a handler returns beside 0 (it has replied) and a negative code (the dispatcher replies with the reason). */
+enum { CALL_PARK = 1 };
+
+struct call {
+	struct service *service;
+	const struct instant *now;
+	const struct request *request;
+	const uint8_t *body;
+	size_t body_bytes;
+	const struct exchange *exchange;
+	bool expired;        /* its deadline has passed: answer now */
+	struct model *waits; /* set with CALL_PARK */
+	struct reason reason;
+};
+
+int register_handle(struct call *call); /* register.c */
+int attach_handle(struct call *call);
+int push_handle(struct call *call); /* push.c */
+int reserve_handle(struct call *call);
+int flush_handle(struct call *call);
+int attributes_handle(struct call *call);
+int hello_handle(struct call *call); /* query.c */
+int view_handle(struct call *call);
+int status_handle(struct call *call);
+int list_handle(struct call *call);
+int show_handle(struct call *call);
+int remove_handle(struct call *call);
+
+/* Sends a reply with status 0. attachment may be NULL. */
+void call_reply(struct call *call, struct reply *reply, const struct attachment *attachment);
+
+/* The serving model of request->model. STATUS_ENOMODEL with a sentence that lists what there is. */
+int call_model(struct call *call, struct model **ret_model);
+
+/* The rank of request->rank in that model. STATUS_EARGUMENT. */
+int call_rank(struct call *call, struct model **ret_model, uint32_t *ret_rank);
+
+/* The model of that name, also while its memory is being made, or NULL. */
+struct model *service_find(const struct service *service, const char *name, size_t name_bytes);
+
+/* Adds a model to the service and orders its memory. */
+int service_admit(struct service *service, struct model *model, struct reason *reason);
+
+/* Takes a model out of the service; it is destroyed when the entry point settles and no update of it runs. */
+void service_doom(struct service *service, struct model *model);
+
+/* Something changed in the model: look at it again before the entry point returns. */
+void service_touch(struct service *service, struct model *model);
+
+/* Orders memory. -ENOMEM. */
+int service_order(struct service *service, const struct memory_order *order);
+
+void service_event(const struct service *service, enum event_severity severity, const char *model, int error,
+                   const char *format, ...) __attribute__((format(printf, 5, 6)));

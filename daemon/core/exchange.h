@@ -1,0 +1,24 @@
+/*
+ * Who asks, and where the answer goes: plain values, so that an answer may come later than the question.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { EXCHANGE_TAG_BYTES = 32 };
+
+/* The other end of a connection. */
+struct peer {
+	uint64_t id;   /* never used twice */
+	bool attach;   /* on the attach socket: can be sent file descriptors, can hold leases */
+	int64_t uid;   /* -1: not known (tcp) */
+	int64_t pid;   /* -1: not known; for logs only: pids do not cross containers */
+};
+
+/* One request that waits for its reply. The peer may be gone when it comes; then it is dropped. */
+struct exchange {
+	struct peer peer;
+	uint32_t tag_bytes;
+	uint8_t tag[EXCHANGE_TAG_BYTES]; /* the transport's own: what it needs to address the reply */
+};

@@ -1,0 +1,85 @@
+/*
+ * What the core asks of the world outside: one table of functions, filled in by the composition root (daemon.c), or by a
+ * test with memory from malloc and a clock of its own.
+ *
+ * No function of the table blocks, and none calls back into the core before it returns. What takes time comes back later by
+ * service_memory_made and service_applied.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/core/apply.h"
+#include "daemon/core/exchange.h"
+#include "proto/limits.h"
+#include "proto/message.h"
+#include "proto/status.h"
+
+/* A segment of shared memory, mapped and zero at first. */
+struct memory {
+	uint8_t *base; /* NULL: none */
+	uint64_t bytes;
+	int fd;           /* read-write */
+	int fd_read_only; /* -1 where nobody reads it */
+};
+
+/* Memory that the core wants. Owned by the core; lent to the host until service_memory_made. */
+struct memory_order {
+	uint64_t model; /* the model's id */
+	uint64_t epoch; /* of the registration that a stage is for; 0: head and slots */
+	uint32_t rank;
+	uint32_t count;
+	struct memory memory[SLOT_COUNT_MAX + 1]; /* bytes given by the core; the rest made by the host */
+	char label[64];                           /* for /proc/PID/maps */
+	int status;                               /* 0: all was made; else none was */
+	struct reason reason;
+	struct memory_order *next; /* the host's */
+};
+
+/* Something that a person may want to know. */
+enum event_severity {
+	EVENT_ERROR,
+	EVENT_WARNING,
+	EVENT_NOTICE,
+	EVENT_DEBUG,
+};
+
+struct event {
+	enum event_severity severity;
+	const char *model; /* NULL: none, like the others */
+	const char *error; /* status_name */
+	const char *text;
+	uint64_t step; /* UINT64_MAX: none */
+	int64_t pid;   /* of the client; -1: none */
+};
+
+/* The time, taken once per event of the loop. */
+struct instant {
+	uint64_t monotonic_ms;
+	uint64_t wall_us;
+};
+
+/* What goes along with a reply. */
+struct attachment {
+	const void *body; /* copied before the call returns */
+	size_t body_bytes;
+	int fd; /* -1: none; not closed */
+};
+
+struct host {
+	void *context;
+	/* Makes the segments of an order in the background. */
+	void (*memory_make)(void *context, struct memory_order *order);
+	/* Unmaps and closes in the background; the fields of memory are cleared at once. */
+	void (*memory_drop)(void *context, struct memory *memory);
+	/* Sends a reply, or drops it when the peer is gone. */
+	void (*reply)(void *context, const struct exchange *exchange, const struct reply *reply,
+	              const struct attachment *attachment);
+	/* Gives the blocks of an update to the workers. */
+	void (*apply_start)(void *context, struct apply *apply);
+	/* A random number that is not 0. */
+	uint64_t (*random)(void *context);
+	void (*event)(void *context, const struct event *event);
+};

@@ -1,0 +1,163 @@
+/*
+ * The push states. See intake.h.
+ */
+#include "daemon/core/intake.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+void intake_claim(struct rank_record *record, uint64_t client, uint64_t register_sequence, uint64_t epoch)
+{
+	memset(record, 0, sizeof *record);
+	record->client = client;
+	record->register_sequence = register_sequence;
+	record->epoch = epoch;
+}
+
+int intake_holds(const struct rank_record *record, uint64_t client, uint64_t epoch, struct reason *reason)
+{
+	if (record->client == client && record->epoch == epoch)
+		return 0;
+	if (record->client == 0)
+		return reason_set(reason, STATUS_EFENCED,
+		                  "epoch %" PRIu64 " no longer holds this rank: a newer registration is taking over; "
+		                  "if this trainer should go on, register it again and stop the other",
+		                  epoch);
+	return reason_set(reason, STATUS_EFENCED,
+	                  "epoch %" PRIu64 " no longer holds this rank: epoch %" PRIu64 " of another trainer does; if "
+	                  "this trainer should go on, register it again and stop the other",
+	                  epoch, record->epoch);
+}
+
+const struct answer *intake_answer(const struct rank_record *record, uint64_t sequence)
+{
+	const struct answer *answer = &record->answers[sequence % ANSWER_COUNT];
+
+	return sequence != 0 && answer->sequence == sequence ? answer : NULL;
+}
+
+/* The newest step that was accepted or is in a version; false when there is none. */
+static bool newest_accepted(const struct rank_record *record, uint32_t stage_count, const uint64_t *newest_step,
+                            uint64_t *ret_step)
+{
+	bool found = newest_step != NULL;
+	uint64_t step = found ? *newest_step : 0;
+
+	for (uint32_t i = 0; i < stage_count; i++) {
+		if (record->stages[i].state == STAGE_FREE)
+			continue;
+		if (!found || record->stages[i].step > step)
+			step = record->stages[i].step;
+		found = true;
+	}
+	*ret_step = step;
+	return found;
+}
+
+int intake_push(struct rank_record *record, uint32_t stage_count, const uint64_t *newest_step, const struct push *push,
+                struct answer *ret_answer, struct reason *reason)
+{
+	struct answer *answer = &record->answers[push->sequence % ANSWER_COUNT];
+	uint64_t accepted_step;
+	int error = intake_holds(record, push->client, push->epoch, reason);
+
+	if (error)
+		return error;
+	if (intake_answer(record, push->sequence)) {
+		*ret_answer = *answer;
+		return 0;
+	}
+	if (push->stage >= stage_count)
+		return reason_set(reason, STATUS_EARGUMENT, "stage %" PRIu64 " is not there: this rank has %" PRIu32,
+		                  push->stage, stage_count);
+	if (record->stages[push->stage].state != STAGE_FREE)
+		return reason_set(reason, STATUS_EARGUMENT,
+		                  "stage %" PRIu64 " still holds step %" PRIu64 ": ask for a free one with reserve",
+		                  push->stage, record->stages[push->stage].step);
+	*ret_answer = (struct answer){ .sequence = push->sequence, .step = push->step, .stage = (uint32_t)push->stage };
+	if (newest_accepted(record, stage_count, newest_step, &accepted_step) && push->step <= accepted_step) {
+		ret_answer->outcome = push->step == accepted_step ? OUTCOME_DUPLICATE : OUTCOME_STALE;
+	} else {
+		ret_answer->outcome = OUTCOME_ACCEPTED;
+		record->stages[push->stage] = (struct stage_record){
+			.state = STAGE_READY,
+			.step = push->step,
+			.sequence = push->sequence,
+		};
+	}
+	*answer = *ret_answer;
+	return 0;
+}
+
+uint32_t intake_pending(const struct rank_record *record, uint32_t stage_count)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < stage_count; i++)
+		count += record->stages[i].state != STAGE_FREE;
+	return count;
+}
+
+int32_t intake_free_stage(const struct rank_record *record, uint32_t stage_count)
+{
+	for (uint32_t i = 0; i < stage_count; i++)
+		if (record->stages[i].state == STAGE_FREE)
+			return (int32_t)i;
+	return -1;
+}
+
+static int32_t oldest_ready(const struct rank_record *record, uint32_t stage_count)
+{
+	int32_t oldest = -1;
+
+	for (uint32_t i = 0; i < stage_count; i++)
+		if (record->stages[i].state == STAGE_READY &&
+		    (oldest < 0 || record->stages[i].step < record->stages[oldest].step))
+			oldest = (int32_t)i;
+	return oldest;
+}
+
+void intake_select(const struct rank_record *records, uint32_t world, uint32_t stage_count,
+                   struct intake_next *ret_next)
+{
+	struct intake_next *next = ret_next;
+
+	next->choice = INTAKE_NOTHING;
+	next->step = 0;
+	for (uint32_t r = 0; r < world; r++) {
+		int32_t stage = oldest_ready(&records[r], stage_count);
+
+		if (stage < 0)
+			return;
+		next->stages[r] = (uint32_t)stage;
+		if (records[r].stages[stage].step > next->step)
+			next->step = records[r].stages[stage].step;
+	}
+	for (uint32_t r = 0; r < world; r++) {
+		if (records[r].stages[next->stages[r]].step == next->step)
+			continue;
+		next->choice = INTAKE_DROP;
+		next->rank = r;
+		return;
+	}
+	next->choice = INTAKE_APPLY;
+}
+
+void intake_begin(struct rank_record *record, uint32_t stage)
+{
+	record->stages[stage].state = STAGE_APPLYING;
+}
+
+void intake_settle(struct rank_record *record, uint32_t stage, enum outcome outcome, uint64_t version)
+{
+	struct stage_record *at = &record->stages[stage];
+	struct answer *answer = &record->answers[at->sequence % ANSWER_COUNT];
+
+	if (answer->sequence == at->sequence) {
+		answer->outcome = outcome;
+		answer->version = version;
+	}
+	if (outcome == OUTCOME_NONFINITE || outcome == OUTCOME_INCOMPLETE)
+		record->refused_count++;
+	*at = (struct stage_record){ .state = STAGE_FREE };
+}

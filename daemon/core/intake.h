@@ -1,0 +1,80 @@
+/*
+ * Intake: what becomes of a push, decided for one rank at a time and then for the step of all ranks.
+ *
+ *              register                push                     begin                    settle
+ *     (nobody) --------> stage FREE ---------> stage READY ---------> stage APPLYING ---------> stage FREE
+ *                                                  |                                               ^
+ *                                                  +-- another rank left the step out: incomplete ------+
+ *
+ * READY is recorded in the head segment before the push is acknowledged. Each rank remembers its last ANSWER_COUNT
+ * answers by sequence number, so that a repeated request is answered as it was and never applied twice; another push of a
+ * step that was accepted is `duplicate`, an older one `stale`. The epoch fences: only the newest registration of
+ * a rank is listened to.
+ *
+ * Pure: works on the records alone.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "proto/layout.h"
+#include "proto/message.h"
+#include "proto/status.h"
+
+struct push {
+	uint64_t client;
+	uint64_t epoch;
+	uint64_t sequence;
+	uint64_t step;
+	uint64_t stage;
+};
+
+/* The rank now belongs to this registration; earlier answers and stages are forgotten. No stage may be in use. */
+void intake_claim(struct rank_record *record, uint64_t client, uint64_t register_sequence, uint64_t epoch);
+
+/* 0 when client and epoch hold the rank, else STATUS_EFENCED with a sentence. */
+int intake_holds(const struct rank_record *record, uint64_t client, uint64_t epoch, struct reason *reason);
+
+/*
+ * Decides a push. newest_step: step of the newest version, NULL when there is none. 0 with the answer (ACCEPTED: the
+ * stage is READY now; DUPLICATE; STALE; or what the same request was answered before), STATUS_EFENCED, or
+ * STATUS_EARGUMENT for a stage that is not there or not free.
+ */
+int intake_push(struct rank_record *record, uint32_t stage_count, const uint64_t *newest_step, const struct push *push,
+                struct answer *ret_answer, struct reason *reason);
+
+/* The answer to a sequence number, or NULL when it is not remembered. */
+const struct answer *intake_answer(const struct rank_record *record, uint64_t sequence);
+
+/* Stages that are READY or APPLYING. */
+uint32_t intake_pending(const struct rank_record *record, uint32_t stage_count);
+
+/* A free stage, or -1. */
+int32_t intake_free_stage(const struct rank_record *record, uint32_t stage_count);
+
+enum intake_choice {
+	INTAKE_NOTHING, /* some rank has nothing ready */
+	INTAKE_DROP,    /* the snapshot in `rank`, `stages[rank]` can never be completed: settle it as INCOMPLETE */
+	INTAKE_APPLY,   /* every rank has the step ready: stages[] says where */
+};
+
+struct intake_next {
+	enum intake_choice choice;
+	uint64_t step;
+	uint32_t rank;
+	uint32_t stages[WORLD_MAX];
+};
+
+/*
+ * What to do next, looking at the oldest READY stage of each rank. A rank pushes in rising order, so a step older than the
+ * oldest of another rank will never be whole.
+ */
+void intake_select(const struct rank_record *records, uint32_t world, uint32_t stage_count,
+                   struct intake_next *ret_next);
+
+/* The READY stage is being applied. */
+void intake_begin(struct rank_record *record, uint32_t stage);
+
+/* The stage's snapshot is decided: records the answer and frees the stage. */
+void intake_settle(struct rank_record *record, uint32_t stage, enum outcome outcome, uint64_t version);

@@ -1,0 +1,316 @@
+/*
+ * Laying out a model, its memory and its ranks. See model.h.
+ */
+#include "daemon/core/model.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* JSON quoting at most doubles compact JSON; the rest is names, numbers and a schedule. */
+enum { METADATA_BYTES = 2 * ATTRIBUTES_BYTES_MAX + 4096 };
+
+/* Two models of one geometry have the same tensors at the same places, averaged in the same way. */
+static int geometry_make(struct model *model)
+{
+	uint64_t sums[2 * PROFILE_COUNT_MAX];
+	char text[PROFILE_NAME_BYTES_MAX + SCHEDULE_BYTES_MAX + 2];
+
+	for (uint32_t p = 0; p < model->profile_count; p++) {
+		int error = profile_format(&model->profiles[p], text, sizeof text);
+
+		if (error)
+			return error;
+		sums[2 * p] = layout_checksum(text, strlen(text));
+		sums[2 * p + 1] = layout_checksum(model->images[p]->header, model->images[p]->header_fixed_bytes);
+	}
+	model->geometry = layout_checksum(sums, 2 * model->profile_count * sizeof sums[0]);
+	return 0;
+}
+
+static int images_make(struct model *model, struct reason *reason)
+{
+	uint64_t image_bytes[PROFILE_COUNT_MAX];
+	int error;
+
+	for (uint32_t p = 0; p < model->profile_count; p++) {
+		error = image_create(model->manifest, &model->profiles[p], METADATA_BYTES, &model->images[p], reason);
+		if (error)
+			return error;
+		image_bytes[p] = model->images[p]->image_bytes;
+	}
+	error = layout_slot_bytes(image_bytes, model->profile_count, model->region_offsets, &model->slot_bytes);
+	if (error)
+		return reason_set(reason, STATUS_ELIMIT, "model '%s' is larger than 2^63 bytes", model->name);
+	return geometry_make(model);
+}
+
+int model_create(const struct settings *settings, const char *name, uint32_t world, struct manifest *manifest,
+                 const struct profile *profiles, uint32_t profile_count, struct model **ret_model,
+                 struct reason *reason)
+{
+	struct model *model = calloc(1, sizeof *model);
+	int error;
+
+	if (!model) {
+		manifest_destroy(manifest);
+		return -ENOMEM;
+	}
+	model->manifest = manifest;
+	model->world = world;
+	model->profile_count = profile_count;
+	model->slot_count = (uint32_t)settings->slot_count;
+	model->stage_count = (uint32_t)settings->stage_count;
+	model->version_next = 1;
+	snprintf(model->name, sizeof model->name, "%s", name);
+	memcpy(model->profiles, profiles, profile_count * sizeof *profiles);
+	for (uint32_t t = 0; t < manifest->tensor_count; t++)
+		model->payload_bytes += manifest->tensors[t].element_count * dtype_bytes(manifest->tensors[t].dtype);
+	error = images_make(model, reason);
+	if (error)
+		goto fail;
+	model->memory_bytes = layout_head_bytes(world, 0) + model->slot_count * model->slot_bytes +
+	                      model->stage_count * layout_page_round(model->payload_bytes);
+	model->ranks = calloc(world, sizeof *model->ranks);
+	model->results = calloc(manifest->tensor_count, sizeof *model->results);
+	model->results_next = calloc(manifest->tensor_count, sizeof *model->results_next);
+	model->attributes = strdup("{}");
+	error = model->ranks && model->results && model->results_next && model->attributes ? 0 : -ENOMEM;
+fail:
+	if (error) {
+		model_destroy(model, NULL);
+		return error;
+	}
+	*ret_model = model;
+	return 0;
+}
+
+void model_destroy(struct model *model, const struct host *host)
+{
+	if (!model)
+		return;
+	for (uint32_t r = 0; model->ranks && r < model->world; r++) {
+		manifest_destroy(model->ranks[r].manifest);
+		if (model->ranks[r].stage.base)
+			host->memory_drop(host->context, &model->ranks[r].stage);
+	}
+	for (uint32_t i = 0; i < model->slot_count; i++)
+		if (model->slot_memory[i].base)
+			host->memory_drop(host->context, &model->slot_memory[i]);
+	if (model->head_memory.base)
+		host->memory_drop(host->context, &model->head_memory);
+	for (uint32_t p = 0; p < model->profile_count; p++)
+		image_destroy(model->images[p]);
+	versions_finish(&model->versions);
+	apply_finish(&model->apply);
+	plan_destroy(model->plan);
+	manifest_destroy(model->manifest);
+	free(model->ranks);
+	free(model->results);
+	free(model->results_next);
+	free(model->attributes);
+	free(model);
+}
+
+void model_order(const struct model *model, struct memory_order *order)
+{
+	memset(order, 0, sizeof *order);
+	order->model = model->id;
+	order->count = 1 + model->slot_count;
+	order->memory[0].bytes = layout_head_bytes(model->world, 0);
+	for (uint32_t i = 0; i < model->slot_count; i++)
+		order->memory[1 + i].bytes = model->slot_bytes;
+	snprintf(order->label, sizeof order->label, "emad:%.50s", model->name);
+}
+
+uint64_t model_stage_segment_bytes(const struct model *model, uint32_t rank)
+{
+	uint64_t stride, bytes = 0;
+
+	/* Sizes were checked when the manifest was: a rank's pieces are no larger than the model. */
+	(void)layout_stage_bytes(model->ranks[rank].manifest->stage_bytes, model->stage_count, &stride, &bytes);
+	return bytes;
+}
+
+void model_order_stage(const struct model *model, uint32_t rank, struct memory_order *order)
+{
+	memset(order, 0, sizeof *order);
+	order->model = model->id;
+	order->epoch = model->records[rank].epoch;
+	order->rank = rank;
+	order->count = 1;
+	order->memory[0].bytes = model_stage_segment_bytes(model, rank);
+	snprintf(order->label, sizeof order->label, "emad:%.40s:stage%" PRIu32, model->name, rank);
+}
+
+static void segment_fill(const struct model *model, struct segment_header *segment, enum segment_kind kind,
+                         const struct memory *memory, uint64_t index)
+{
+	segment->kind = kind;
+	segment->segment_bytes = memory->bytes;
+	segment->segment = model->id << 16 | (uint64_t)kind << 12 | index;
+	segment->model = model->id;
+	segment->geometry = model->geometry;
+	segment->index = index;
+	segment_header_seal(segment);
+}
+
+void model_adopt(struct model *model, struct memory_order *order)
+{
+	struct slot_header *slots[SLOT_COUNT_MAX];
+
+	model->head_memory = order->memory[0];
+	model->head = (void *)model->head_memory.base;
+	model->records = (void *)(model->head_memory.base + sizeof *model->head);
+	snprintf(model->head->name, sizeof model->head->name, "%s", model->name);
+	model->head->world = model->world;
+	model->head->profile_count = model->profile_count;
+	model->head->slot_count = model->slot_count;
+	model->head->stage_count = model->stage_count;
+	segment_fill(model, &model->head->segment, SEGMENT_HEAD, &model->head_memory, 0);
+	for (uint32_t i = 0; i < model->slot_count; i++) {
+		model->slot_memory[i] = order->memory[1 + i];
+		slots[i] = (void *)model->slot_memory[i].base;
+		slots[i]->profile_count = model->profile_count;
+		for (uint32_t p = 0; p < model->profile_count; p++) {
+			slots[i]->profiles[p].region_offset = model->region_offsets[p];
+			slots[i]->profiles[p].region_bytes = model->images[p]->image_bytes;
+		}
+		segment_fill(model, &slots[i]->segment, SEGMENT_SLOT, &model->slot_memory[i], i);
+	}
+	versions_init(&model->versions, slots, model->slot_count);
+	model->serving = true;
+}
+
+void model_adopt_stage(struct model *model, struct memory_order *order)
+{
+	struct rank *rank = &model->ranks[order->rank];
+	struct stage_header *header;
+	uint64_t bytes;
+
+	rank->stage = order->memory[0];
+	header = (void *)rank->stage.base;
+	header->stage_count = model->stage_count;
+	header->stage_bytes = rank->manifest->stage_bytes;
+	(void)layout_stage_bytes(header->stage_bytes, model->stage_count, &header->stage_stride, &bytes);
+	segment_fill(model, &header->segment, SEGMENT_STAGE, &rank->stage, order->rank);
+}
+
+/*
+ * The pieces of all ranks, with a candidate in the place of one of them; NULL entries where a rank has not registered.
+ * Free with free().
+ */
+static const struct manifest **pieces_collect(const struct model *model, uint32_t rank,
+                                              const struct manifest *candidate, bool *ret_complete)
+{
+	const struct manifest **pieces = calloc(model->world, sizeof *pieces);
+
+	*ret_complete = true;
+	for (uint32_t r = 0; pieces && r < model->world; r++) {
+		pieces[r] = r == rank ? candidate : model->ranks[r].manifest;
+		*ret_complete = *ret_complete && pieces[r] != NULL;
+	}
+	return pieces;
+}
+
+int model_pieces_check(const struct model *model, uint32_t rank, const struct manifest *candidate,
+                       struct reason *reason)
+{
+	bool complete;
+	const struct manifest **pieces = pieces_collect(model, rank, candidate, &complete);
+	int error = pieces ? 0 : -ENOMEM;
+
+	if (!error && complete)
+		error = manifest_tiling_check(pieces, model->world, reason);
+	free(pieces);
+	return error;
+}
+
+static int plan_make(struct model *model, const struct manifest *const *pieces)
+{
+	struct plan_profile profiles[PROFILE_COUNT_MAX];
+	struct plan *plan;
+	struct apply apply;
+	int error;
+
+	for (uint32_t p = 0; p < model->profile_count; p++)
+		profiles[p] = (struct plan_profile){
+			.image = model->images[p],
+			.region_offset = model->region_offsets[p],
+			.form = model->profiles[p].schedule.form,
+		};
+	error = plan_create(model->manifest, profiles, model->profile_count, pieces, model->world, &plan);
+	if (error)
+		return error;
+	error = apply_init(&apply, plan);
+	if (error) {
+		plan_destroy(plan);
+		return error;
+	}
+	apply_finish(&model->apply);
+	plan_destroy(model->plan);
+	model->plan = plan;
+	model->apply = apply;
+	model->apply.owner = model;
+	return 0;
+}
+
+int model_rank_pieces(struct model *model, uint32_t rank, struct manifest *candidate)
+{
+	bool complete;
+	const struct manifest **pieces = pieces_collect(model, rank, candidate, &complete);
+	int error = pieces ? 0 : -ENOMEM;
+
+	if (!error && complete)
+		error = plan_make(model, pieces);
+	free(pieces);
+	if (error) {
+		manifest_destroy(candidate);
+		return error;
+	}
+	manifest_destroy(model->ranks[rank].manifest);
+	model->ranks[rank].manifest = candidate;
+	return 0;
+}
+
+bool model_stage_sweep(struct model *model, uint32_t rank, const struct host *host)
+{
+	struct rank *at = &model->ranks[rank];
+
+	if (!at->stage.base || at->attached_peer != 0 || intake_pending(&model->records[rank], model->stage_count) > 0)
+		return false;
+	host->memory_drop(host->context, &at->stage);
+	return true;
+}
+
+const uint64_t *model_newest_step(const struct model *model)
+{
+	const struct slot_header *newest = versions_newest(&model->versions);
+
+	return newest ? &newest->step : NULL;
+}
+
+uint32_t model_lag(const struct model *model)
+{
+	uint32_t lag = 0;
+
+	for (uint32_t r = 0; model->serving && r < model->world; r++) {
+		uint32_t pending = intake_pending(&model->records[r], model->stage_count);
+
+		if (pending > lag)
+			lag = pending;
+	}
+	return lag;
+}
+
+void model_stage_mirror(struct model *model, uint32_t rank, uint32_t stage)
+{
+	struct stage_header *header = (void *)model->ranks[rank].stage.base;
+
+	/* Pairs with the trainer's acquire load before it fills a free stage. */
+	if (header)
+		atomic_store_explicit(&header->state[stage], model->records[rank].stages[stage].state,
+		                      memory_order_release);
+}

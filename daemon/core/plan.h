@@ -1,0 +1,64 @@
+/*
+ * The apply plan: which bytes of which rank's stage go where in a slot, cut into blocks for the workers.
+ *
+ * Made once, when the last rank has registered its pieces. A `run` is a stretch of one rank's stage that lies inside one
+ * tensor: `count` elements, `repeat` times, dense in the stage and `stride` apart in the tensor (a box of a sharded
+ * tensor is a few such runs; an unsharded tensor is one, or several when it is large). A block is a handful of runs, about
+ * PLAN_BLOCK_ELEMENTS together: the unit that a worker takes off the counter. Every element of every tensor is in
+ * exactly one run, so blocks can be done in any order by anybody.
+ *
+ * Pure; belongs to the loop thread while it is made, and is only read afterwards.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "proto/image.h"
+#include "proto/limits.h"
+#include "proto/manifest.h"
+#include "proto/status.h"
+
+enum { PLAN_BLOCK_ELEMENTS = 256 * 1024 };
+
+struct run {
+	uint64_t stage_offset; /* bytes from the start of the rank's snapshot */
+	uint64_t first;        /* first element in the tensor */
+	uint64_t stride;       /* elements of the tensor from one repetition to the next */
+	uint32_t count;
+	uint32_t repeat;
+	uint32_t tensor;
+	uint32_t rank;
+};
+
+/* What one profile does with one tensor, and where it lies. */
+struct placement {
+	enum schedule_entry entry;
+	enum dtype dtype; /* of the shadow */
+	uint64_t offset;  /* bytes from the start of the slot's segment */
+};
+
+struct plan {
+	const struct manifest *manifest; /* borrowed from the model */
+	uint32_t profile_count;
+	enum schedule_form forms[PROFILE_COUNT_MAX];
+	struct placement *placements; /* owned; [tensor * profile_count + profile] */
+	uint64_t *origins; /* owned; [tensor] where it begins in the first profile that holds it, in elements of the slot */
+	uint32_t run_count;
+	uint32_t run_capacity;
+	struct run *runs; /* owned; in the order of the first profile's image */
+	uint32_t block_count;
+	uint32_t *blocks; /* owned; block b is runs[blocks[b]] .. runs[blocks[b + 1] - 1] */
+	uint64_t element_count; /* of all tensors */
+};
+
+/* Where one profile lies in a slot, and how it is averaged. */
+struct plan_profile {
+	const struct image *image; /* borrowed during plan_create */
+	uint64_t region_offset;
+	enum schedule_form form;
+};
+
+/* ranks[r]: the manifest of rank r, whose pieces must tile the tensors (manifest_tiling_check). -ENOMEM. */
+int plan_create(const struct manifest *manifest, const struct plan_profile *profiles, uint32_t profile_count,
+                const struct manifest *const *ranks, uint32_t rank_count, struct plan **ret_plan);
+void plan_destroy(struct plan *plan);

@@ -1,0 +1,13 @@
+/*
+ * Facts as JSON: what `emactl status`, `list` and `show` print. Member names have their units last.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "daemon/core/call.h"
+
+/* Each returns a string to be freed with free(), or NULL when there is no memory. */
+char *report_status(const struct service *service, const struct instant *now);
+char *report_list(const struct service *service);
+char *report_show(const struct model *model);

@@ -1,0 +1,542 @@
+/*
+ * Dispatch, parking and settling. See service.h; the operations are in register.c, push.c and query.c.
+ */
+#include "daemon/core/service.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/core/call.h"
+
+static int (*const handlers[OPERATION_COUNT])(struct call *) = {
+	[OP_HELLO] = hello_handle,   [OP_REGISTER] = register_handle,     [OP_ATTACH] = attach_handle,
+	[OP_PUSH] = push_handle,     [OP_RESERVE] = reserve_handle,       [OP_FLUSH] = flush_handle,
+	[OP_ATTRIBUTES] = attributes_handle, [OP_VIEW] = view_handle,     [OP_STATUS] = status_handle,
+	[OP_LIST] = list_handle,     [OP_SHOW] = show_handle,             [OP_REMOVE] = remove_handle,
+};
+
+int service_create(const struct host *host, const struct settings *settings, const struct service_facts *facts,
+                   struct service **ret_service)
+{
+	struct service *service = calloc(1, sizeof *service);
+
+	if (!service)
+		return -ENOMEM;
+	if (unpacked_create(&service->unpacked) != 0) {
+		free(service);
+		return -ENOMEM;
+	}
+	service->host = *host;
+	service->settings = *settings;
+	service->facts = *facts;
+	service->parked_end = &service->parked;
+	service->instance = host->random(host->context);
+	service->model_id_next = 1;
+	service->epoch_next = 1;
+	*ret_service = service;
+	return 0;
+}
+
+static void parked_free(struct parked *parked)
+{
+	free(parked->bytes);
+	free(parked);
+}
+
+void service_destroy(struct service *service)
+{
+	if (!service)
+		return;
+	while (service->parked) {
+		struct parked *next = service->parked->next;
+
+		parked_free(service->parked);
+		service->parked = next;
+	}
+	while (service->models) {
+		struct model *next = service->models->next;
+
+		model_destroy(service->models, &service->host);
+		service->models = next;
+	}
+	unpacked_destroy(service->unpacked);
+	free(service);
+}
+
+struct counters *service_counters(struct service *service)
+{
+	return &service->counters;
+}
+
+void service_event(const struct service *service, enum event_severity severity, const char *model, int error,
+                   const char *format, ...)
+{
+	char text[768];
+	struct event event = {
+		.severity = severity,
+		.model = model,
+		.error = error ? status_name(error) : NULL,
+		.text = text,
+		.step = UINT64_MAX,
+		.pid = -1,
+	};
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(text, sizeof text, format, arguments);
+	va_end(arguments);
+	service->host.event(service->host.context, &event);
+}
+
+/* ---- models ------------------------------------------------------------------------------------------------------ */
+
+struct model *service_find(const struct service *service, const char *name, size_t name_bytes)
+{
+	for (struct model *model = service->models; model; model = model->next)
+		if (!model->doomed && strlen(model->name) == name_bytes && memcmp(model->name, name, name_bytes) == 0)
+			return model;
+	return NULL;
+}
+
+static struct model *model_by_id(const struct service *service, uint64_t id)
+{
+	for (struct model *model = service->models; model; model = model->next)
+		if (model->id == id)
+			return model;
+	return NULL;
+}
+
+void service_touch(struct service *service, struct model *model)
+{
+	if (model->touched)
+		return;
+	model->touched = true;
+	model->touched_next = service->touched;
+	service->touched = model;
+}
+
+int service_order(struct service *service, const struct memory_order *order)
+{
+	struct memory_order *copy = malloc(sizeof *copy);
+
+	if (!copy)
+		return -ENOMEM;
+	*copy = *order;
+	service->host.memory_make(service->host.context, copy);
+	return 0;
+}
+
+int service_admit(struct service *service, struct model *model, struct reason *reason)
+{
+	uint64_t used = service->memory_bytes, most = service->settings.memory_bytes_max, count = 0;
+	struct memory_order order;
+	int error;
+
+	for (const struct model *other = service->models; other; other = other->next)
+		count += !other->doomed;
+	if (count >= service->settings.model_count_max)
+		return reason_set(reason, STATUS_ELIMIT,
+		                  "%" PRIu64 " models are the limit of %" PRIu64
+		                  " (models-max): remove one with 'emactl remove MODEL', or raise models-max",
+		                  count, service->settings.model_count_max);
+	if (model->memory_bytes > most || used > most - model->memory_bytes)
+		return reason_set(reason, STATUS_EMEMORY,
+		                  "model '%s' needs %" PRIu64 " bytes (%" PRIu32 " slots of %" PRIu64 ", %" PRIu32
+		                  " stages of %" PRIu64 "), but %" PRIu64 " of %" PRIu64
+		                  " (memory-max) are left: remove a model with 'emactl remove MODEL', lower slots or "
+		                  "stages, or raise memory-max",
+		                  model->name, model->memory_bytes, model->slot_count, model->slot_bytes,
+		                  model->stage_count, model->payload_bytes, most > used ? most - used : 0, most);
+	model->id = service->model_id_next;
+	model_order(model, &order);
+	error = service_order(service, &order);
+	if (error)
+		return error;
+	service->model_id_next++;
+	service->memory_bytes += model->memory_bytes;
+	model->next = service->models;
+	service->models = model;
+	return 0;
+}
+
+static void model_unlink(struct service *service, struct model *model)
+{
+	struct model **link = &service->models;
+
+	while (*link != model)
+		link = &(*link)->next;
+	*link = model->next;
+	model_destroy(model, &service->host);
+}
+
+void service_doom(struct service *service, struct model *model)
+{
+	if (!model->doomed)
+		service->memory_bytes -= model->memory_bytes;
+	model->doomed = true;
+	service_touch(service, model);
+}
+
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
+
+int call_model(struct call *call, struct model **ret_model)
+{
+	const struct text name = call->request->model;
+	struct model *model;
+	char shown[MODEL_NAME_BYTES_MAX + 1], known[160] = "";
+	int error = model_name_check(name.bytes, name.count, &call->reason);
+
+	if (error)
+		return error;
+	model = service_find(call->service, name.bytes, name.count);
+	if (model && model->serving) {
+		*ret_model = model;
+		return 0;
+	}
+	for (const struct model *other = call->service->models; other; other = other->next) {
+		size_t used = strlen(known);
+
+		if (other->doomed || !other->serving)
+			continue;
+		snprintf(known + used, sizeof known - used, "%s%.60s", used ? ", " : "", other->name);
+	}
+	(void)text_copy(name, shown, sizeof shown);
+	return reason_set(&call->reason, STATUS_ENOMODEL, "there is no model '%s'; %s%s", shown,
+	                  known[0] ? "there are: " : "no model is registered", known);
+}
+
+int call_rank(struct call *call, struct model **ret_model, uint32_t *ret_rank)
+{
+	int error = call_model(call, ret_model);
+
+	if (error)
+		return error;
+	if (call->request->rank >= (*ret_model)->world)
+		return reason_set(&call->reason, STATUS_EARGUMENT, "rank %" PRIu64 " is not there: the model has %" PRIu32
+		                  " ranks, counted from 0", call->request->rank, (*ret_model)->world);
+	*ret_rank = (uint32_t)call->request->rank;
+	return 0;
+}
+
+void call_reply(struct call *call, struct reply *reply, const struct attachment *attachment)
+{
+	reply_set(reply, status, 0);
+	call->service->host.reply(call->service->host.context, call->exchange, reply, attachment);
+}
+
+static void reply_error(struct service *service, const struct exchange *exchange, int error,
+                        const struct reason *reason)
+{
+	struct reply reply = { 0 };
+
+	service->counters.requests_failed++;
+	reply_set(&reply, status, error);
+	reply_set(&reply, error, text_of(reason->text[0] ? reason->text : status_text(error)));
+	service->host.reply(service->host.context, exchange, &reply, NULL);
+}
+
+/* Handles a request: CALL_PARK with call->waits, or 0 when it has been answered in whatever way. */
+static int dispatch(struct call *call, const uint8_t *header, size_t header_bytes)
+{
+	struct service *service = call->service;
+	struct request request;
+	int result = request_decode(service->unpacked, header, header_bytes, &request, &call->reason);
+
+	call->request = &request;
+	if (!result && message_operations[request.operation].needs_attach && !call->exchange->peer.attach)
+		result = reason_set(&call->reason, STATUS_EARGUMENT,
+		                    "'%s' is answered on the attach socket only, because its reply carries a file "
+		                    "descriptor: connect to attach.sock beside this socket",
+		                    message_operations[request.operation].name);
+	if (!result)
+		result = handlers[request.operation](call);
+	if (result < 0)
+		reply_error(service, call->exchange, result, &call->reason);
+	call->request = NULL;
+	return result == CALL_PARK ? CALL_PARK : 0;
+}
+
+static uint64_t deadline_of(const struct service *service, const struct call *call, const struct request *request)
+{
+	uint64_t wait_ms = service->settings.wait_max_ms;
+
+	if (request->present & REQUEST_HAS(timeout_ms) && request->timeout_ms < wait_ms)
+		wait_ms = request->timeout_ms;
+	return call->now->monotonic_ms + wait_ms;
+}
+
+static int park(struct call *call, const uint8_t *header, size_t header_bytes)
+{
+	struct service *service = call->service;
+	struct parked *parked;
+	struct request request;
+
+	if (service->parked_count >= service->settings.parked_count_max)
+		return reason_set(&call->reason, STATUS_EBUSY, "%" PRIu64 " requests wait already, and %" PRIu64
+		                  " (waiting-max) may: try again later", service->parked_count,
+		                  service->settings.parked_count_max);
+	parked = calloc(1, sizeof *parked);
+	if (!parked)
+		return -ENOMEM;
+	parked->bytes = malloc(header_bytes + call->body_bytes + 1);
+	if (!parked->bytes || request_decode(service->unpacked, header, header_bytes, &request, NULL) != 0) {
+		parked_free(parked);
+		return -ENOMEM;
+	}
+	memcpy(parked->bytes, header, header_bytes);
+	if (call->body_bytes > 0)
+		memcpy(parked->bytes + header_bytes, call->body, call->body_bytes);
+	parked->header_bytes = header_bytes;
+	parked->body_bytes = call->body_bytes;
+	parked->exchange = *call->exchange;
+	parked->model = call->waits->id;
+	parked->deadline_ms = deadline_of(service, call, &request);
+	if (service->stopping && request.operation != OP_PUSH && request.operation != OP_FLUSH) {
+		parked_free(parked);
+		return reason_set(&call->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
+	}
+	*service->parked_end = parked;
+	service->parked_end = &parked->next;
+	service->parked_count++;
+	return 0;
+}
+
+/* Takes the parked request out of the list and frees it. */
+static void unpark(struct service *service, struct parked **link)
+{
+	struct parked *parked = *link;
+
+	*link = parked->next;
+	if (service->parked_end == &parked->next)
+		service->parked_end = link;
+	service->parked_count--;
+	parked_free(parked);
+}
+
+/* Handles a parked request again; true when it has been answered and is gone. */
+static bool retry(struct service *service, const struct instant *now, struct parked **link)
+{
+	struct parked *parked = *link;
+	struct call call = {
+		.service = service,
+		.now = now,
+		.body = parked->bytes + parked->header_bytes,
+		.body_bytes = parked->body_bytes,
+		.exchange = &parked->exchange,
+		.expired = parked->deadline_ms <= now->monotonic_ms,
+	};
+
+	if (dispatch(&call, parked->bytes, parked->header_bytes) == CALL_PARK) {
+		if (!call.expired) {
+			parked->model = call.waits->id;
+			return false;
+		}
+		reason_set(&call.reason, STATUS_ETIMEOUT, "the daemon had no answer within the time given");
+		reply_error(service, &parked->exchange, STATUS_ETIMEOUT, &call.reason);
+	}
+	unpark(service, link);
+	return true;
+}
+
+static void retry_all(struct service *service, const struct instant *now, uint64_t model)
+{
+	struct parked **link = &service->parked;
+
+	while (*link)
+		if ((*link)->model != model || !retry(service, now, link))
+			link = &(*link)->next;
+}
+
+/* Looks at every touched model: next update, freed stages, requests that waited. */
+static void settle(struct service *service, const struct instant *now)
+{
+	while (service->touched) {
+		struct model *model = service->touched;
+		uint64_t id = model->id;
+		bool begun;
+
+		service->touched = model->touched_next;
+		model->touched = false;
+		if (model->doomed && !model->applying) {
+			model_unlink(service, model);
+		} else if (!model->doomed) {
+			update_begin(model, &service->settings, now, &service->counters, &begun);
+			if (begun)
+				service->host.apply_start(service->host.context, &model->apply);
+			for (uint32_t r = 0; model->serving && r < model->world; r++)
+				model_stage_sweep(model, r, &service->host);
+		}
+		retry_all(service, now, id);
+	}
+}
+
+void service_request(struct service *service, const struct instant *now, const struct exchange *exchange,
+                     const uint8_t *header, size_t header_bytes, const uint8_t *body, size_t body_bytes)
+{
+	struct call call = {
+		.service = service,
+		.now = now,
+		.body = body,
+		.body_bytes = body_bytes,
+		.exchange = exchange,
+	};
+
+	service->counters.requests++;
+	if (dispatch(&call, header, header_bytes) == CALL_PARK) {
+		int error = park(&call, header, header_bytes);
+
+		if (error)
+			reply_error(service, exchange, error, &call.reason);
+	}
+	settle(service, now);
+}
+
+/* ---- events ------------------------------------------------------------------------------------------------------ */
+
+void service_peer_gone(struct service *service, const struct instant *now, uint64_t peer)
+{
+	struct parked **link = &service->parked;
+
+	while (*link) {
+		if ((*link)->exchange.peer.id == peer)
+			unpark(service, link);
+		else
+			link = &(*link)->next;
+	}
+	for (struct model *model = service->models; model; model = model->next) {
+		if (versions_release(&model->versions, peer) > 0)
+			service_touch(service, model);
+		for (uint32_t r = 0; r < model->world; r++) {
+			if (model->ranks[r].attached_peer != peer)
+				continue;
+			model->ranks[r].attached_peer = 0;
+			service_touch(service, model);
+		}
+	}
+	settle(service, now);
+}
+
+static void order_discard(struct service *service, struct memory_order *order)
+{
+	for (uint32_t i = 0; order->status == 0 && i < order->count; i++)
+		service->host.memory_drop(service->host.context, &order->memory[i]);
+}
+
+/* Requests that wait for memory that cannot be had are told so. */
+static void order_failed(struct service *service, uint64_t model, const struct memory_order *order)
+{
+	struct parked **link = &service->parked;
+
+	while (*link) {
+		if ((*link)->model != model) {
+			link = &(*link)->next;
+			continue;
+		}
+		reply_error(service, &(*link)->exchange, order->status, &order->reason);
+		unpark(service, link);
+	}
+}
+
+void service_memory_made(struct service *service, const struct instant *now, struct memory_order *order)
+{
+	struct model *model = model_by_id(service, order->model);
+	bool is_stage = order->epoch != 0;
+
+	if (model && is_stage && model->records[order->rank].epoch == order->epoch)
+		model->ranks[order->rank].stage_ordered = false;
+	if (!model || model->doomed || (is_stage && model->records[order->rank].epoch != order->epoch)) {
+		order_discard(service, order);
+	} else if (order->status != 0) {
+		service_event(service, EVENT_ERROR, model->name, order->status, "no memory for '%s': %s", model->name,
+		              order->reason.text);
+		order_failed(service, model->id, order);
+		if (!is_stage)
+			service_doom(service, model);
+	} else {
+		if (is_stage)
+			model_adopt_stage(model, order);
+		else
+			model_adopt(model, order);
+		service_touch(service, model);
+	}
+	free(order);
+	settle(service, now);
+}
+
+void service_applied(struct service *service, const struct instant *now, struct apply *apply)
+{
+	struct model *model = apply->owner;
+	struct reason reason;
+
+	if (model->doomed) {
+		model->applying = false;
+	} else if (update_end(model, now, &service->counters, &reason) == OUTCOME_NONFINITE) {
+		service_event(service, EVENT_WARNING, model->name, STATUS_EREFUSED, "%s: %s", model->name, reason.text);
+	}
+	service_touch(service, model);
+	settle(service, now);
+}
+
+void service_tick(struct service *service, const struct instant *now)
+{
+	struct parked **link = &service->parked;
+
+	while (*link)
+		if ((*link)->deadline_ms > now->monotonic_ms || !retry(service, now, link))
+			link = &(*link)->next;
+	for (struct model *model = service->models; model; model = model->next)
+		if (model->room_due_ms != 0 && model->room_due_ms <= now->monotonic_ms)
+			service_touch(service, model);
+	settle(service, now);
+}
+
+uint64_t service_due_ms(const struct service *service)
+{
+	uint64_t due_ms = UINT64_MAX;
+
+	for (const struct parked *parked = service->parked; parked; parked = parked->next)
+		if (parked->deadline_ms < due_ms)
+			due_ms = parked->deadline_ms;
+	for (const struct model *model = service->models; model; model = model->next)
+		if (model->room_due_ms != 0 && model->room_due_ms < due_ms)
+			due_ms = model->room_due_ms;
+	return due_ms;
+}
+
+void service_stop(struct service *service, const struct instant *now)
+{
+	service->stopping = true;
+	for (struct model *model = service->models; model; model = model->next)
+		service_touch(service, model);
+	settle(service, now);
+}
+
+bool service_idle(const struct service *service)
+{
+	for (const struct model *model = service->models; model; model = model->next)
+		if (model->applying || (!model->doomed && model->room_due_ms != 0))
+			return false;
+	return true;
+}
+
+void service_summary(const struct service *service, char *text, size_t text_capacity)
+{
+	uint64_t count = 0, step = 0;
+	uint32_t lag = 0;
+
+	for (const struct model *model = service->models; model; model = model->next) {
+		const uint64_t *newest = model->doomed ? NULL : model_newest_step(model);
+
+		count += !model->doomed;
+		if (newest && *newest > step)
+			step = *newest;
+		if (model_lag(model) > lag)
+			lag = model_lag(model);
+	}
+	snprintf(text, text_capacity, "%" PRIu64 " model%s, newest step %" PRIu64 ", lag %" PRIu32 ", %.1f MiB", count,
+	         count == 1 ? "" : "s", step, lag, (double)service->memory_bytes / 1048576.0);
+}

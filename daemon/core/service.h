@@ -1,0 +1,67 @@
+/*
+ * The service: every decision of the daemon. Requests, finished updates, made memory, time and departures come in as
+ * arguments; replies and work go out through the host's table. It knows no socket, thread or clock.
+ *
+ * A request that cannot be answered yet (a wait for a version, for a free stage, for memory) is `parked`: its bytes are
+ * kept, and it is simply handled again whenever something has changed in its model, until it is answered or its deadline
+ * passes. Every handler is therefore written as if it were asked for the first time.
+ *
+ * Loop thread only. Every entry point ends by settling: models that were touched begin their next update and their
+ * parked requests are looked at again.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/core/host.h"
+#include "daemon/core/settings.h"
+#include "proto/counters.h"
+
+struct service;
+
+/* What the daemon says about itself. Borrowed for the service's life. */
+struct service_facts {
+	const char *agent; /* "emad 0.1.0" */
+	const char *runtime_dir;
+	uint64_t pid;
+	uint64_t worker_count;
+	uint64_t started_ms; /* monotonic */
+};
+
+int service_create(const struct host *host, const struct settings *settings, const struct service_facts *facts,
+                   struct service **ret_service);
+
+/* Drops all models. No update may be under way (service_idle). */
+void service_destroy(struct service *service);
+
+/* A whole request. Header and body are read before this returns and not kept. */
+void service_request(struct service *service, const struct instant *now, const struct exchange *exchange,
+                     const uint8_t *header, size_t header_bytes, const uint8_t *body, size_t body_bytes);
+
+/* A connection has ended: its leases, waits and claims on stages end too. */
+void service_peer_gone(struct service *service, const struct instant *now, uint64_t peer);
+
+/* The host has fulfilled an order, or failed to. Takes the order back. */
+void service_memory_made(struct service *service, const struct instant *now, struct memory_order *order);
+
+/* The workers have finished an update. */
+void service_applied(struct service *service, const struct instant *now, struct apply *apply);
+
+/* Deadlines. */
+void service_tick(struct service *service, const struct instant *now);
+
+/* When service_tick must be called next; UINT64_MAX for never. */
+uint64_t service_due_ms(const struct service *service);
+
+/* From now on new work is refused with STATUS_ESHUTDOWN; what was accepted is finished. */
+void service_stop(struct service *service, const struct instant *now);
+
+/* Whether no update is under way and nothing accepted waits for one. */
+bool service_idle(const struct service *service);
+
+/* Counters, for the edges to count in. */
+struct counters *service_counters(struct service *service);
+
+/* One line for humans: "2 models, step 1200, lag 0, 3.1 GiB". */
+void service_summary(const struct service *service, char *text, size_t text_capacity);

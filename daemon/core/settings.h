@@ -1,0 +1,16 @@
+/*
+ * Settings: the limits that an operator may set, as the core sees them. The configuration (edge/config.h) fills them in.
+ */
+#pragma once
+
+#include <stdint.h>
+
+struct settings {
+	uint64_t memory_bytes_max;  /* of all segments together */
+	uint64_t model_count_max;
+	uint64_t slot_count;        /* versions kept per model: 2..SLOT_COUNT_MAX */
+	uint64_t stage_count;       /* snapshots in flight per rank: 1..STAGE_COUNT_MAX */
+	uint64_t lease_min_ms;      /* how long a view may hold back updates */
+	uint64_t wait_max_ms;       /* longest wait that a request may ask for */
+	uint64_t parked_count_max;  /* requests that wait at once */
+};

@@ -1,0 +1,160 @@
+/*
+ * Slots, versions and leases. See versions.h.
+ */
+#include "daemon/core/versions.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+void versions_init(struct versions *versions, struct slot_header *const *slots, uint32_t slot_count)
+{
+	memset(versions, 0, sizeof *versions);
+	versions->slot_count = slot_count;
+	for (uint32_t i = 0; i < slot_count; i++)
+		versions->slots[i] = slots[i];
+	versions->current = -1;
+	versions->writing = -1;
+}
+
+void versions_finish(struct versions *versions)
+{
+	free(versions->leases);
+	memset(versions, 0, sizeof *versions);
+}
+
+const struct slot_header *versions_newest(const struct versions *versions)
+{
+	return versions->slot_count == 0 || versions->current < 0 ? NULL : versions->slots[versions->current];
+}
+
+uint32_t versions_lease_count(const struct versions *versions, uint32_t slot)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < versions->lease_count; i++)
+		count += versions->leases[i].slot == slot;
+	return count;
+}
+
+/* When the last lease on the slot has had its guaranteed time; 0 when nobody leases it. */
+static uint64_t slot_due_ms(const struct versions *versions, uint32_t slot, uint64_t lease_min_ms)
+{
+	uint64_t due_ms = 0;
+
+	for (uint32_t i = 0; i < versions->lease_count; i++) {
+		const struct lease *lease = &versions->leases[i];
+
+		if (lease->slot == slot && lease->since_ms + lease_min_ms > due_ms)
+			due_ms = lease->since_ms + lease_min_ms;
+	}
+	return due_ms;
+}
+
+/* The slot that is free first: unleased before leased, older before newer. */
+static uint32_t slot_first_due(const struct versions *versions, uint64_t lease_min_ms, uint64_t *ret_due_ms)
+{
+	uint32_t best = UINT32_MAX;
+	uint64_t best_due_ms = UINT64_MAX;
+
+	for (uint32_t i = 0; i < versions->slot_count; i++) {
+		uint64_t due_ms = slot_due_ms(versions, i, lease_min_ms);
+
+		if ((int32_t)i == versions->current)
+			continue;
+		if (best == UINT32_MAX || due_ms < best_due_ms ||
+		    (due_ms == best_due_ms && versions->slots[i]->version < versions->slots[best]->version)) {
+			best = i;
+			best_due_ms = due_ms;
+		}
+	}
+	*ret_due_ms = best_due_ms;
+	return best;
+}
+
+int versions_begin(struct versions *versions, uint64_t lease_min_ms, uint32_t *ret_slot, uint64_t *ret_due_ms)
+{
+	uint64_t due_ms;
+	uint32_t slot = slot_first_due(versions, lease_min_ms, &due_ms);
+	struct slot_header *header;
+
+	if (due_ms > 0) {
+		*ret_due_ms = due_ms;
+		return STATUS_EBUSY;
+	}
+	header = versions->slots[slot];
+	/* Pairs with the reader's acquire fence: a reader that sees a new byte of the slot sees the new fence too. */
+	atomic_store_explicit(&header->version, 0, memory_order_relaxed);
+	atomic_store_explicit(&header->fence, header->fence + 1, memory_order_relaxed);
+	atomic_thread_fence(memory_order_seq_cst);
+	versions->writing = (int32_t)slot;
+	*ret_slot = slot;
+	return 0;
+}
+
+uint32_t versions_reclaim(struct versions *versions, uint64_t lease_min_ms, uint64_t now_ms)
+{
+	uint64_t due_ms;
+	uint32_t slot = slot_first_due(versions, lease_min_ms, &due_ms);
+	uint32_t kept = 0, ended;
+
+	if (due_ms > now_ms)
+		return 0;
+	for (uint32_t i = 0; i < versions->lease_count; i++)
+		if (versions->leases[i].slot != slot)
+			versions->leases[kept++] = versions->leases[i];
+	ended = versions->lease_count - kept;
+	versions->lease_count = kept;
+	return ended;
+}
+
+void versions_publish(struct versions *versions, uint64_t version)
+{
+	struct slot_header *header = versions->slots[versions->writing];
+
+	/* The checksum covers the version, so a death between the two stores leaves facts that do not check. */
+	atomic_store_explicit(&header->version, version, memory_order_release);
+	header->checksum = slot_header_checksum(header);
+	atomic_thread_fence(memory_order_release);
+	versions->current = versions->writing;
+	versions->writing = -1;
+}
+
+void versions_abandon(struct versions *versions)
+{
+	versions->writing = -1;
+}
+
+int versions_lease(struct versions *versions, uint64_t peer, uint64_t now_ms, uint32_t *ret_slot)
+{
+	if (!versions_newest(versions))
+		return STATUS_ENOVERSION;
+	if (versions->lease_count == versions->lease_capacity) {
+		uint32_t capacity = versions->lease_capacity ? versions->lease_capacity * 2 : 16;
+		struct lease *leases = reallocarray(versions->leases, capacity, sizeof *leases);
+
+		if (!leases)
+			return -ENOMEM;
+		versions->leases = leases;
+		versions->lease_capacity = capacity;
+	}
+	versions->leases[versions->lease_count++] = (struct lease){
+		.peer = peer,
+		.since_ms = now_ms,
+		.slot = (uint32_t)versions->current,
+	};
+	*ret_slot = (uint32_t)versions->current;
+	return 0;
+}
+
+uint32_t versions_release(struct versions *versions, uint64_t peer)
+{
+	uint32_t kept = 0, ended;
+
+	for (uint32_t i = 0; i < versions->lease_count; i++)
+		if (versions->leases[i].peer != peer)
+			versions->leases[kept++] = versions->leases[i];
+	ended = versions->lease_count - kept;
+	versions->lease_count = kept;
+	return ended;
+}

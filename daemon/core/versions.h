@@ -1,0 +1,67 @@
+/*
+ * Versions and leases: which slot holds what, and who reads it.
+ *
+ * A slot is `current` (the newest published version), `writing` (an update is filling it), kept (a lease pins it) or
+ * free. The last two are not stored but follow from the leases. A lease belongs to a connection and ends with it. When an update needs a slot and every
+ * slot but the current one is leased, the slot whose guaranteed time (lease_min_ms) ends first is taken back: its fence
+ * word is bumped before the first byte is overwritten, and the reader, which looks at the fence after its last read,
+ * knows that it must throw away what it has.
+ *
+ * Loop thread only.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "proto/layout.h"
+#include "proto/limits.h"
+#include "proto/status.h"
+
+struct lease {
+	uint64_t peer;
+	uint64_t since_ms;
+	uint32_t slot;
+};
+
+struct versions {
+	uint32_t slot_count;
+	struct slot_header *slots[SLOT_COUNT_MAX]; /* borrowed from the model's memory */
+	int32_t current; /* slot of the newest version, -1 for none */
+	int32_t writing; /* slot that an update fills, -1 for none */
+	uint32_t lease_count;
+	uint32_t lease_capacity;
+	struct lease *leases; /* owned */
+};
+
+void versions_init(struct versions *versions, struct slot_header *const *slots, uint32_t slot_count);
+void versions_finish(struct versions *versions);
+
+/* The newest version's facts, or NULL. */
+const struct slot_header *versions_newest(const struct versions *versions);
+
+/* Leases on a slot. */
+uint32_t versions_lease_count(const struct versions *versions, uint32_t slot);
+
+/*
+ * Chooses a slot for an update, bumps its fence and marks it as being written. STATUS_EBUSY when every slot but the
+ * current one is leased: *ret_due_ms is then when the first of them may be taken back with versions_reclaim.
+ */
+int versions_begin(struct versions *versions, uint64_t lease_min_ms, uint32_t *ret_slot, uint64_t *ret_due_ms);
+
+/* Ends the leases on the slot whose guaranteed time was over first, if it is over. Returns how many leases ended. */
+uint32_t versions_reclaim(struct versions *versions, uint64_t lease_min_ms, uint64_t now_ms);
+
+/*
+ * The slot being written is whole: seals its facts (version last, with release) and makes it the current one.
+ * Its step, updates, published_us and profiles must be set.
+ */
+void versions_publish(struct versions *versions, uint64_t version);
+
+/* The slot being written is thrown away. */
+void versions_abandon(struct versions *versions);
+
+/* Pins the current version for a peer. STATUS_ENOVERSION, -ENOMEM. */
+int versions_lease(struct versions *versions, uint64_t peer, uint64_t now_ms, uint32_t *ret_slot);
+
+/* Ends all leases of a peer; returns how many there were. */
+uint32_t versions_release(struct versions *versions, uint64_t peer);

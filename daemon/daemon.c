@@ -1,0 +1,423 @@
+/*
+ * The composition root: the only file that knows everybody.
+ *
+ *      NNG's threads      attach socket     maker thread        worker threads       signals, timers
+ *            |                  |          (makes, drops       (blocks of updates)          |
+ *         [ready]               |            segments)              |                       |
+ *            |                  |            [done]              [done]                     |
+ *            +------- wake -----|--------------+---- wake ----------+                       |
+ *                      v        v              v                    v                       v
+ *     loop thread:   transport  attach       memory              workers                  libuv
+ *                      \________|______________|____________________|______________________/
+ *                                              service (all state, all decisions)
+ *
+ * Every box in brackets is a list with a lock of its own; `wake` is uv_async_send. The core's table of functions
+ * (host.h) leads from the service back to the edges.
+ */
+#include "daemon/daemon.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "daemon/core/service.h"
+#include "daemon/edge/attach.h"
+#include "daemon/edge/log.h"
+#include "daemon/edge/memory.h"
+#include "daemon/edge/runtime.h"
+#include "daemon/edge/systemd.h"
+#include "daemon/edge/transport.h"
+#include "daemon/edge/workers.h"
+
+enum {
+	STATUS_EVERY_MS = 5000,
+	DRAIN_MS_MAX = 20000, /* how long an orderly end may take to apply what was accepted */
+	CLOSE_MS_MAX = 2000,  /* and to send the last replies */
+};
+
+struct daemon {
+	const struct config *config;
+	uv_loop_t loop;
+	uv_async_t wake;
+	uv_timer_t due, status, drain;
+	uv_signal_t terminate, interrupt;
+	struct runtime runtime;
+	struct transport *transport;
+	struct attach *attach;
+	struct memory_maker *maker;
+	struct workers *workers;
+	struct service *service;
+	struct service_facts facts;
+	bool journal;
+	bool stopping;
+};
+
+static struct instant instant_now(void)
+{
+	struct timespec monotonic, wall;
+
+	clock_gettime(CLOCK_MONOTONIC, &monotonic);
+	clock_gettime(CLOCK_REALTIME, &wall);
+	return (struct instant){
+		.monotonic_ms = (uint64_t)monotonic.tv_sec * 1000 + (uint64_t)monotonic.tv_nsec / 1000000,
+		.wall_us = (uint64_t)wall.tv_sec * 1000000 + (uint64_t)wall.tv_nsec / 1000,
+	};
+}
+
+/* ---- events ------------------------------------------------------------------------------------------------------ */
+
+static void on_event(void *context, const struct event *event)
+{
+	const struct daemon *daemon = context;
+
+	if (daemon->journal)
+		systemd_journal(event);
+	else
+		log_line(event);
+}
+
+static void say(struct daemon *daemon, enum event_severity severity, const char *text)
+{
+	struct event event = { .severity = severity, .text = text, .step = UINT64_MAX, .pid = -1 };
+
+	on_event(daemon, &event);
+}
+
+/* ---- from the edges to the service ------------------------------------------------------------------------------- */
+
+static void on_due(uv_timer_t *timer);
+
+/* After every event of the loop: when must the service be called next, and is there still something to finish? */
+static void rearm(struct daemon *daemon)
+{
+	struct instant now = instant_now();
+	uint64_t due_ms = service_due_ms(daemon->service);
+
+	if (due_ms == UINT64_MAX)
+		uv_timer_stop(&daemon->due);
+	else
+		uv_timer_start(&daemon->due, on_due, due_ms > now.monotonic_ms ? due_ms - now.monotonic_ms : 0, 0);
+	if (daemon->stopping && service_idle(daemon->service))
+		uv_stop(&daemon->loop);
+}
+
+static void on_due(uv_timer_t *timer)
+{
+	struct daemon *daemon = timer->data;
+	struct instant now = instant_now();
+
+	service_tick(daemon->service, &now);
+	rearm(daemon);
+}
+
+static void on_request(void *context, const struct exchange *exchange, const uint8_t *header, size_t header_bytes,
+                       const uint8_t *body, size_t body_bytes)
+{
+	struct daemon *daemon = context;
+	struct instant now = instant_now();
+
+	service_request(daemon->service, &now, exchange, header, header_bytes, body, body_bytes);
+	rearm(daemon);
+}
+
+static void on_gone(void *context, uint64_t peer)
+{
+	struct daemon *daemon = context;
+	struct instant now = instant_now();
+
+	service_peer_gone(daemon->service, &now, peer);
+	rearm(daemon);
+}
+
+static void on_memory(void *context, struct memory_order *order)
+{
+	struct daemon *daemon = context;
+	struct instant now = instant_now();
+
+	service_memory_made(daemon->service, &now, order);
+	rearm(daemon);
+}
+
+static void on_applied(void *context, struct apply *apply)
+{
+	struct daemon *daemon = context;
+	struct instant now = instant_now();
+
+	service_applied(daemon->service, &now, apply);
+	rearm(daemon);
+}
+
+static void on_wake(uv_async_t *wake)
+{
+	struct daemon *daemon = wake->data;
+
+	workers_poll(daemon->workers, on_applied, daemon);
+	memory_poll(daemon->maker, on_memory, daemon);
+	transport_poll(daemon->transport);
+}
+
+/* Any thread. */
+static void wake_loop(void *context)
+{
+	struct daemon *daemon = context;
+
+	(void)uv_async_send(&daemon->wake);
+}
+
+/* ---- from the service to the edges ------------------------------------------------------------------------------- */
+
+static void host_memory_make(void *context, struct memory_order *order)
+{
+	memory_make(((struct daemon *)context)->maker, order);
+}
+
+static void host_memory_drop(void *context, struct memory *memory)
+{
+	memory_drop(((struct daemon *)context)->maker, memory);
+}
+
+static void host_reply(void *context, const struct exchange *exchange, const struct reply *reply,
+                       const struct attachment *attachment)
+{
+	static const struct attachment nothing = { .fd = -1 };
+	struct daemon *daemon = context;
+
+	if (!attachment)
+		attachment = &nothing;
+	if (exchange->peer.attach)
+		attach_reply(daemon->attach, exchange, reply, attachment->body, attachment->body_bytes, attachment->fd);
+	else
+		transport_reply(daemon->transport, exchange, reply, attachment->body, attachment->body_bytes);
+}
+
+static void host_apply_start(void *context, struct apply *apply)
+{
+	workers_submit(((struct daemon *)context)->workers, apply);
+}
+
+static uint64_t host_random(void *context)
+{
+	uint64_t number = 0;
+
+	(void)context;
+	while (number == 0)
+		if (getrandom(&number, sizeof number, 0) != sizeof number)
+			number = 0;
+	return number;
+}
+
+/* ---- status and signals ------------------------------------------------------------------------------------------ */
+
+static void on_status(uv_timer_t *timer)
+{
+	struct daemon *daemon = timer->data;
+	char text[128];
+
+	service_summary(daemon->service, text, sizeof text);
+	systemd_status(text);
+}
+
+static void on_drain_over(uv_timer_t *timer)
+{
+	struct daemon *daemon = timer->data;
+
+	say(daemon, EVENT_WARNING, "not everything that was accepted could be applied in time");
+	uv_stop(&daemon->loop);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	struct daemon *daemon = handle->data;
+	struct instant now = instant_now();
+
+	(void)number;
+	if (daemon->stopping) {
+		uv_stop(&daemon->loop);
+		return;
+	}
+	daemon->stopping = true;
+	systemd_stopping();
+	say(daemon, EVENT_NOTICE, "stopping: new work is refused, what was accepted is finished");
+	uv_timer_start(&daemon->drain, on_drain_over, DRAIN_MS_MAX, 0);
+	service_stop(daemon->service, &now);
+	rearm(daemon);
+}
+
+/* ---- starting and ending ----------------------------------------------------------------------------------------- */
+
+static int loop_init(struct daemon *daemon)
+{
+	int error = uv_loop_init(&daemon->loop);
+
+	if (error)
+		return error;
+	(void)uv_async_init(&daemon->loop, &daemon->wake, on_wake);
+	(void)uv_timer_init(&daemon->loop, &daemon->due);
+	(void)uv_timer_init(&daemon->loop, &daemon->status);
+	(void)uv_timer_init(&daemon->loop, &daemon->drain);
+	(void)uv_signal_init(&daemon->loop, &daemon->terminate);
+	(void)uv_signal_init(&daemon->loop, &daemon->interrupt);
+	daemon->wake.data = daemon;
+	daemon->due.data = daemon;
+	daemon->status.data = daemon;
+	daemon->drain.data = daemon;
+	daemon->terminate.data = daemon;
+	daemon->interrupt.data = daemon;
+	return 0;
+}
+
+static int service_init(struct daemon *daemon, struct reason *reason)
+{
+	const struct config *config = daemon->config;
+	const struct settings settings = {
+		.memory_bytes_max = config->memory_bytes_max,
+		.model_count_max = config->model_count_max,
+		.slot_count = config->slot_count,
+		.stage_count = config->stage_count,
+		.lease_min_ms = config->lease_min_ms,
+		.wait_max_ms = config->wait_max_ms,
+		.parked_count_max = config->waiting_count_max,
+	};
+	const struct host host = {
+		.context = daemon,
+		.memory_make = host_memory_make,
+		.memory_drop = host_memory_drop,
+		.reply = host_reply,
+		.apply_start = host_apply_start,
+		.random = host_random,
+		.event = on_event,
+	};
+	int error;
+
+	daemon->facts = (struct service_facts){
+		.agent = "emad " EMAD_VERSION,
+		.runtime_dir = daemon->runtime.path,
+		.pid = (uint64_t)getpid(),
+		.worker_count = config->worker_count,
+		.started_ms = instant_now().monotonic_ms,
+	};
+	error = service_create(&host, &settings, &daemon->facts, &daemon->service);
+	return error ? reason_set(reason, error, "not enough memory to start") : 0;
+}
+
+static int threads_start(struct daemon *daemon, struct reason *reason)
+{
+	sigset_t all, before;
+	int error;
+
+	/* Signals are for the loop thread alone. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = memory_start(wake_loop, daemon, &daemon->maker);
+	if (!error)
+		error = workers_start((uint32_t)daemon->config->worker_count, wake_loop, daemon, &daemon->workers);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return error ? reason_set(reason, error, "the %" PRIu64 " worker threads cannot be made: %s (see workers= and the "
+	                          "limit on tasks)", daemon->config->worker_count, strerror(-error)) : 0;
+}
+
+static int sockets_start(struct daemon *daemon, struct reason *reason)
+{
+	const struct config *config = daemon->config;
+	const struct transport_options transport = {
+		.connection_count_max = (uint32_t)config->connection_count_max,
+		.socket_mode = (uint32_t)config->socket_mode,
+		.handshake_timeout_ms = (uint32_t)config->handshake_timeout_ms,
+		.message_timeout_ms = (uint32_t)config->message_timeout_ms,
+		.counters = service_counters(daemon->service),
+		.context = daemon,
+		.wake = wake_loop,
+		.request = on_request,
+		.gone = on_gone,
+	};
+	const struct attach_options attach = {
+		.loop = &daemon->loop,
+		.connection_count_max = (uint32_t)config->connection_count_max,
+		.socket_mode = (uint32_t)config->socket_mode,
+		.counters = service_counters(daemon->service),
+		.context = daemon,
+		.request = on_request,
+		.gone = on_gone,
+	};
+	char path[CONFIG_PATH_BYTES_MAX + 32];
+	int error;
+
+	snprintf(path, sizeof path, "%s/attach.sock", daemon->runtime.path);
+	error = attach_start(&attach, path, &daemon->attach, reason);
+	if (!error)
+		error = transport_start(&transport, &daemon->transport);
+	snprintf(path, sizeof path, "ipc://%s/emad.sock", daemon->runtime.path);
+	if (!error)
+		error = transport_listen(daemon->transport, path, reason);
+	return error;
+}
+
+static int start(struct daemon *daemon, struct reason *reason)
+{
+	char text[CONFIG_PATH_BYTES_MAX + 128];
+	int error = runtime_open(daemon->config->runtime_dir, &daemon->runtime, reason);
+
+	if (!error)
+		error = service_init(daemon, reason);
+	if (!error)
+		error = threads_start(daemon, reason);
+	if (!error)
+		error = sockets_start(daemon, reason);
+	if (error)
+		return error;
+	(void)uv_signal_start(&daemon->terminate, on_signal, SIGTERM);
+	(void)uv_signal_start(&daemon->interrupt, on_signal, SIGINT);
+	(void)uv_timer_start(&daemon->status, on_status, STATUS_EVERY_MS, STATUS_EVERY_MS);
+	snprintf(text, sizeof text, "emad " EMAD_VERSION " serves at ipc://%s/emad.sock: %" PRIu64 " workers, %s kernels, "
+	         "at most %.1f GiB of shared memory", daemon->runtime.path, daemon->config->worker_count,
+	         kernel_best()->name, (double)daemon->config->memory_bytes_max / (double)(UINT64_C(1) << 30));
+	say(daemon, EVENT_NOTICE, text);
+	systemd_ready("no models");
+	return 0;
+}
+
+static void on_walk(uv_handle_t *handle, void *context)
+{
+	(void)context;
+	if (!uv_is_closing(handle))
+		uv_close(handle, NULL);
+}
+
+/* The ordinary destructor: takes what was started, also half of it. */
+static void stop(struct daemon *daemon)
+{
+	transport_stop(daemon->transport, CLOSE_MS_MAX);
+	attach_stop(daemon->attach);
+	workers_stop(daemon->workers);
+	service_destroy(daemon->service);
+	memory_stop(daemon->maker);
+	uv_walk(&daemon->loop, on_walk, NULL);
+	(void)uv_run(&daemon->loop, UV_RUN_DEFAULT);
+	(void)uv_loop_close(&daemon->loop);
+	attach_finish(daemon->attach);
+	runtime_close(&daemon->runtime);
+}
+
+int daemon_run(const struct config *config, struct reason *reason)
+{
+	struct daemon daemon = { .config = config, .runtime = { .lock_fd = -1 }, .journal = systemd_has_journal() };
+	int error = loop_init(&daemon);
+
+	if (error)
+		return reason_set(reason, error, "the event loop cannot be made: %s", uv_strerror(error));
+	error = start(&daemon, reason);
+	if (!error)
+		(void)uv_run(&daemon.loop, UV_RUN_DEFAULT);
+	stop(&daemon);
+	if (!error)
+		say(&daemon, EVENT_NOTICE, "stopped");
+	return error;
+}

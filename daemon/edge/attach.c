@@ -1,0 +1,222 @@
+/*
+ * Datagrams and descriptors. See attach.h.
+ */
+#include "daemon/edge/attach.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { DATAGRAM_BYTES_MAX = MESSAGE_PREFIX_BYTES + MESSAGE_HEADER_BYTES_MAX };
+
+struct attached {
+	uv_poll_t poll;
+	struct attach *attach;
+	struct attached *next;
+	int fd;
+	bool closing;
+	struct peer peer;
+};
+
+struct attach {
+	struct attach_options options;
+	uv_poll_t poll;
+	int fd;
+	bool closing;
+	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	struct attached *peers; /* owned */
+	uint32_t peer_count;
+	uint64_t peer_next;
+	uint8_t datagram[DATAGRAM_BYTES_MAX + 1];
+};
+
+static void on_closed(uv_handle_t *handle)
+{
+	struct attached *peer = handle->data;
+	struct attached **link = &peer->attach->peers;
+
+	while (*link != peer)
+		link = &(*link)->next;
+	*link = peer->next;
+	peer->attach->peer_count--;
+	close(peer->fd);
+	free(peer);
+}
+
+static void peer_close(struct attached *peer)
+{
+	struct attach *attach = peer->attach;
+
+	if (peer->closing)
+		return;
+	peer->closing = true;
+	uv_close((uv_handle_t *)&peer->poll, on_closed);
+	if (!attach->closing)
+		attach->options.gone(attach->options.context, peer->peer.id);
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+	struct attached *peer = poll->data;
+	struct attach *attach = peer->attach;
+	struct exchange exchange = { .peer = peer->peer };
+	const uint8_t *header, *body;
+	size_t header_bytes, body_bytes;
+	ssize_t count;
+
+	(void)events;
+	count = status < 0 ? 0 : recv(peer->fd, attach->datagram, sizeof attach->datagram, MSG_DONTWAIT | MSG_TRUNC);
+	if (count < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (count <= 0) {
+		peer_close(peer);
+		return;
+	}
+	if (count > DATAGRAM_BYTES_MAX || message_split(attach->datagram, (size_t)count, &header, &header_bytes, &body,
+	                                                &body_bytes, NULL) != 0) {
+		attach->options.counters->violations++;
+		peer_close(peer);
+		return;
+	}
+	attach->options.request(attach->options.context, &exchange, header, header_bytes, body, body_bytes);
+}
+
+static void on_connection(uv_poll_t *poll, int status, int events)
+{
+	struct attach *attach = poll->data;
+	struct attached *peer;
+	struct ucred credentials = { .pid = -1, .uid = (uid_t)-1 };
+	socklen_t credential_bytes = sizeof credentials;
+	int fd = accept4(attach->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	(void)status;
+	(void)events;
+	if (fd < 0)
+		return;
+	peer = attach->peer_count < attach->options.connection_count_max ? calloc(1, sizeof *peer) : NULL;
+	if (!peer || uv_poll_init(attach->options.loop, &peer->poll, fd) != 0) {
+		attach->options.counters->connections_refused++;
+		free(peer);
+		close(fd);
+		return;
+	}
+	(void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &credential_bytes);
+	attach->options.counters->connections_accepted++;
+	peer->attach = attach;
+	peer->fd = fd;
+	peer->poll.data = peer;
+	peer->peer = (struct peer){
+		.id = attach->peer_next++,
+		.attach = true,
+		.uid = (int64_t)credentials.uid,
+		.pid = credentials.pid,
+	};
+	peer->next = attach->peers;
+	attach->peers = peer;
+	attach->peer_count++;
+	(void)uv_poll_start(&peer->poll, UV_READABLE | UV_DISCONNECT, on_readable);
+}
+
+int attach_start(const struct attach_options *options, const char *path, struct attach **ret_attach,
+                 struct reason *reason)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct attach *attach = calloc(1, sizeof *attach);
+	int error;
+
+	if (!attach)
+		return -ENOMEM;
+	if (strlen(path) >= sizeof address.sun_path) {
+		free(attach);
+		return reason_set(reason, -ENAMETOOLONG, "the socket path '%s' is longer than %zu bytes", path,
+		                  sizeof address.sun_path - 1);
+	}
+	strcpy(address.sun_path, path);
+	strcpy(attach->path, path);
+	attach->options = *options;
+	attach->peer_next = ATTACH_PEER_FIRST;
+	attach->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (attach->fd < 0)
+		goto fail;
+	(void)unlink(path);
+	if (bind(attach->fd, (struct sockaddr *)&address, sizeof address) != 0 || chmod(path, options->socket_mode) != 0 ||
+	    listen(attach->fd, 128) != 0 || uv_poll_init(options->loop, &attach->poll, attach->fd) != 0)
+		goto fail;
+	attach->poll.data = attach;
+	(void)uv_poll_start(&attach->poll, UV_READABLE, on_connection);
+	*ret_attach = attach;
+	return 0;
+fail:
+	error = reason_set(reason, -errno, "cannot listen at '%s': %s", path, strerror(errno));
+	if (attach->fd >= 0)
+		close(attach->fd);
+	free(attach);
+	return error;
+}
+
+static struct attached *peer_find(const struct attach *attach, uint64_t id)
+{
+	struct attached *peer = attach->peers;
+
+	while (peer && (peer->peer.id != id || peer->closing))
+		peer = peer->next;
+	return peer;
+}
+
+void attach_reply(struct attach *attach, const struct exchange *exchange, const struct reply *reply, const void *body,
+                  size_t body_bytes, int fd)
+{
+	struct attached *peer = peer_find(attach, exchange->peer.id);
+	union {
+		struct cmsghdr header;
+		char bytes[CMSG_SPACE(sizeof fd)];
+	} control = { .header = { .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
+	uint8_t header[4096];
+	size_t header_bytes;
+	struct iovec parts[2];
+	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+
+	if (!peer)
+		return;
+	if (reply_encode(reply, header, sizeof header, &header_bytes, NULL) != 0) {
+		peer_close(peer);
+		return;
+	}
+	parts[0] = (struct iovec){ header, header_bytes };
+	parts[1] = (struct iovec){ (void *)(uintptr_t)body, body_bytes };
+	if (fd >= 0) {
+		memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+		message.msg_control = &control;
+		message.msg_controllen = sizeof control;
+	}
+	if (sendmsg(peer->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		peer_close(peer);
+}
+
+static void on_listener_closed(uv_handle_t *handle)
+{
+	struct attach *attach = handle->data;
+
+	close(attach->fd);
+	attach->fd = -1;
+}
+
+void attach_stop(struct attach *attach)
+{
+	if (!attach)
+		return;
+	attach->closing = true;
+	(void)unlink(attach->path);
+	uv_close((uv_handle_t *)&attach->poll, on_listener_closed);
+	for (struct attached *peer = attach->peers; peer; peer = peer->next)
+		peer_close(peer);
+}
+
+void attach_finish(struct attach *attach)
+{
+	free(attach);
+}

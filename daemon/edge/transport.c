@@ -1,0 +1,561 @@
+/*
+ * SP over NNG streams. See transport.h.
+ */
+#include "daemon/edge/transport.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <nng/nng.h>
+#include <nng/supplemental/util/platform.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/sp.h"
+
+enum {
+	LISTENER_COUNT_MAX = 8,
+	REPLY_HEADER_BYTES_MAX = 4096,
+	REPLY_BUDGET_BYTES = 1024 * 1024, /* unsent replies beyond which a peer is no longer read */
+	ACCEPT_PAUSE_MS = 100,            /* after a failed accept, for want of file descriptors perhaps */
+};
+
+/* A reply on its way. */
+struct outgoing {
+	struct outgoing *next;
+	size_t bytes, sent;
+	uint8_t data[];
+};
+
+/* Something with asynchronous operations; NNG's threads put it into the transport's ready list. */
+struct source {
+	struct source *ready_next; /* guarded by the transport's lock */
+	bool ready;                /* guarded by the transport's lock */
+	bool receive_ended, send_ended; /* guarded by the transport's lock */
+	struct transport *transport;
+	struct connection *connection; /* NULL: a listener */
+	struct listener *listener;
+};
+
+struct connection {
+	struct source source;
+	uint64_t id; /* generation << 16 | index in the table */
+	enum sp_wire wire;
+	nng_stream *stream;
+	nng_aio *receive_aio, *send_aio;
+	bool receiving, sending, closing;
+	bool handshake_sent;
+	uint64_t message_due_ms; /* deadline of the message being received; 0: none has begun */
+	struct peer peer;
+	struct outgoing *queue, **queue_end;
+	size_t queued_bytes;
+	uint8_t handshake[SP_HANDSHAKE_BYTES];
+	struct sp_parser parser;
+};
+
+struct listener {
+	struct source source;
+	nng_stream_listener *stream;
+	nng_aio *accept_aio;
+	enum sp_wire wire;
+	bool pausing; /* the operation under way is a pause, not an accept */
+};
+
+struct transport {
+	struct transport_options options;
+	pthread_mutex_t lock;
+	struct source *ready; /* guarded by lock */
+	struct connection **table; /* owned; by index; NULL entries are free */
+	uint64_t generation;
+	uint32_t connection_count;
+	uint32_t listener_count;
+	struct listener listeners[LISTENER_COUNT_MAX];
+	bool stopping;
+};
+
+/* The one place where NNG's codes become ours. */
+static int error_from_nng(int code)
+{
+	switch (code) {
+	case 0:
+		return 0;
+	case NNG_ENOMEM:
+		return -ENOMEM;
+	case NNG_EADDRINUSE:
+		return -EADDRINUSE;
+	case NNG_EPERM:
+		return -EACCES;
+	case NNG_EADDRINVAL:
+	case NNG_EINVAL:
+		return -EINVAL;
+	case NNG_ENOTSUP:
+		return -EPROTONOSUPPORT;
+	case NNG_ETIMEDOUT:
+		return STATUS_ETIMEOUT;
+	case NNG_ECLOSED:
+	case NNG_ECONNSHUT:
+	case NNG_ECONNRESET:
+		return -ECONNRESET;
+	default:
+		return code & NNG_ESYSERR ? -(code & ~NNG_ESYSERR) : -EIO;
+	}
+}
+
+/* ---- NNG's threads ----------------------------------------------------------------------------------------------- */
+
+static void source_ready(struct source *source, bool *ended)
+{
+	struct transport *transport = source->transport;
+
+	pthread_mutex_lock(&transport->lock);
+	*ended = true;
+	if (!source->ready) {
+		source->ready = true;
+		source->ready_next = transport->ready;
+		transport->ready = source;
+	}
+	pthread_mutex_unlock(&transport->lock);
+	transport->options.wake(transport->options.context);
+}
+
+static void receive_ended(void *context)
+{
+	struct source *source = context;
+
+	source_ready(source, &source->receive_ended);
+}
+
+static void send_ended(void *context)
+{
+	struct source *source = context;
+
+	source_ready(source, &source->send_ended);
+}
+
+/* ---- connections, loop thread ------------------------------------------------------------------------------------ */
+
+static void connection_free(struct connection *connection)
+{
+	struct transport *transport = connection->source.transport;
+
+	transport->table[connection->id & 0xffff] = NULL;
+	transport->connection_count--;
+	while (connection->queue) {
+		struct outgoing *next = connection->queue->next;
+
+		free(connection->queue);
+		connection->queue = next;
+	}
+	free(connection->parser.body);
+	nng_aio_free(connection->receive_aio);
+	nng_aio_free(connection->send_aio);
+	nng_stream_free(connection->stream);
+	free(connection);
+}
+
+/* Ends a connection. It is freed when its operations have ended: at once, or in a later transport_poll. */
+static void connection_close(struct connection *connection)
+{
+	struct transport *transport = connection->source.transport;
+
+	if (!connection->closing) {
+		connection->closing = true;
+		nng_stream_close(connection->stream);
+		if (!transport->stopping)
+			transport->options.gone(transport->options.context, connection->id);
+	}
+}
+
+static void send_next(struct connection *connection)
+{
+	nng_iov part;
+
+	if (connection->sending || connection->closing)
+		return;
+	if (!connection->handshake_sent) {
+		part = (nng_iov){ connection->handshake, SP_HANDSHAKE_BYTES };
+	} else if (connection->queue) {
+		part = (nng_iov){ connection->queue->data + connection->queue->sent,
+			          connection->queue->bytes - connection->queue->sent };
+	} else {
+		return;
+	}
+	connection->sending = true;
+	(void)nng_aio_set_iov(connection->send_aio, 1, &part);
+	nng_aio_set_timeout(connection->send_aio, (nng_duration)connection->source.transport->options.message_timeout_ms);
+	nng_stream_send(connection->stream, connection->send_aio);
+}
+
+static void receive_next(struct connection *connection)
+{
+	struct transport *transport = connection->source.transport;
+	nng_duration wait = NNG_DURATION_INFINITE;
+	uint64_t now_ms = nng_clock();
+	nng_iov part;
+	uint8_t *bytes;
+	size_t capacity;
+
+	if (connection->receiving || connection->closing || connection->queued_bytes > REPLY_BUDGET_BYTES)
+		return;
+	if (sp_idle(&connection->parser))
+		connection->message_due_ms = 0;
+	else if (connection->message_due_ms == 0)
+		connection->message_due_ms = now_ms + transport->options.message_timeout_ms;
+	if (connection->message_due_ms != 0)
+		wait = connection->message_due_ms > now_ms ? (nng_duration)(connection->message_due_ms - now_ms) : 1;
+	sp_window(&connection->parser, &bytes, &capacity);
+	part = (nng_iov){ bytes, capacity };
+	connection->receiving = true;
+	(void)nng_aio_set_iov(connection->receive_aio, 1, &part);
+	nng_aio_set_timeout(connection->receive_aio, wait);
+	nng_stream_recv(connection->stream, connection->receive_aio);
+}
+
+static void hand_over(struct connection *connection)
+{
+	struct transport *transport = connection->source.transport;
+	struct sp_parser *parser = &connection->parser;
+	struct exchange exchange = { .peer = connection->peer, .tag_bytes = (uint32_t)parser->backtrace_bytes };
+
+	memcpy(exchange.tag, parser->backtrace, parser->backtrace_bytes);
+	transport->options.request(transport->options.context, &exchange, parser->header, parser->header_bytes,
+	                           parser->body, (size_t)parser->body_bytes);
+	free(parser->body);
+	sp_request_done(parser);
+}
+
+/* Handles what has arrived, then asks for more. */
+static void connection_advance(struct connection *connection)
+{
+	struct transport *transport = connection->source.transport;
+	uint8_t *place;
+
+	while (!connection->closing) {
+		switch (sp_next(&connection->parser, NULL)) {
+		case SP_NEED_BYTES:
+			receive_next(connection);
+			return;
+		case SP_NEED_BODY:
+			place = malloc(connection->parser.body_bytes);
+			if (place)
+				sp_body_place(&connection->parser, place);
+			else
+				connection_close(connection);
+			break;
+		case SP_REQUEST:
+			hand_over(connection);
+			break;
+		case SP_VIOLATION:
+			transport->options.counters->violations++;
+			connection_close(connection);
+			break;
+		}
+	}
+}
+
+static void on_received(struct connection *connection)
+{
+	int error = error_from_nng(nng_aio_result(connection->receive_aio));
+
+	connection->receiving = false;
+	if (error == STATUS_ETIMEOUT)
+		connection->source.transport->options.counters->violations++;
+	if (error) {
+		connection_close(connection);
+		return;
+	}
+	sp_received(&connection->parser, nng_aio_count(connection->receive_aio));
+	connection_advance(connection);
+}
+
+static void on_sent(struct connection *connection)
+{
+	int error = error_from_nng(nng_aio_result(connection->send_aio));
+	struct outgoing *outgoing = connection->queue;
+
+	connection->sending = false;
+	if (error) {
+		connection_close(connection);
+		return;
+	}
+	if (!connection->handshake_sent) {
+		connection->handshake_sent = true;
+	} else {
+		outgoing->sent += nng_aio_count(connection->send_aio);
+		if (outgoing->sent == outgoing->bytes) {
+			connection->queued_bytes -= outgoing->bytes;
+			connection->queue = outgoing->next;
+			if (!connection->queue)
+				connection->queue_end = &connection->queue;
+			free(outgoing);
+		}
+	}
+	send_next(connection);
+	if (!connection->receiving)
+		connection_advance(connection);
+}
+
+static struct connection *connection_find(const struct transport *transport, uint64_t id)
+{
+	uint64_t index = id & 0xffff;
+	struct connection *connection =
+	        index < transport->options.connection_count_max ? transport->table[index] : NULL;
+
+	return connection && connection->id == id && !connection->closing ? connection : NULL;
+}
+
+void transport_reply(struct transport *transport, const struct exchange *exchange, const struct reply *reply,
+                     const void *body, size_t body_bytes)
+{
+	struct connection *connection = connection_find(transport, exchange->peer.id);
+	uint8_t header[REPLY_HEADER_BYTES_MAX];
+	struct outgoing *outgoing;
+	size_t header_bytes, prefix_bytes;
+	uint8_t prefix[SP_REPLY_PREFIX_BYTES_MAX];
+
+	if (!connection)
+		return;
+	if (reply_encode(reply, header, sizeof header, &header_bytes, NULL) != 0) {
+		connection_close(connection);
+		return;
+	}
+	prefix_bytes = sp_reply_prefix(connection->wire, exchange->tag, exchange->tag_bytes, header_bytes + body_bytes,
+	                               prefix);
+	outgoing = malloc(sizeof *outgoing + prefix_bytes + header_bytes + body_bytes);
+	if (!outgoing) {
+		connection_close(connection);
+		return;
+	}
+	*outgoing = (struct outgoing){ .bytes = prefix_bytes + header_bytes + body_bytes };
+	memcpy(outgoing->data, prefix, prefix_bytes);
+	memcpy(outgoing->data + prefix_bytes, header, header_bytes);
+	if (body_bytes > 0)
+		memcpy(outgoing->data + prefix_bytes + header_bytes, body, body_bytes);
+	*connection->queue_end = outgoing;
+	connection->queue_end = &outgoing->next;
+	connection->queued_bytes += outgoing->bytes;
+	send_next(connection);
+}
+
+/* ---- listeners --------------------------------------------------------------------------------------------------- */
+
+static void accept_next(struct listener *listener)
+{
+	listener->pausing = false;
+	nng_stream_listener_accept(listener->stream, listener->accept_aio);
+}
+
+static struct connection *connection_make(struct transport *transport, nng_stream *stream, enum sp_wire wire)
+{
+	struct connection *connection = calloc(1, sizeof *connection);
+	uint32_t index = 0;
+
+	if (!connection)
+		return NULL;
+	connection->source.transport = transport;
+	connection->source.connection = connection;
+	if (nng_aio_alloc(&connection->receive_aio, receive_ended, &connection->source) != 0 ||
+	    nng_aio_alloc(&connection->send_aio, send_ended, &connection->source) != 0) {
+		nng_aio_free(connection->receive_aio);
+		free(connection);
+		return NULL;
+	}
+	while (transport->table[index])
+		index++;
+	transport->table[index] = connection;
+	transport->connection_count++;
+	connection->id = ++transport->generation << 16 | index;
+	connection->stream = stream;
+	connection->wire = wire;
+	connection->queue_end = &connection->queue;
+	sp_handshake(connection->handshake);
+	sp_parser_init(&connection->parser, wire, MESSAGE_BODY_BYTES_MAX);
+	return connection;
+}
+
+static void connection_begin(struct transport *transport, nng_stream *stream, enum sp_wire wire)
+{
+	struct connection *connection;
+	uint64_t number;
+
+	if (transport->stopping || transport->connection_count >= transport->options.connection_count_max ||
+	    !(connection = connection_make(transport, stream, wire))) {
+		transport->options.counters->connections_refused++;
+		nng_stream_close(stream);
+		nng_stream_free(stream);
+		return;
+	}
+	transport->options.counters->connections_accepted++;
+	connection->peer = (struct peer){ .id = connection->id, .uid = -1, .pid = -1 };
+	if (nng_stream_get_uint64(stream, NNG_OPT_IPC_PEER_UID, &number) == 0)
+		connection->peer.uid = (int64_t)number;
+	if (nng_stream_get_uint64(stream, NNG_OPT_IPC_PEER_PID, &number) == 0)
+		connection->peer.pid = (int64_t)number;
+	connection->message_due_ms = nng_clock() + transport->options.handshake_timeout_ms;
+	send_next(connection);
+	connection_advance(connection);
+}
+
+static void on_accepted(struct listener *listener)
+{
+	struct transport *transport = listener->source.transport;
+	int error = error_from_nng(nng_aio_result(listener->accept_aio));
+
+	if (transport->stopping)
+		return;
+	if (!listener->pausing && !error)
+		connection_begin(transport, nng_aio_get_output(listener->accept_aio, 0), listener->wire);
+	if (!listener->pausing && error) {
+		listener->pausing = true;
+		nng_sleep_aio(ACCEPT_PAUSE_MS, listener->accept_aio);
+		return;
+	}
+	accept_next(listener);
+}
+
+int transport_listen(struct transport *transport, const char *url, struct reason *reason)
+{
+	struct listener *listener = &transport->listeners[transport->listener_count];
+	bool is_ipc = strncmp(url, "ipc://", 6) == 0;
+	int code;
+
+	if (transport->listener_count == LISTENER_COUNT_MAX)
+		return reason_set(reason, STATUS_ELIMIT, "'%s' is one listener more than the limit of %d", url,
+		                  LISTENER_COUNT_MAX);
+	*listener = (struct listener){ .wire = is_ipc ? SP_WIRE_IPC : SP_WIRE_TCP };
+	listener->source.transport = transport;
+	listener->source.listener = listener;
+	code = nng_stream_listener_alloc(&listener->stream, url);
+	if (!code && is_ipc)
+		code = nng_stream_listener_set_int(listener->stream, NNG_OPT_IPC_PERMISSIONS,
+		                                   (int)transport->options.socket_mode);
+	if (!code)
+		code = nng_stream_listener_listen(listener->stream);
+	if (!code)
+		code = nng_aio_alloc(&listener->accept_aio, receive_ended, &listener->source);
+	if (code) {
+		if (listener->stream)
+			nng_stream_listener_free(listener->stream);
+		return reason_set(reason, error_from_nng(code), "cannot listen at %s: %s", url, nng_strerror(code));
+	}
+	transport->listener_count++;
+	accept_next(listener);
+	return 0;
+}
+
+/* ---- the whole --------------------------------------------------------------------------------------------------- */
+
+int transport_start(const struct transport_options *options, struct transport **ret_transport)
+{
+	struct transport *transport = calloc(1, sizeof *transport);
+	sigset_t all, before;
+	nng_aio *first;
+	int code;
+
+	if (!transport)
+		return -ENOMEM;
+	transport->table = calloc(options->connection_count_max, sizeof transport->table[0]);
+	if (!transport->table) {
+		free(transport);
+		return -ENOMEM;
+	}
+	transport->options = *options;
+	pthread_mutex_init(&transport->lock, NULL);
+	/* The first use of NNG starts its threads; signals are for the loop. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	code = nng_aio_alloc(&first, NULL, NULL);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (code) {
+		transport_stop(transport, 0);
+		return error_from_nng(code);
+	}
+	nng_aio_free(first);
+	*ret_transport = transport;
+	return 0;
+}
+
+static struct source *ready_take(struct transport *transport, bool *ret_receive, bool *ret_send)
+{
+	struct source *source;
+
+	pthread_mutex_lock(&transport->lock);
+	source = transport->ready;
+	if (source) {
+		transport->ready = source->ready_next;
+		source->ready = false;
+		*ret_receive = source->receive_ended;
+		*ret_send = source->send_ended;
+		source->receive_ended = false;
+		source->send_ended = false;
+	}
+	pthread_mutex_unlock(&transport->lock);
+	return source;
+}
+
+void transport_poll(struct transport *transport)
+{
+	struct source *source;
+	bool received, sent;
+
+	while ((source = ready_take(transport, &received, &sent))) {
+		struct connection *connection = source->connection;
+
+		if (!connection) {
+			on_accepted(source->listener);
+			continue;
+		}
+		if (received)
+			on_received(connection);
+		if (sent)
+			on_sent(connection);
+		if (connection->closing && !connection->receiving && !connection->sending)
+			connection_free(connection);
+	}
+}
+
+static bool has_unsent(const struct transport *transport)
+{
+	for (uint32_t i = 0; i < transport->options.connection_count_max; i++)
+		if (transport->table[i] && transport->table[i]->queue && !transport->table[i]->closing)
+			return true;
+	return false;
+}
+
+void transport_stop(struct transport *transport, uint32_t deadline_ms)
+{
+	uint64_t due_ms = nng_clock() + deadline_ms;
+
+	if (!transport)
+		return;
+	transport->stopping = true;
+	for (uint32_t i = 0; i < transport->listener_count; i++)
+		nng_stream_listener_close(transport->listeners[i].stream);
+	while (has_unsent(transport) && nng_clock() < due_ms) {
+		transport_poll(transport);
+		nng_msleep(1);
+	}
+	for (uint32_t i = 0; i < transport->options.connection_count_max; i++)
+		if (transport->table[i])
+			connection_close(transport->table[i]);
+	while (transport->connection_count > 0 && nng_clock() < due_ms) {
+		for (uint32_t i = 0; i < transport->options.connection_count_max; i++) {
+			struct connection *connection = transport->table[i];
+
+			if (connection && !connection->receiving && !connection->sending)
+				connection_free(connection);
+		}
+		transport_poll(transport);
+		nng_msleep(1);
+	}
+	for (uint32_t i = 0; i < transport->listener_count; i++) {
+		nng_aio_free(transport->listeners[i].accept_aio);
+		nng_stream_listener_free(transport->listeners[i].stream);
+	}
+	if (transport->connection_count > 0)
+		return; /* NNG still holds some: leak them rather than wait for it, the process is about to end */
+	pthread_mutex_destroy(&transport->lock);
+	free(transport->table);
+	free(transport);
+}

@@ -1,0 +1,53 @@
+/*
+ * The NNG socket: REQ/REP of the scalability protocols, served on NNG's streams with our own framing (proto/sp.h). The only daemon
+ * file that includes NNG's headers.
+ *
+ * Not nng_rep0, because in NNG 1.5.2 one connect() and close() stops such a listener for ever, because a stalled peer has no
+ * time limit there, and because a stream receives straight to the place that we name. Any stock NNG `req` socket is a client.
+ *
+ *     NNG's threads: an operation has ended -> put the connection into a list, wake the loop
+ *     loop thread:   transport_poll -> parse, hand requests over, start the next operation
+ *
+ * Every connection has a deadline for its handshake and for each message, a budget of unsent reply bytes beyond which nothing more is read
+ * from it, and a deadline for a peer that does not read its replies.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/core/exchange.h"
+#include "proto/counters.h"
+#include "proto/message.h"
+#include "proto/status.h"
+
+struct transport;
+
+struct transport_options {
+	uint32_t connection_count_max;
+	uint32_t socket_mode;          /* permissions of an ipc socket */
+	uint32_t handshake_timeout_ms; /* from accepting to the handshake */
+	uint32_t message_timeout_ms;   /* from a message's first byte to its last, and for each reply */
+	struct counters *counters;     /* loop thread; outlives the transport */
+	void *context;                 /* for the functions below */
+	void (*wake)(void *context);   /* from any thread: transport_poll has something to do */
+	void (*request)(void *context, const struct exchange *exchange, const uint8_t *header, size_t header_bytes,
+	                const uint8_t *body, size_t body_bytes);
+	void (*gone)(void *context, uint64_t peer);
+};
+
+/* Starts NNG's threads, with all signals blocked in them. */
+int transport_start(const struct transport_options *options, struct transport **ret_transport);
+
+/* Listens at a url: ipc://PATH, tcp://ADDRESS:PORT. Our codes or -errno, with a sentence. */
+int transport_listen(struct transport *transport, const char *url, struct reason *reason);
+
+/* Does what NNG's threads have left to do. Loop thread; may call request and gone. */
+void transport_poll(struct transport *transport);
+
+/* Sends a reply; dropped when the peer is gone. Body bytes are copied. */
+void transport_reply(struct transport *transport, const struct exchange *exchange, const struct reply *reply,
+                     const void *body, size_t body_bytes);
+
+/* Closes listeners, sends what is queued, closes connections; waits at most deadline_ms for all that. */
+void transport_stop(struct transport *transport, uint32_t deadline_ms);

@@ -1,0 +1,31 @@
+/*
+ * Counters: every number that the daemon counts, defined once. `emactl status` and the JSON show them by these names.
+ */
+#pragma once
+
+#include <stdint.h>
+
+/* X(name, what it counts) */
+#define COUNTERS(X)                                                                                                   \
+	X(requests, "requests handled")                                                                               \
+	X(requests_failed, "requests answered with an error")                                                         \
+	X(connections_accepted, "connections accepted on any socket")                                                 \
+	X(connections_refused, "connections refused at the limit")                                                    \
+	X(violations, "connections closed because of bytes that are not the protocol, or a deadline")                 \
+	X(pushes_accepted, "snapshots accepted")                                                                      \
+	X(pushes_applied, "snapshots applied")                                                                        \
+	X(pushes_duplicate, "pushes of a step that was pushed before")                                                \
+	X(pushes_stale, "pushes of a step older than the newest")                                                     \
+	X(pushes_nonfinite, "snapshots refused because they hold NaN or infinity")                                    \
+	X(pushes_incomplete, "snapshots dropped because another rank left their step out")                            \
+	X(versions_published, "versions published")                                                                   \
+	X(views_opened, "views opened")                                                                               \
+	X(leases_revoked, "leases revoked because updates needed their memory")                                       \
+	X(apply_us, "microseconds spent in updates")                                                                  \
+	X(apply_bytes, "bytes of weights averaged, as pushed")
+
+struct counters {
+#define X(name, text) uint64_t name;
+	COUNTERS(X)
+#undef X
+};

@@ -1,0 +1,295 @@
+/*
+ * The image: order and offsets of the tensors, and the safetensors header in front of them.
+ *
+ * The header is written by a writer that only counts when it is given no room. Everything is written twice, counted
+ * first, so that what is counted and what is written cannot differ, and nothing is touched before it is known to fit.
+ */
+#include "proto/image.h"
+
+#include "proto/name.h"
+#include "proto/sentence.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	HEADER_SIZE_BYTES = 8,
+	HEADER_BYTES_MAX = 100000000, /* source: safetensors, MAX_HEADER_SIZE */
+};
+
+static const char METADATA_OPEN[] = ",\"__metadata__\":{";
+static const char METADATA_CLOSE[] = "}}";
+
+struct writer {
+	char *text; /* borrowed; NULL to count only */
+	size_t used;
+};
+
+static void write_bytes(struct writer *writer, const char *bytes, size_t count)
+{
+	if (writer->text)
+		memcpy(writer->text + writer->used, bytes, count);
+	writer->used += count;
+}
+
+static void write_number(struct writer *writer, uint64_t number)
+{
+	char digits[24];
+	size_t at = sizeof(digits);
+
+	do {
+		digits[--at] = (char)('0' + number % 10);
+		number /= 10;
+	} while (number > 0);
+	write_bytes(writer, digits + at, sizeof(digits) - at);
+}
+
+/* A JSON string of UTF-8: only what JSON demands is escaped. */
+static void write_string(struct writer *writer, const char *text, size_t bytes)
+{
+	static const char hex[] = "0123456789abcdef";
+	size_t plain = 0;
+
+	write_bytes(writer, "\"", 1);
+	for (size_t i = 0; i < bytes; i++) {
+		unsigned char c = (unsigned char)text[i];
+
+		if (c >= ' ' && c != '"' && c != '\\')
+			continue;
+		write_bytes(writer, text + plain, i - plain);
+		plain = i + 1;
+		if (c < ' ')
+			write_bytes(writer, (const char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
+		else
+			write_bytes(writer, (const char[]){'\\', (char)c}, 2);
+	}
+	write_bytes(writer, text + plain, bytes - plain);
+	write_bytes(writer, "\"", 1);
+}
+
+static void write_literal(struct writer *writer, const char *literal)
+{
+	write_bytes(writer, literal, strlen(literal));
+}
+
+/* The part of the header that never changes: "{" and all tensors. */
+static void write_tensors(struct writer *writer, const struct image *image, const struct manifest *manifest)
+{
+	write_literal(writer, "{");
+	for (uint32_t i = 0; i < image->tensor_count; i++) {
+		const struct image_tensor *entry = &image->tensors[i];
+		const struct tensor *tensor = &manifest->tensors[entry->tensor];
+
+		if (i > 0)
+			write_literal(writer, ",");
+		write_string(writer, tensor->name, strlen(tensor->name));
+		write_literal(writer, ":{\"dtype\":\"");
+		write_literal(writer, dtype_name(entry->dtype));
+		write_literal(writer, "\",\"shape\":[");
+		for (uint32_t d = 0; d < tensor->dimension_count; d++) {
+			if (d > 0)
+				write_literal(writer, ",");
+			write_number(writer, tensor->extents[d]);
+		}
+		write_literal(writer, "],\"data_offsets\":[");
+		write_number(writer, entry->offset);
+		write_literal(writer, ",");
+		write_number(writer, entry->offset + entry->bytes);
+		write_literal(writer, "]}");
+	}
+}
+
+static void write_metadata(struct writer *writer, const struct image_metadata *metadata, size_t metadata_count)
+{
+	write_literal(writer, METADATA_OPEN);
+	for (size_t i = 0; i < metadata_count; i++) {
+		if (i > 0)
+			write_literal(writer, ",");
+		write_string(writer, metadata[i].key, strlen(metadata[i].key));
+		write_literal(writer, ":");
+		write_string(writer, metadata[i].value, metadata[i].value_bytes);
+	}
+	write_literal(writer, METADATA_CLOSE);
+}
+
+/* The order of image.h as one number; the manifest's index is its lowest part. */
+static uint64_t order_key(enum dtype shadow, enum dtype pushed, enum schedule_entry entry, uint32_t index)
+{
+	uint64_t key = 8 - dtype_bytes(shadow);
+
+	_Static_assert(DTYPE_COUNT <= 256 && ENTRY_DROP < 256, "an item of the key is a byte");
+	_Static_assert(ENTRY_AVERAGE < ENTRY_COPY && ENTRY_COPY < ENTRY_FREEZE, "averaged, copied, frozen");
+	key = key << 8 | shadow;
+	key = key << 8 | pushed;
+	key = key << 8 | entry;
+	return key << 32 | index;
+}
+
+static int key_compare(const void *left, const void *right)
+{
+	uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+
+	return (a > b) - (a < b);
+}
+
+static enum dtype stored_dtype(const struct tensor *tensor, enum schedule_entry entry)
+{
+	return entry == ENTRY_AVERAGE ? dtype_shadow(tensor->dtype) : tensor->dtype;
+}
+
+/* Gives the tensors their order; keys has room for all. Fills in everything but offsets. */
+static void tensors_order(struct image *image, const struct manifest *manifest, const struct profile *profile,
+                          uint64_t *keys)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < manifest->tensor_count; i++) {
+		const struct tensor *tensor = &manifest->tensors[i];
+		enum schedule_entry entry = profile_entry(profile, tensor);
+
+		image->index_of[i] = UINT32_MAX;
+		if (entry != ENTRY_DROP)
+			keys[count++] = order_key(stored_dtype(tensor, entry), tensor->dtype, entry, i);
+	}
+	qsort(keys, count, sizeof(*keys), key_compare);
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t index = (uint32_t)keys[i];
+		enum schedule_entry entry = (enum schedule_entry)(keys[i] >> 32 & 0xff);
+
+		image->tensors[i].tensor = index;
+		image->tensors[i].entry = entry;
+		image->tensors[i].dtype = stored_dtype(&manifest->tensors[index], entry);
+		image->index_of[index] = i;
+	}
+	image->tensor_count = count;
+}
+
+/* Places the tensors one behind the other: widest first, so each is aligned. */
+static int tensors_place(struct image *image, const struct manifest *manifest, struct reason *reason)
+{
+	uint64_t offset = 0;
+
+	for (uint32_t i = 0; i < image->tensor_count; i++) {
+		struct image_tensor *entry = &image->tensors[i];
+		const struct tensor *tensor = &manifest->tensors[entry->tensor];
+
+		entry->offset = offset;
+		if (__builtin_mul_overflow(tensor->element_count, dtype_bytes(entry->dtype), &entry->bytes) ||
+		    __builtin_add_overflow(offset, entry->bytes, &offset) || offset > INT64_MAX / 2)
+			return reason_set(reason, STATUS_ELIMIT,
+			                  "with tensor '%.*s' the average has more than the %" PRId64
+			                  " bytes that can be addressed",
+			                  sentence_name_bytes(tensor->name), tensor->name, INT64_MAX / 2);
+	}
+	image->data_bytes = offset;
+	return 0;
+}
+
+static int header_prepare(struct image *image, const struct manifest *manifest, size_t metadata_capacity,
+                          struct reason *reason)
+{
+	struct writer writer = {0};
+	uint64_t bytes;
+
+	write_tensors(&writer, image, manifest);
+	bytes = HEADER_SIZE_BYTES + writer.used + strlen(METADATA_OPEN) + strlen(METADATA_CLOSE);
+	if (metadata_capacity > HEADER_BYTES_MAX || bytes + metadata_capacity > HEADER_BYTES_MAX - IMAGE_PAGE_BYTES)
+		return reason_set(reason, STATUS_ELIMIT,
+		                  "the header of %u tensors has %" PRIu64
+		                  " bytes and room for %zu of metadata, at most %d are allowed",
+		                  image->tensor_count, bytes, metadata_capacity, HEADER_BYTES_MAX - IMAGE_PAGE_BYTES);
+	image->header = malloc(writer.used);
+	if (!image->header)
+		return -ENOMEM;
+	image->header_fixed_bytes = writer.used;
+	writer = (struct writer){.text = image->header};
+	write_tensors(&writer, image, manifest);
+	assert(writer.used == image->header_fixed_bytes);
+	bytes += metadata_capacity;
+	image->data_offset = (bytes + IMAGE_PAGE_BYTES - 1) / IMAGE_PAGE_BYTES * IMAGE_PAGE_BYTES;
+	image->image_bytes = image->data_offset + image->data_bytes;
+	return 0;
+}
+
+int image_create(const struct manifest *manifest, const struct profile *profile, size_t metadata_capacity,
+                 struct image **ret_image, struct reason *reason)
+{
+	struct image *image = calloc(1, sizeof(*image));
+	uint64_t *keys = calloc(manifest->tensor_count, sizeof(*keys));
+	int r = -ENOMEM;
+
+	if (!image || !keys)
+		goto fail;
+	image->tensors = calloc(manifest->tensor_count, sizeof(*image->tensors));
+	image->index_of = calloc(manifest->tensor_count, sizeof(*image->index_of));
+	if (!image->tensors || !image->index_of)
+		goto fail;
+	tensors_order(image, manifest, profile, keys);
+	if (image->tensor_count == 0) {
+		r = reason_set(reason, STATUS_EPROFILE,
+		               "profile '%s' holds none of the %u tensors: its schedule %s keeps parameters only",
+		               profile->name, manifest->tensor_count, profile->schedule.kind->name);
+		goto fail;
+	}
+	r = tensors_place(image, manifest, reason);
+	if (r == 0)
+		r = header_prepare(image, manifest, metadata_capacity, reason);
+	if (r != 0)
+		goto fail;
+	free(keys);
+	*ret_image = image;
+	return 0;
+fail:
+	free(keys);
+	image_destroy(image);
+	return r;
+}
+
+void image_destroy(struct image *image)
+{
+	if (!image)
+		return;
+	free(image->tensors);
+	free(image->index_of);
+	free(image->header);
+	free(image);
+}
+
+/* A value that readers would refuse must not get into a file. */
+static int metadata_check(const struct image_metadata *metadata, size_t metadata_count, struct reason *reason)
+{
+	for (size_t i = 0; i < metadata_count; i++) {
+		const struct image_metadata *pair = &metadata[i];
+
+		if (!utf8_check(pair->key, strlen(pair->key)) || !utf8_check(pair->value, pair->value_bytes) ||
+		    (pair->value_bytes > 0 && memchr(pair->value, '\0', pair->value_bytes)))
+			return reason_set(reason, STATUS_EARGUMENT, "metadata %zu is not UTF-8 without NUL", i);
+	}
+	return 0;
+}
+
+int image_header_write(const struct image *image, uint8_t *region, const struct image_metadata *metadata,
+                       size_t metadata_count, struct reason *reason)
+{
+	size_t room = image->data_offset - HEADER_SIZE_BYTES - image->header_fixed_bytes;
+	uint64_t json_bytes = image->data_offset - HEADER_SIZE_BYTES;
+	struct writer writer = {0};
+	int r = metadata_check(metadata, metadata_count, reason);
+
+	if (r != 0)
+		return r;
+	write_metadata(&writer, metadata, metadata_count);
+	if (writer.used > room)
+		return reason_set(reason, STATUS_ELIMIT, "the metadata have %zu bytes as JSON, there is room for %zu",
+		                  writer.used, room);
+	for (unsigned i = 0; i < HEADER_SIZE_BYTES; i++)
+		region[i] = (uint8_t)(json_bytes >> 8 * i);
+	writer = (struct writer){.text = (char *)region + HEADER_SIZE_BYTES};
+	write_bytes(&writer, image->header, image->header_fixed_bytes);
+	write_metadata(&writer, metadata, metadata_count);
+	memset(writer.text + writer.used, ' ', json_bytes - writer.used);
+	return 0;
+}

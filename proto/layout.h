@@ -1,0 +1,165 @@
+/*
+ * The shared memory: three kinds of segments, each created by the daemon, each beginning with the same header.
+ *
+ *   head  (one a model)      what the daemon must not forget: registrations, READY stages, the last answers, which
+ *                            slot is current. Written by the daemon only; nobody else maps it.
+ *   slot  (2..16 a model)    one version: a page of facts, then one safetensors image per profile, page-aligned.
+ *                            Readers map it read-only.
+ *   stage (one a rank)       1..8 stages into which the trainer writes its pieces. The trainer maps it read-write;
+ *                            the daemon believes nothing in it but the weights.
+ *
+ *   slot:   | slot_header, padded to a page | image of profile 0 | pad | image of profile 1 | pad | ...
+ *   stage:  | stage_header, padded to a page | stage 0 | pad to a page | stage 1 | ...
+ *   head:   | head_header | rank_record x world | blob: manifests, profiles, attributes
+ *
+ * A segment's layout_version is written last: until then a reader sees 0 and knows that the segment is not ready.
+ * All numbers are in the byte order of the host: the memory never leaves it.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/limits.h"
+#include "proto/status.h"
+
+#define SEGMENT_MAGIC UINT64_C(0x4745532d44414d45) /* the bytes "EMAD-SEG" */
+
+enum {
+	LAYOUT_VERSION = 1,
+	LAYOUT_PAGE_BYTES = 4096,
+	ANSWER_COUNT = 16, /* answers remembered per rank */
+};
+
+enum segment_kind {
+	SEGMENT_HEAD = 1,
+	SEGMENT_SLOT = 2,
+	SEGMENT_STAGE = 3,
+};
+
+struct segment_header {
+	uint64_t magic;
+	_Atomic uint32_t layout_version; /* written last, with release */
+	uint32_t kind;
+	uint64_t segment_bytes;
+	uint64_t segment; /* random identity of this segment */
+	uint64_t model;   /* random identity of the model's memory: equal in all its segments */
+	uint64_t geometry; /* checksum over manifest and profiles */
+	uint64_t index;    /* slot number, or rank */
+	uint64_t checksum; /* over the members above, layout_version taken as LAYOUT_VERSION */
+};
+
+/* One profile of one version. */
+struct slot_profile {
+	uint64_t region_offset; /* bytes from the segment's start */
+	uint64_t region_bytes;
+	uint64_t updates; /* updates since the start of the shadow */
+	double decay;     /* of the last update */
+	uint32_t action;  /* enum schedule_action of the last update */
+	uint32_t reserved;
+	double drift;      /* sqrt(sum (x-s)^2) over all averaged elements, x the snapshot, s the shadow before */
+	double value_norm; /* sqrt(sum x^2) */
+};
+
+struct slot_header {
+	struct segment_header segment;
+	_Atomic uint64_t fence;   /* bumped before the slot is overwritten; a reader compares it with its lease's */
+	_Atomic uint64_t version; /* sequence number; 0 while the slot is being written; stored last, with release */
+	uint64_t step;
+	uint64_t updates;
+	uint64_t published_us; /* wall clock, microseconds since 1970 */
+	uint32_t profile_count;
+	uint32_t reserved;
+	struct slot_profile profiles[PROFILE_COUNT_MAX];
+	uint64_t checksum; /* over version .. profiles */
+};
+
+enum stage_state {
+	STAGE_FREE,     /* the trainer may fill it */
+	STAGE_READY,    /* a whole snapshot, acknowledged */
+	STAGE_APPLYING, /* the workers read it */
+};
+
+struct stage_header {
+	struct segment_header segment;
+	uint32_t stage_count;
+	uint32_t reserved;
+	uint64_t stage_stride; /* bytes from one stage to the next; the first begins at LAYOUT_PAGE_BYTES */
+	uint64_t stage_bytes;  /* bytes of the pieces in one stage */
+	_Atomic uint32_t state[STAGE_COUNT_MAX]; /* a mirror for the trainer; the daemon's own record is in the head */
+};
+
+/* An answer kept so that a repeated request is answered and not applied again. */
+struct answer {
+	uint64_t sequence;
+	uint64_t step;
+	uint64_t version;
+	uint32_t outcome;
+	uint32_t stage;
+};
+
+struct stage_record {
+	uint32_t state; /* enum stage_state */
+	uint32_t reserved;
+	uint64_t step;
+	uint64_t sequence;
+};
+
+struct rank_record {
+	uint64_t client; /* who holds the rank; 0 for nobody */
+	uint64_t epoch;
+	uint64_t register_sequence;
+	uint64_t accepted_step;  /* the newest accepted step; UINT64_MAX for none */
+	uint64_t refused_count;
+	struct stage_record stages[STAGE_COUNT_MAX];
+	struct answer answers[ANSWER_COUNT]; /* ring, by sequence % ANSWER_COUNT */
+};
+
+struct head_header {
+	struct segment_header segment;
+	char name[MODEL_NAME_BYTES_MAX + 8];
+	uint32_t world;
+	uint32_t profile_count;
+	uint32_t slot_count;
+	uint32_t stage_count;
+	uint64_t epoch; /* the newest handed out */
+	_Atomic uint64_t current; /* version << 8 | slot of the newest published version; 0 for none; release */
+	uint64_t blob_offset;
+	uint64_t blob_bytes;
+};
+
+/* Bytes of a head with that many ranks and that blob, in whole pages. */
+uint64_t layout_head_bytes(uint32_t world, uint64_t blob_bytes);
+
+/* Bytes of a stage segment, in whole pages; *ret_stride receives the distance between stages. -EOVERFLOW. */
+int layout_stage_bytes(uint64_t stage_bytes, uint32_t stage_count, uint64_t *ret_stride, uint64_t *ret_bytes);
+
+/* Bytes of a slot, in whole pages; region_offsets[i] receives the place of image i. -EOVERFLOW. */
+int layout_slot_bytes(const uint64_t *image_bytes, uint32_t profile_count, uint64_t *region_offsets,
+                      uint64_t *ret_bytes);
+
+static inline uint64_t layout_page_round(uint64_t bytes)
+{
+	return (bytes + LAYOUT_PAGE_BYTES - 1) & ~(uint64_t)(LAYOUT_PAGE_BYTES - 1);
+}
+
+/* The 64-bit checksum (xxh3) used by all layouts. */
+uint64_t layout_checksum(const void *bytes, size_t count);
+
+/* Fills in magic and checksum, and layout_version last. Everything else must be set. */
+void segment_header_seal(struct segment_header *header);
+
+/*
+ * 0 when the header is whole and says what is expected. STATUS_ECORRUPT or STATUS_EVERSION with a sentence naming
+ * the member and both values. segment_bytes: the real size of the mapping.
+ */
+int segment_header_check(const struct segment_header *header, enum segment_kind kind, uint64_t segment_bytes,
+                         struct reason *reason);
+
+/*
+ * The checksum over a slot's facts: version .. profiles. As version is stored last, the writer computes it over a copy
+ * of the header in which version is already set.
+ */
+uint64_t slot_header_checksum(const struct slot_header *header);

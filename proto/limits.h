@@ -1,0 +1,22 @@
+/*
+ * Limits that are part of the formats: both sides refuse what is larger, with both numbers. Limits that an operator
+ * may set are fields of the daemon's configuration.
+ */
+#pragma once
+
+enum {
+	MODEL_NAME_BYTES_MAX = 200,   /* "run42/net" */
+	PROFILE_NAME_BYTES_MAX = 64,  /* "ema" */
+	TENSOR_NAME_BYTES_MAX = 512,  /* "encoder.layers.0.attn.q_proj.weight" */
+	SCHEDULE_BYTES_MAX = 256,     /* "yolo:decay=0.999,tau=2000" */
+	ATTRIBUTES_BYTES_MAX = 32768, /* JSON object of plain attributes */
+	PROFILE_COUNT_MAX = 16,
+	TENSOR_COUNT_MAX = 100000,
+	DIMENSION_COUNT_MAX = 16,
+	WORLD_MAX = 1024, /* ranks of one model */
+	STAGE_COUNT_MAX = 8,
+	SLOT_COUNT_MAX = 16,
+	MESSAGE_HEADER_BYTES_MAX = 65536,         /* the msgpack map */
+	MESSAGE_BODY_BYTES_MAX = 64 * 1024 * 1024, /* the raw bytes behind it */
+	PACK_DEPTH_MAX = 8,
+};

@@ -1,0 +1,140 @@
+"""Fixtures: one real daemon for the session in a directory of its own, and clients of it.
+
+EMAD_DAEMON names the program, EMAD_LIBRARY the library; without them those of build/$BUILD are used.
+"""
+
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "client" / "python"
+BUILD = ROOT / "build" / os.environ.get("BUILD", "release")
+READY_SECONDS = 30
+
+sys.path.insert(0, str(PACKAGE))
+
+import emad  # noqa: E402
+
+
+class DaemonProcess:
+    """A daemon in a directory: it may be killed and started again there."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.url = f"ipc://{directory}/emad.sock"
+        self.process = None
+
+    def start(self) -> None:
+        program = os.environ.get("EMAD_DAEMON", str(BUILD / "emad"))
+        notify = self.directory / "notify"
+        notify.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            ready.bind(str(notify))
+            environment = {**os.environ, "NOTIFY_SOCKET": str(notify)}
+            environment.pop("EMAD_SOCKET", None)
+            with open(self.directory / "log", "ab") as log:
+                self.process = subprocess.Popen(
+                    [program, "--runtime-dir", str(self.directory)],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
+            self._wait_ready(ready)
+
+    def _wait_ready(self, ready: socket.socket) -> None:
+        ended = os.pidfd_open(self.process.pid)
+        try:
+            while True:
+                readable, _, _ = select.select([ready, ended], [], [], READY_SECONDS)
+                if ready in readable:
+                    if b"READY=1" in ready.recv(65536).split(b"\n"):
+                        return
+                    continue
+                self.kill()
+                what = "ended" if ended in readable else f"was not ready in {READY_SECONDS} s"
+                raise RuntimeError(f"the daemon {what}: {self.log()}")
+        finally:
+            os.close(ended)
+
+    def log(self) -> str:
+        return (self.directory / "log").read_text(errors="replace")
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        try:
+            return self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory):
+    process = DaemonProcess(tmp_path_factory.mktemp("emad"))
+    process.start()
+    yield process
+    assert process.process.poll() is None, f"the daemon died during the tests: {process.log()}"
+    assert process.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def emactl():
+    """The tool's path."""
+    return Path(os.environ.get("EMACTL", BUILD / "emactl"))
+
+
+@pytest.fixture
+def own_daemon(tmp_path):
+    """A daemon that the test may kill."""
+    process = DaemonProcess(tmp_path)
+    process.start()
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def client(daemon):
+    with emad.Client(daemon.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def name(request):
+    """A model name of the test's own."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", request.node.name).strip("-.")[:150]
+
+
+@pytest.fixture
+def run_python(daemon):
+    """Runs a program with the package on its path and the daemon in EMAD_SOCKET; returns the finished process."""
+
+    def run(program: str, *arguments: str, timeout: float = 120, **environment: str):
+        paths = [str(PACKAGE), str(Path(__file__).parent)]
+        return subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "EMAD_SOCKET": daemon.url, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run

@@ -1,0 +1,570 @@
+"""The tool emactl: what it prints, where, and with which exit code.
+
+The first part needs no daemon; the second asks for the fixture `daemon` (an object with url, and pid or process).
+"""
+
+import json
+import math
+import os
+import pty
+import select
+import signal
+import socket
+import struct
+import subprocess
+import time
+import uuid
+
+import pytest
+
+USAGE, DATA, NO_INPUT, UNAVAILABLE, CANNOT_CREATE, IO, TEMPORARY, NO_PERMISSION = 64, 65, 66, 69, 73, 74, 75, 77
+COMMANDS = ("ping", "status", "list", "show", "export", "verify", "explain", "remove")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+INFINITY, NAN = struct.pack("<f", math.inf), struct.pack("<f", math.nan)
+
+
+@pytest.fixture(scope="session")
+def tool(request):
+    try:
+        return str(request.getfixturevalue("emactl"))
+    except pytest.FixtureLookupError:
+        return os.path.join(os.environ.get("EMAD_BUILD", os.path.join(ROOT, "build/release")), "emactl")
+
+
+@pytest.fixture
+def run(tool):
+    """Runs the tool to its end and returns what it printed and its exit code."""
+
+    def run_tool(*arguments, **options):
+        environment = {**os.environ, "EMAD_SOCKET": "ipc:///nonexistent/emad.sock", **options.pop("environment", {})}
+        return subprocess.run(
+            [tool, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=60, check=False,
+            stdin=subprocess.DEVNULL, **options,
+        )
+
+    return run_tool
+
+
+def error_of(result):
+    """The one JSON error on standard error."""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1
+    document = json.loads(lines[0])
+    assert set(document) == {"error"} and set(document["error"]) == {"code", "name", "message"}
+    return document["error"]
+
+
+def on_terminal(tool, *arguments, environment=None):
+    """What the tool prints when both of its outputs are a terminal, and its exit code."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            os.execve(tool, [tool, *map(str, arguments)], {**os.environ, "TERM": "xterm", **(environment or {})})
+        finally:
+            os._exit(127)
+    printed = b""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if not select.select([terminal], [], [], 1)[0]:
+            continue
+        try:
+            chunk = os.read(terminal, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        printed += chunk
+    os.close(terminal)
+    return printed.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+# ---- the command line ---------------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command_and_exit_code(run):
+    result = run("--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    for word in (*COMMANDS, "EMAD_SOCKET", "NO_COLOR", "--socket", "--timeout", "--json", "--quiet", "--version"):
+        assert word in result.stdout
+    for code in (64, 65, 66, 69, 70, 73, 74, 75, 77):
+        assert f"\n  {code}  " in result.stdout
+    assert run("help").stdout == result.stdout == run("-h").stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_teaches_it(run, command):
+    result = run(command, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"usage: emactl {command}")
+    for part in ("common options:", "examples:", "exit codes:", "JSON:", f"  emactl {command}"):
+        assert part in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 110
+    assert run("help", command).stdout == run("--help", command).stdout == result.stdout
+
+
+def test_version_is_one_line_in_any_place(run):
+    for arguments in (["--version"], ["-V"], ["list", "--version"]):
+        result = run(*arguments)
+        assert result.returncode == 0
+        assert result.stdout.startswith("emactl ") and result.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ([], "a command is missing"),
+        (["lst"], "unknown command 'lst'; did you mean 'list'?"),
+        (["xport"], "did you mean 'export'?"),
+        (["qqqqqqqqqq"], "'emactl --help' lists all"),
+        (["list", "--tmeout", "3"], "unknown option '--tmeout'; did you mean '--timeout'?"),
+        (["explain", "yolo", "--cals=3"], "unknown option '--cals'; did you mean '--calls'?"),
+        (["explain", "yolo", "--st", "3"], "option '--st' may mean several"),
+        (["list", "-z"], "unknown option '-z'; 'emactl list --help' lists all"),
+        (["--bogusbogus", "list"], "'emactl --help' lists all"),
+        (["ping", "--timeout"], "option '--timeout' needs an argument: --timeout SECONDS"),
+        (["ping", "--json=2"], "option '--json' takes no argument"),
+        (["ping", "--timeout", "soon"], "--timeout takes seconds"),
+        (["ping", "--timeout", "0"], "--timeout takes seconds"),
+        (["ping", "--timeout", "nan"], "--timeout takes seconds"),
+        (["ping", "extra"], "unexpected argument 'extra'"),
+        (["show"], "show needs MODEL"),
+        (["export"], "export needs MODEL [PROFILE]"),
+        (["export", "m"], "-o FILE"),
+        (["export", "m", "-o", "-"], "cannot write to standard output"),
+        (["export", "m", "-o", "f", "--min-step", "-1"], "--min-step takes a whole number"),
+        (["remove"], "remove needs MODEL"),
+        (["verify"], "verify needs FILE"),
+        (["explain"], "explain needs SCHEDULE"),
+        (["explain", "yolo", "--calls", "0"], "--calls takes a whole number from 1"),
+        (["explain", "yolo", "--calls", "1.5"], "--calls takes a whole number"),
+        (["explain", "yolo", "--calls", "99999999999999999999"], "--calls takes a whole number"),
+        (["explain", "yolo", "--every", "0"], "--every takes a whole number from 1"),
+        (["explain", "yolo", "--start", "9223372036854775807", "--calls", "2"], "its step is beyond"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(run, arguments, sentence):
+    result = run(*arguments)
+    assert result.returncode == USAGE
+    assert result.stdout == ""
+    assert result.stderr.startswith("emactl: ") and result.stderr.count("\n") == 1
+    assert sentence in result.stderr
+
+
+def test_errors_are_json_when_asked_wherever_the_option_stands(run):
+    for arguments in (["--json", "lst"], ["lst", "--json"], ["list", "--tmeout", "-j"], ["-j", "show"]):
+        result = run(*arguments)
+        assert result.returncode == USAGE
+        error = error_of(result)
+        assert (error["code"], error["name"]) == (-10018, "argument")
+
+
+def test_control_characters_from_the_command_line_do_not_reach_the_terminal(run):
+    result = run("li\x1b[2Jst")
+    assert "\x1b" not in result.stderr and "li?[2Jst" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["ping", "status", "list", "show m", "remove m", "export m -o f"])
+def test_without_a_daemon_every_online_command_says_so(run, tmp_path, command):
+    command = command.split()
+    result = run(*command, "--timeout", "0.2", cwd=tmp_path)
+    assert result.returncode == UNAVAILABLE
+    assert result.stdout == "" and result.stderr.startswith("emactl: ")
+    assert os.listdir(tmp_path) == []
+    assert error_of(run("--json", *command, "--timeout", "0.2", cwd=tmp_path))["name"] == "away"
+
+
+# ---- pipes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", ["--help", "explain -l", "explain yolo -n 1e9 -q", "explain yolo -n 1e9 --json"])
+@pytest.mark.parametrize("restore_signals", [True, False])
+def test_a_reader_that_goes_away_is_no_error(tool, arguments, restore_signals):
+    process = subprocess.Popen(
+        [tool, *arguments.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, restore_signals=restore_signals
+    )
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=30) == 0
+
+
+def test_a_full_disk_is_an_error(tool):
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run([tool, "-h"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert result.returncode == IO
+    assert "standard output" in result.stderr
+
+
+def test_a_closed_standard_output_is_an_error(tool):
+    script = 'exec "$0" --version >&-'
+    result = subprocess.run(["sh", "-c", script, tool], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert result.returncode == IO
+
+
+# ---- explain ------------------------------------------------------------------------------------------------------
+
+
+def explained(run, *arguments):
+    result = run("explain", *arguments, "--json")
+    assert (result.returncode, result.stderr) == (0, "")
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_explain_prints_the_decays_of_the_reference_class(run):
+    calls = explained(run, "yolo", "--calls", "20")
+    assert [call["n"] for call in calls] == list(range(1, 21))
+    for call in calls:
+        assert set(call) == {"n", "action", "decay"} and call["action"] == "lerp"
+        assert abs(call["decay"] - 0.9999 * (1 - math.exp(-call["n"] / 2000))) < 1e-15
+
+
+def test_explain_shows_copies_and_pauses(run):
+    calls = explained(run, "ema-pytorch", "--calls", "111")
+    assert [call["n"] for call in calls if call["action"] == "copy"] == list(range(1, 102, 10))
+    assert calls[0]["decay"] == 0.0
+    assert {call["decay"] for call in calls if call["action"] == "noop"} == {1.0}
+    assert calls[110]["action"] == "lerp" and round(calls[110]["decay"], 6) == 0.797820
+    assert run("explain", "keras", "-n", "1", "--json").stdout == '{"n":1,"action":"copy","decay":0.0}\n'
+
+
+def test_explain_counts_steps_for_schedules_that_look_at_them(run):
+    (call,) = explained(run, "power:std=0.1", "--start", "2", "--calls", "1", "--step-delta", "2048")
+    assert call["step"] == 4096
+    (same,) = explained(run, "power:std=0.1", "--start", "2", "--calls", "1")
+    assert same["step"] == 2 and same["decay"] == call["decay"]
+
+
+def test_explain_thins_out(run):
+    calls = explained(run, "yolo", "--start", "1000", "--calls", "1e9", "--every", "250000000")
+    assert [call["n"] for call in calls] == [1000, 250001000, 500001000, 750001000]
+    assert calls[-1]["decay"] == 0.9999
+
+
+def test_explain_reaches_the_last_number(run):
+    (call,) = explained(run, "yolo", "--start", 2**63 - 1, "--calls", "1")
+    assert call == {"n": 2**63 - 1, "action": "lerp", "decay": 0.9999}
+
+
+def test_explain_shows_where_a_schedule_comes_from_and_its_keys(run):
+    result = run("explain", "timm:warmup=1", "--calls", "3")
+    assert (result.returncode, result.stderr) == (0, "")
+    head, keys, calls = result.stdout.split("\n\n")
+    assert "timm:warmup=1" in head and "lerp" in head
+    assert [line.split()[0] for line in keys.splitlines()][:2] == ["KEY", "decay"]
+    warmup = next(line for line in keys.splitlines() if line.startswith("warmup"))
+    assert warmup.split()[1:3] == ["1", "0"]
+    assert calls.splitlines()[0].split() == ["CALL", "ACTION", "DECAY", "HORIZON", "KEPT"]
+    assert calls.splitlines()[1].split() == ["1", "copy", "0", "1", "0"]
+    assert run("explain", "timm:warmup=1", "--calls", "3", "--quiet").stdout.splitlines() == calls.splitlines()[1:]
+
+
+def test_explain_multiplies_all_decays_into_what_is_kept(run):
+    lines = run("explain", "constant:decay=0.5", "-n", "9", "--every", "4", "-q").stdout.splitlines()
+    assert [line.split() for line in lines] == [
+        ["1", "lerp", "0.5", "2", "0.5"],
+        ["5", "lerp", "0.5", "2", "0.03125"],
+        ["9", "lerp", "0.5", "2", "0.00195312"],
+    ]
+
+
+def test_explain_lists_schedules_that_it_explains(run):
+    result = run("explain", "--list")
+    assert result.stdout == run("explain", "list").stdout
+    names = [line.split()[0] for line in result.stdout.splitlines()[1:]]
+    assert {"constant", "yolo", "timm", "diffusers", "power"} <= set(names)
+    assert run("explain", "--list", "--quiet").stdout.split() == names
+    documents = explained(run, "--list")
+    assert [document["name"] for document in documents] == names
+    for document in documents:
+        assert document["formula"] and document["source"] and document["form"] in ("lerp", "mul-add", "sub")
+        assert {"name", "aliases", "default", "minimum", "maximum", "text"} <= set(document["keys"][0])
+        assert len(explained(run, document["name"])) == 10
+
+
+def test_explain_rejects_a_schedule_that_is_not_valid(run):
+    result = run("explain", "yolo:decey=1")
+    assert result.returncode == DATA and "decay" in result.stderr
+    assert error_of(run("explain", "yolo:decay=2", "--json"))["name"] == "schedule"
+
+
+# ---- verify -------------------------------------------------------------------------------------------------------
+
+
+def image(tensors, metadata=None):
+    """A safetensors file: name -> (dtype, shape, bytes)."""
+    header, data = {}, b""
+    for name, (dtype, shape, values) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
+        data += values
+    if metadata:
+        header["__metadata__"] = metadata
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "file.safetensors"
+
+    def write(content):
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+GOOD = {
+    "w": ("F32", [2, 3], struct.pack("<6f", *range(6))),
+    "empty": ("F64", [0, 4], b""),
+    "scalar": ("BF16", [], b"\x80\x3f"),
+    "counts": ("I64", [2], b"\xff" * 16),
+}
+
+
+def test_verify_describes_a_good_file(run, file):
+    path = file(image(GOOD, {"format": "pt", "emad.model": "run42/net", "emad.step": "7"}))
+    result = run("verify", path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.endswith(f"{path}: good\n")
+    for line in ("tensors 4", "parameters 9", "emad.model run42/net", "emad.step 7", "F32 1 6 24 B"):
+        assert line.split() in [printed.split() for printed in result.stdout.splitlines()]
+    assert run("verify", "--quiet", path).stdout == ""
+
+    document = json.loads(run("verify", "--json", path).stdout)
+    assert document["is_good"] is True and document["reason"] is None
+    assert document["file_bytes"] == os.path.getsize(path) == document["header_bytes"] + document["payload_bytes"]
+    assert document["metadata"] == {"format": "pt", "emad.model": "run42/net", "emad.step": "7"}
+    assert document["dtypes"]["I64"] == {"tensors": 1, "parameters": 2, "payload_bytes": 16}
+    assert (document["tensors"], document["parameters"], document["nan"]) == (4, 9, 0)
+
+
+def test_verify_finds_nan_and_tells_of_infinity(run, file):
+    path = file(image({**GOOD, "bad": ("F32", [4], NAN + INFINITY + NAN + b"\0\0\0\0")}, {"note": "\x1b[31mred"}))
+    result = run("verify", path)
+    assert result.returncode == DATA
+    assert "2 values in 1 of its 5 tensors are NaN" in result.stderr
+    assert ["note", "?[31mred"] in [line.split() for line in result.stdout.splitlines()]
+    result = run("verify", "--json", path)
+    assert result.returncode == DATA and error_of(result)["name"] == "corrupt"
+    document = json.loads(result.stdout)
+    assert document["is_good"] is False and (document["nan"], document["infinite"]) == (2, 1)
+    assert document["nonfinite_tensors"] == [{"name": "bad", "dtype": "F32", "shape": [4], "nan": 2, "infinite": 1}]
+    assert document["metadata"] == {"note": "\x1b[31mred"}
+
+
+def test_verify_does_not_call_infinity_damage(run, file):
+    path = file(image({"mask": ("F32", [1], INFINITY)}))
+    result = run("verify", path)
+    assert result.returncode == 0 and "mask" in result.stdout
+
+
+def test_verify_counts_across_its_chunks(run, file):
+    values = (struct.pack("<3f", 0, 1, 2) + NAN) * 500_000
+    document = json.loads(run("verify", "--json", file(image({"w": ("F32", [2_000_000], values)}))).stdout)
+    assert document["nan"] == 500_000
+
+
+def test_verify_rejects_every_cut(run, file):
+    whole = image(GOOD)
+    for length in {0, 1, 7, 8, 9, len(whole) // 2, len(whole) - 1}:
+        result = run("verify", file(whole[:length]))
+        assert result.returncode == DATA, length
+        assert result.stdout == "" and result.stderr.count("\n") == 1
+    assert run("verify", file(whole + b"\0")).returncode == DATA
+    assert run("verify", file(b"\xff" * 100)).returncode == DATA
+
+
+def test_verify_checks_all_files_and_reports_the_first_failure(run, file, tmp_path):
+    good = file(image(GOOD))
+    result = run("verify", tmp_path / "absent", good, "/dev/null", tmp_path)
+    assert result.returncode == NO_INPUT
+    assert len(result.stderr.splitlines()) == 3
+    assert f"{good}: good" in result.stdout
+    documents = [json.loads(line) for line in run("verify", "--json", good, tmp_path).stdout.splitlines()]
+    assert [document["is_good"] for document in documents] == [True, False]
+
+
+def test_verify_does_not_wait_for_a_pipe(run, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert run("verify", tmp_path / "pipe").returncode == USAGE
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_verify_says_when_a_file_may_not_be_read(run, file):
+    path = file(image(GOOD))
+    os.chmod(path, 0)
+    assert run("verify", path).returncode == NO_PERMISSION
+
+
+# ---- terminals ----------------------------------------------------------------------------------------------------
+
+
+def test_colours_are_for_terminals_alone(tool, run):
+    assert "\x1b" not in run("explain", "yolo").stdout
+    assert "\x1b[1m" in on_terminal(tool, "explain", "yolo")[0]
+    assert "\x1b" not in on_terminal(tool, "explain", "yolo", environment={"NO_COLOR": "1"})[0]
+    assert "\x1b" not in on_terminal(tool, "explain", "yolo", environment={"TERM": "dumb"})[0]
+
+
+# ---- with a daemon ------------------------------------------------------------------------------------------------
+
+
+def pid_of(daemon):
+    return daemon.pid if hasattr(daemon, "pid") else daemon.process.pid
+
+
+@pytest.fixture
+def ask(run, daemon):
+    def ask_daemon(*arguments, **options):
+        return run("--socket", daemon.url, *arguments, **options)
+
+    return ask_daemon
+
+
+@pytest.fixture
+def model(daemon):
+    """A model with two averages, three snapshots old; its name."""
+    emad = pytest.importorskip("emad")
+    numpy = pytest.importorskip("numpy")
+    name = f"emactl/{uuid.uuid4().hex[:8]}"
+    state = {"w": numpy.zeros((64, 3), numpy.float32), "nb": numpy.zeros((), numpy.int64)}
+    with emad.Client(daemon.url) as client:
+        trainer = client.trainer(
+            name, state, profiles={"ema": "constant:decay=0.5", "slow": "yolo"}, attributes={"nc": 80}, buffers=["nb"]
+        )
+        for step in range(1, 4):
+            state["w"] += 1
+            trainer.push(step, state, wait=True)
+        yield name
+        trainer.close()
+        if any(row["model"] == name for row in client.list()):
+            client.remove(name)
+
+
+def test_ping_says_who_answers(ask, daemon):
+    result = ask("ping")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "answered in" in result.stdout and f"pid {pid_of(daemon)}" in result.stdout
+    assert ask("ping", "--quiet").stdout == ""
+    document = json.loads(ask("ping", "--json").stdout)
+    assert document["pid"] == pid_of(daemon) and document["instance"] > 0
+    assert set(document) == {"agent", "instance", "pid", "uptime_ms", "round_trip_us"}
+
+
+def test_the_environment_names_the_daemon(run, daemon):
+    assert run("ping", environment={"EMAD_SOCKET": daemon.url}).returncode == 0
+    assert run("ping", "-s", daemon.url.removeprefix("ipc://")).returncode == 0
+
+
+def test_status_shows_the_daemon_and_its_counters(ask, daemon, model):
+    document = json.loads(ask("status", "--json").stdout)
+    assert document["pid"] == pid_of(daemon) and document["models"] >= 1
+    assert document["counters"] and all(isinstance(value, int) for value in document["counters"].values())
+    result = ask("status")
+    assert (result.returncode, result.stderr) == (0, "")
+    words = [line.split() for line in result.stdout.splitlines()]
+    assert ["pid", str(pid_of(daemon))] in words
+    assert ["COUNTER", "VALUE"] in words
+    for name in ("agent", "up", "workers", "kernel", "models", "memory"):
+        assert any(line[0] == name and line[-1] != "-" for line in words if line)
+
+
+def test_list_has_a_line_for_each_model(ask, model):
+    result = ask("list")
+    assert (result.returncode, result.stderr) == (0, "")
+    head, *rows = result.stdout.splitlines()
+    assert head.split()[0] == "MODEL"
+    row = next(row for row in rows if row.split()[0] == model)
+    assert " - " not in row and row.split()[1] == "ema,slow" and row.endswith(" ago")
+    assert model in ask("list", "--quiet").stdout.split()
+
+    document = next(d for d in map(json.loads, ask("list", "--json").stdout.splitlines()) if d["model"] == model)
+    assert document["profiles"] == ["ema", "slow"]
+    assert (document["step"], document["tensors"], document["refused"]) == (3, 2, 0)
+    assert (document["world"], document["ranks_attached"]) == (1, 1)
+
+
+def test_show_has_every_table(ask, model):
+    result = ask("show", model, "--tensors", "--stages")
+    assert (result.returncode, result.stderr) == (0, "")
+    facts, *tables = result.stdout.split("\n\n")
+    assert ["model", model] in [line.split() for line in facts.splitlines()]
+    assert [table.split()[0] for table in tables] == ["PROFILE", "RANK", "RANK", "SLOT", "TENSOR"]
+    assert ["ema", "constant:decay=0.5", "3", "lerp", "0.5"] == tables[0].splitlines()[1].split()[:5]
+    assert "current" in tables[3] and "[64,3]" in tables[4]
+    document = json.loads(ask("show", model, "--json").stdout)
+    assert document["attributes"] == {"nc": 80}
+    assert document["profiles"][0]["decay"] == 0.5
+
+
+def test_show_and_remove_say_when_there_is_no_such_model(ask):
+    for command in (["show", "no/such"], ["remove", "no/such"], ["export", "no/such", "-o", "/dev/null/x"]):
+        result = ask(*command)
+        assert result.returncode == NO_INPUT and "no/such" in result.stderr
+        assert error_of(ask("--json", *command))["name"] == "no-model"
+    assert ask("show", "not allowed").returncode == USAGE
+
+
+def test_export_writes_what_verify_finds_good(ask, run, model, tmp_path):
+    path = tmp_path / "a b.safetensors"
+    result = ask("export", model, "-o", path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"{path}: ") and "step 3" in result.stdout
+    assert os.listdir(tmp_path) == [path.name]
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + struct.unpack_from("<Q", content)[0]])
+    begin = 8 + struct.unpack_from("<Q", content)[0] + header["w"]["data_offsets"][0]
+    assert struct.unpack_from("<f", content, begin)[0] == 2.125  # 0 -> .5 -> 1.25 -> 2.125
+
+    document = json.loads(run("verify", path, "--json").stdout)
+    assert document["is_good"] and document["metadata"]["emad.step"] == "3"
+    document = json.loads(ask("export", model, "slow", "--json", "-o", path).stdout)
+    assert (document["profile"], document["step"], document["file_bytes"]) == ("slow", 3, os.path.getsize(path))
+
+
+def test_export_leaves_the_file_alone_when_it_fails(ask, model, tmp_path):
+    path = tmp_path / "old"
+    path.write_text("old")
+    assert ask("export", model, "nosuch", "-o", path).returncode == NO_INPUT
+    assert ask("export", model, "-o", tmp_path / "absent" / "file").returncode == CANNOT_CREATE
+    assert ask("export", model, "-o", path / "file").returncode == CANNOT_CREATE
+    result = ask("export", model, "-o", path, "--min-step", "1000", "--timeout", "0.3")
+    assert result.returncode == TEMPORARY
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["old"]
+
+
+def test_export_on_a_terminal_leaves_only_the_result(ask, tool, daemon, model, tmp_path):
+    printed, code = on_terminal(tool, "--socket", daemon.url, "export", model, "-o", tmp_path / "f")
+    assert code == 0
+    assert printed.rsplit("\r\x1b[K", 1)[-1].startswith(f"{tmp_path}/f: ")
+
+
+def test_an_interrupt_while_waiting_ends_export_at_once(tool, daemon, model, tmp_path):
+    process = subprocess.Popen(
+        [tool, "--socket", daemon.url, "export", model, "-o", str(tmp_path / "f"), "--min-step", "1000", "-t", "60"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == -signal.SIGINT
+    assert os.listdir(tmp_path) == []
+
+
+def test_remove_forgets_the_model(ask, model):
+    document = json.loads(ask("remove", model, "--json").stdout)
+    assert document["model"] == model and document["freed_bytes"] > 0
+    assert model not in ask("list", "--quiet").stdout.split()
+    assert ask("remove", model).returncode == NO_INPUT
+
+
+def test_an_answer_that_does_not_come_is_a_matter_of_time(run, tmp_path):
+    # A listener that accepts and says nothing is no daemon, but it is somebody.
+    path = tmp_path / "emad.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        result = run("ping", "--socket", f"ipc://{path}", "--timeout", "0.3")
+    assert result.returncode in (UNAVAILABLE, TEMPORARY)
+    assert result.stderr.startswith("emactl: ")

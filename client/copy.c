@@ -2,8 +2,8 @@
  * Streaming copies for x86, chosen at run time; memcpy elsewhere: see copy.h.
  *
  * All kinds work alike: a head by memcpy up to the target's next cache line, whole cache lines by non-temporal stores
- * (the source may lie anywhere), a tail by memcpy, and a fence, because non-temporal stores are ordered by nothing
- * else.
+ * (the source may lie anywhere), a tail by memcpy. Non-temporal stores are ordered by nothing but a fence, which
+ * costs as much as copying a kilobyte: hence one for all pieces of a snapshot.
  */
 #include "client/copy.h"
 
@@ -16,7 +16,7 @@
 enum {
 	LINE_BYTES = 64,
 	ROW_LINES = 64, /* a page: the hardware prefetcher follows a stream no further */
-	ROW_COUNT = 8,
+	ROW_COUNT = 8,  /* rows walked side by side; shorter ones where there is less to copy */
 };
 
 /*
@@ -26,9 +26,10 @@ enum {
 static inline __attribute__((always_inline)) void lines_copy(uint8_t *to, const uint8_t *from, size_t line_count,
                                                              void (*line_copy)(uint8_t *, const uint8_t *))
 {
-	const size_t row_bytes = ROW_LINES * LINE_BYTES, block_bytes = ROW_COUNT * row_bytes;
+	const size_t row_lines = line_count < ROW_COUNT * ROW_LINES ? line_count / ROW_COUNT : ROW_LINES;
+	const size_t row_bytes = row_lines * LINE_BYTES, block_bytes = ROW_COUNT * row_bytes;
 
-	for (; line_count >= ROW_COUNT * ROW_LINES; line_count -= ROW_COUNT * ROW_LINES) {
+	for (; row_lines > 0 && line_count >= ROW_COUNT * row_lines; line_count -= ROW_COUNT * row_lines) {
 		for (size_t at = 0; at < row_bytes; at += LINE_BYTES) {
 			for (size_t row = at; row < block_bytes; row += row_bytes) {
 				_mm_prefetch((const char *)from + row + block_bytes, _MM_HINT_T0);
@@ -132,8 +133,12 @@ void copy_by_kind(enum copy_kind kind, void *target, const void *source, size_t 
 		memcpy(to, from, line_bytes);
 		break;
 	}
-	_mm_sfence();
 	memcpy(to + line_bytes, from + line_bytes, bytes - head_bytes - line_bytes);
+}
+
+void copy_fence(void)
+{
+	_mm_sfence();
 }
 
 #else
@@ -148,6 +153,10 @@ void copy_by_kind(enum copy_kind kind, void *target, const void *source, size_t 
 	(void)kind;
 	if (bytes > 0)
 		memcpy(target, source, bytes);
+}
+
+void copy_fence(void)
+{
 }
 
 #endif

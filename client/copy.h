@@ -18,8 +18,8 @@ enum copy_kind {
 	COPY_KIND_COUNT,
 };
 
-/* Below this, memcpy: the target's lines are few and the fence costs more than they do. */
-enum { COPY_STREAM_BYTES_MIN = 16384 };
+/* Below this, memcpy: too little of it is whole cache lines. */
+enum { COPY_STREAM_BYTES_MIN = 1024 };
 
 bool copy_kind_supported(enum copy_kind kind);
 const char *copy_kind_name(enum copy_kind kind);
@@ -28,10 +28,13 @@ const char *copy_kind_name(enum copy_kind kind);
 enum copy_kind copy_kind_best(void);
 
 /*
- * Copies by one kind, which must be supported. Any alignment, any size; the ranges must not overlap. When it returns,
- * the bytes are visible to whoever sees a later store of this thread.
+ * Copies by one kind, which must be supported. Any alignment, any size; the ranges must not overlap. This thread sees
+ * the bytes at once, others only after copy_fence.
  */
 void copy_by_kind(enum copy_kind kind, void *target, const void *source, size_t bytes);
+
+/* Whoever sees a later store or message of this thread sees all bytes copied before. */
+void copy_fence(void);
 
 /* Copies by the kind that fits the size. */
 static inline void copy_bytes(enum copy_kind best, void *target, const void *source, size_t bytes)

@@ -148,7 +148,7 @@ struct emad_trainer_options {
 	uint32_t rank;          /* 0-based; which part of the model this process holds */
 	uint32_t world;         /* number of such processes; 0 is taken as 1 */
 	enum emad_resume resume;
-	int timeout_ms;
+	int timeout_ms; /* negative: the client's own, but at least a minute: much memory takes its time */
 };
 
 struct emad_trainer;

@@ -84,6 +84,7 @@ static void push_copy(const struct emad_trainer *trainer, const void *const *dat
 
 		copy_bytes(trainer->copy_kind, stage + piece->stage_offset, data[piece->tensor], bytes);
 	}
+	copy_fence();
 }
 
 /* Tells the daemon that the stage holds the snapshot. */
@@ -140,6 +141,7 @@ static int push_again(struct emad_trainer *trainer, struct push *push, uint32_t 
 	if (code == 0) {
 		copy_bytes(trainer->copy_kind, stage_map_stage(&registration->map, stage),
 		           stage_map_stage(&before, stage_before), registration->manifest->stage_bytes);
+		copy_fence();
 		code = push_doorbell(trainer, push, stage, result, reason);
 	}
 	stage_map_finish(&before);

@@ -249,6 +249,10 @@ static void registration_request(struct registration *registration, enum emad_re
 	if (registration->attributes)
 		request_set(request, attributes, text_of(registration->attributes));
 	client_stamp(registration->client, request);
+	/* The same number again: had the request been carried out, the daemon would repeat its answer. */
+	if (registration->unanswered)
+		request_set(request, sequence, registration->unanswered);
+	registration->unanswered = request->sequence;
 }
 
 static int registration_register(struct registration *registration, enum emad_resume resume, int64_t deadline_ms,
@@ -269,6 +273,7 @@ static int registration_register(struct registration *registration, enum emad_re
 	free(body);
 	if (code)
 		return code;
+	registration->unanswered = 0;
 	code = client_answer_code(&answer, reason);
 	if (code == 0 && !(reply->present & REPLY_HAS(epoch)))
 		code = reason_set(reason, STATUS_EPROTOCOL, "the daemon's answer to register has no epoch");
@@ -317,7 +322,8 @@ int registration_renew(struct registration *registration, int64_t deadline_ms, b
 	code = client_hello(registration->client, deadline_ms, NULL, reason);
 	if (code)
 		return code;
-	code = registration_attach(registration, deadline_ms, &map, reason);
+	/* A claim under way has ended the one before it, perhaps with an epoch that is not known here. */
+	code = registration->unanswered ? STATUS_ENOMODEL : registration_attach(registration, deadline_ms, &map, reason);
 	if (code == 0) {
 		stage_map_finish(&registration->map);
 		registration->map = map;

@@ -40,6 +40,7 @@ struct registration {
 	/* The claim. */
 	int connection; /* to the attach socket; -1 when there is none; its end ends the claim's liveness */
 	uint64_t epoch;
+	uint64_t unanswered; /* sequence of a register request whose answer did not come; 0 for none */
 	bool fenced;
 	struct stage_map map;
 	bool in_doubt[STAGE_COUNT_MAX]; /* pushed, and the answer did not come */

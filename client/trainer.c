@@ -12,6 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Memory for a large model takes the daemon many seconds, and no training step waits for it. */
+enum { OPEN_TIMEOUT_MS_MIN = 60000 };
+
 int trainer_check(const struct emad_trainer *trainer, struct reason *reason)
 {
 	if (!trainer)
@@ -130,9 +133,14 @@ static int trainer_open(struct emad_client *client, const char *model, const str
                         size_t tensor_count, const struct emad_trainer_options *options,
                         struct emad_trainer **ret_trainer, struct reason *reason)
 {
-	int64_t deadline_ms = client_deadline(client_timeout(client, options->timeout_ms));
+	int timeout_ms = client_timeout(client, options->timeout_ms);
 	struct emad_trainer *trainer;
+	int64_t deadline_ms;
 	int code;
+
+	if (options->timeout_ms < 0 && timeout_ms < OPEN_TIMEOUT_MS_MIN)
+		timeout_ms = OPEN_TIMEOUT_MS_MIN;
+	deadline_ms = client_deadline(timeout_ms);
 
 	if (tensor_count > TENSOR_COUNT_MAX)
 		return reason_set(reason, STATUS_ELIMIT, "%zu tensors: a model has at most %d", tensor_count,

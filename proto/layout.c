@@ -82,16 +82,15 @@ MEMBER_AT(stage_record, reserved, 4);
 MEMBER_AT(stage_record, step, 8);
 MEMBER_AT(stage_record, sequence, 16);
 
-TYPE_IS(rank_record, 744);
+TYPE_IS(rank_record, 736);
 MEMBER_AT(rank_record, client, 0);
 MEMBER_AT(rank_record, epoch, 8);
 MEMBER_AT(rank_record, register_sequence, 16);
-MEMBER_AT(rank_record, accepted_step, 24);
-MEMBER_AT(rank_record, refused_count, 32);
-MEMBER_AT(rank_record, stages, 40);
-MEMBER_AT(rank_record, answers, 232);
+MEMBER_AT(rank_record, refused_count, 24);
+MEMBER_AT(rank_record, stages, 32);
+MEMBER_AT(rank_record, answers, 224);
 
-TYPE_IS(head_header, 320);
+TYPE_IS(head_header, 304);
 MEMBER_AT(head_header, segment, 0);
 MEMBER_AT(head_header, name, 64);
 MEMBER_AT(head_header, world, 272);
@@ -100,15 +99,10 @@ MEMBER_AT(head_header, slot_count, 280);
 MEMBER_AT(head_header, stage_count, 284);
 MEMBER_AT(head_header, epoch, 288);
 MEMBER_AT(head_header, current, 296);
-MEMBER_AT(head_header, blob_offset, 304);
-MEMBER_AT(head_header, blob_bytes, 312);
 
-uint64_t layout_head_bytes(uint32_t world, uint64_t blob_bytes)
+uint64_t layout_head_bytes(uint32_t world)
 {
-	/* The blob is what register requests carried, far below this; the caller has bounded it. */
-	assert(blob_bytes <= INT64_MAX / 2);
-	return layout_page_round(sizeof(struct head_header) + (uint64_t)world * sizeof(struct rank_record) +
-	                         blob_bytes);
+	return layout_page_round(sizeof(struct head_header) + (uint64_t)world * sizeof(struct rank_record));
 }
 
 /* Adds bytes, rounded up to pages, to *total, which is a multiple of a page. False beyond what can be addressed. */

@@ -10,7 +10,7 @@
  *
  *   slot:   | slot_header, padded to a page | image of profile 0 | pad | image of profile 1 | pad | ...
  *   stage:  | stage_header, padded to a page | stage 0 | pad to a page | stage 1 | ...
- *   head:   | head_header | rank_record x world | blob: manifests, profiles, attributes
+ *   head:   | head_header | rank_record x world |
  *
  * A segment's layout_version is written last: until then a reader sees 0 and knows that the segment is not ready.
  * All numbers are in the byte order of the host: the memory never leaves it.
@@ -111,7 +111,6 @@ struct rank_record {
 	uint64_t client; /* who holds the rank; 0 for nobody */
 	uint64_t epoch;
 	uint64_t register_sequence;
-	uint64_t accepted_step;  /* the newest accepted step; UINT64_MAX for none */
 	uint64_t refused_count;
 	struct stage_record stages[STAGE_COUNT_MAX];
 	struct answer answers[ANSWER_COUNT]; /* ring, by sequence % ANSWER_COUNT */
@@ -126,12 +125,10 @@ struct head_header {
 	uint32_t stage_count;
 	uint64_t epoch; /* the newest handed out */
 	_Atomic uint64_t current; /* version << 8 | slot of the newest published version; 0 for none; release */
-	uint64_t blob_offset;
-	uint64_t blob_bytes;
 };
 
-/* Bytes of a head with that many ranks and that blob, in whole pages. */
-uint64_t layout_head_bytes(uint32_t world, uint64_t blob_bytes);
+/* Bytes of a head with that many ranks, in whole pages. */
+uint64_t layout_head_bytes(uint32_t world);
 
 /* Bytes of a stage segment, in whole pages; *ret_stride receives the distance between stages. -EOVERFLOW. */
 int layout_stage_bytes(uint64_t stage_bytes, uint32_t stage_count, uint64_t *ret_stride, uint64_t *ret_bytes);

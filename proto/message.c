@@ -100,13 +100,6 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 		.may_wait = true,
 		.text = "lease a version, as a file descriptor",
 	},
-	[OP_RELEASE] = {
-		.name = "release",
-		.required = HAS(lease),
-		.optional = HAS(agent) | HAS(client),
-		.needs_attach = true,
-		.text = "end a lease",
-	},
 	[OP_STATUS] = {
 		.name = "status",
 		.optional = HAS(agent) | HAS(client),
@@ -149,8 +142,8 @@ static int list_read(const struct value *value, const struct field *field, struc
 	if (!value_is_array(value))
 		return reason_set(reason, STATUS_EPROTOCOL, "field '%s' is not a list", field->name);
 	if (count > PROFILE_COUNT_MAX)
-		return reason_set(reason, STATUS_ELIMIT, "field '%s' has %zu items, at most %d are allowed", field->name,
-		                  count, PROFILE_COUNT_MAX);
+		return reason_set(reason, STATUS_ELIMIT, "field '%s' has %zu items, at most %d are allowed",
+		                  field->name, count, PROFILE_COUNT_MAX);
 	for (size_t i = 0; i < count; i++) {
 		if (!value_text(value_item(value, i), &ret_list->items[i]))
 			return reason_set(reason, STATUS_EPROTOCOL, "field '%s': item %zu is not text", field->name, i);
@@ -425,16 +418,16 @@ int message_split(const uint8_t *bytes, size_t count, const uint8_t **ret_header
 	size_t header_bytes = 0;
 
 	if (count < MESSAGE_PREFIX_BYTES)
-		return reason_set(reason, STATUS_EPROTOCOL, "a message of %zu bytes, the header size alone takes %d", count,
-		                  MESSAGE_PREFIX_BYTES);
+		return reason_set(reason, STATUS_EPROTOCOL, "a message of %zu bytes, the header size alone takes %d",
+		                  count, MESSAGE_PREFIX_BYTES);
 	for (int i = 0; i < MESSAGE_PREFIX_BYTES; i++)
 		header_bytes = header_bytes << 8 | bytes[i];
 	if (header_bytes > MESSAGE_HEADER_BYTES_MAX)
 		return reason_set(reason, STATUS_ELIMIT, "a message header of %zu bytes, at most %d are allowed",
 		                  header_bytes, MESSAGE_HEADER_BYTES_MAX);
 	if (header_bytes > count - MESSAGE_PREFIX_BYTES)
-		return reason_set(reason, STATUS_EPROTOCOL, "a message header of %zu bytes in a message of %zu", header_bytes,
-		                  count);
+		return reason_set(reason, STATUS_EPROTOCOL, "a message header of %zu bytes in a message of %zu",
+		                  header_bytes, count);
 	*ret_header = bytes + MESSAGE_PREFIX_BYTES;
 	*ret_header_bytes = header_bytes;
 	*ret_body = bytes + MESSAGE_PREFIX_BYTES + header_bytes;

@@ -40,7 +40,6 @@ struct text_list {
 	X(BOOL, wait, "answer when the snapshot has been applied or refused, not when it is accepted")                \
 	X(U64, min_step, "answer when a version of this step or later is there")                                      \
 	X(U64, timeout_ms, "give up waiting after this long")                                                         \
-	X(U64, lease, "lease to end")                                                                                 \
 	X(TEXT, resume, "auto, never or must")                                                                        \
 	X(U64, start_step, "step of the first snapshot")                                                              \
 	X(LIST, profiles, "profile specifications, name=schedule")                                                    \
@@ -69,7 +68,6 @@ struct text_list {
 	X(U64, stage, "a free stage")                                                                                 \
 	X(U64, refused, "snapshots of this registration that were refused")                                           \
 	X(TEXT, refusal, "why the latest of them was refused")                                                        \
-	X(U64, lease, "lease of the view")                                                                            \
 	X(U64, segment, "identity of the attached segment")                                                           \
 	X(U64, fence, "value of the slot's fence word while the view is valid")                                       \
 	X(U64, region_offset, "first byte of the profile's image in the segment")                                     \
@@ -111,7 +109,6 @@ enum operation {
 	OP_FLUSH,      /* wait until everything accepted so far is decided */
 	OP_ATTRIBUTES, /* replace the model's attributes */
 	OP_VIEW,       /* attach socket only: lease a version */
-	OP_RELEASE,    /* attach socket only: end a lease */
 	OP_STATUS,     /* body of the reply: JSON about the daemon */
 	OP_LIST,       /* body of the reply: JSON about all models */
 	OP_SHOW,       /* body of the reply: JSON about one model */

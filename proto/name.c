@@ -66,8 +66,8 @@ static int part_check(const char *what, const char *part, size_t part_bytes, con
 	for (size_t i = 0; i < part_bytes; i++) {
 		if (!is_name_character(part[i]))
 			return reason_set(reason, STATUS_ENAME,
-			                  "%s name '%s': '%s' at offset %zu is not one of A-Z a-z 0-9 . _ @ + = -", what,
-			                  name_show(name, name_bytes).text, name_show(part + i, 1).text,
+			                  "%s name '%s': '%s' at offset %zu is not one of A-Z a-z 0-9 . _ @ + = -",
+			                  what, name_show(name, name_bytes).text, name_show(part + i, 1).text,
 			                  (size_t)(part - name) + i);
 	}
 	if (part_bytes == 0)
@@ -101,6 +101,9 @@ int profile_name_check(const char *name, size_t bytes, struct reason *reason)
 {
 	int r = name_size_check("profile", name, bytes, PROFILE_NAME_BYTES_MAX, reason);
 
+	if (r == 0 && memchr(name, '=', bytes))
+		return reason_set(reason, STATUS_ENAME, "profile name '%s' has a '=', which divides name and schedule",
+		                  name_show(name, bytes).text);
 	return r != 0 ? r : part_check("profile", name, bytes, name, bytes, reason);
 }
 
@@ -121,7 +124,8 @@ int tensor_name_check(const char *name, size_t bytes, struct reason *reason)
 		return reason_set(reason, STATUS_ENAME, "tensor name '%s' is not UTF-8", name_show(name, bytes).text);
 	for (size_t i = 0; i < bytes; i++) {
 		if (is_control(text + i, bytes - i))
-			return reason_set(reason, STATUS_ENAME, "tensor name '%s' has a control character at offset %zu",
+			return reason_set(reason, STATUS_ENAME,
+			                  "tensor name '%s' has a control character at offset %zu",
 			                  name_show(name, bytes).text, i);
 	}
 	if (bytes == strlen("__metadata__") && memcmp(name, "__metadata__", bytes) == 0)

@@ -15,7 +15,7 @@
  */
 int model_name_check(const char *name, size_t bytes, struct reason *reason);
 
-/* A profile: as one part of a model's name, at most PROFILE_NAME_BYTES_MAX bytes. */
+/* A profile: as one part of a model's name but without '=', at most PROFILE_NAME_BYTES_MAX bytes. */
 int profile_name_check(const char *name, size_t bytes, struct reason *reason);
 
 /* A tensor: 1..TENSOR_NAME_BYTES_MAX bytes of UTF-8 without control characters; not "__metadata__". */

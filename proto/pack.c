@@ -265,7 +265,8 @@ static int walk_text(struct walk *walk, uint64_t count, struct walk_frame *key_o
 	if (count > walk->count - walk->offset)
 		return walk_cut(walk, count, reason);
 	if (!utf8_check(text.bytes, text.count))
-		return reason_set(reason, STATUS_EPROTOCOL, "msgpack at offset %zu: the text is not UTF-8", walk->offset);
+		return reason_set(reason, STATUS_EPROTOCOL, "msgpack at offset %zu: the text is not UTF-8",
+		                  walk->offset);
 	walk->offset += count;
 	return key_of ? walk_key(walk, key_of, text, reason) : 0;
 }
@@ -279,7 +280,8 @@ static int walk_container(struct walk *walk, bool is_map, uint64_t count, struct
 		return reason_set(reason, STATUS_EPROTOCOL, "msgpack at offset %zu: nested deeper than %d levels",
 		                  walk->offset, PACK_DEPTH_MAX);
 	if (is_map && count > PACK_PAIR_COUNT_MAX)
-		return reason_set(reason, STATUS_ELIMIT, "msgpack at offset %zu: a map of %llu pairs, at most %d are allowed",
+		return reason_set(reason, STATUS_ELIMIT,
+		                  "msgpack at offset %zu: a map of %llu pairs, at most %d are allowed",
 		                  walk->offset, (unsigned long long)count, PACK_PAIR_COUNT_MAX);
 	if (walk->pending + values > walk->count - walk->offset)
 		return walk_cut(walk, walk->pending + values, reason);

@@ -3,8 +3,8 @@
  *
  * Reading is done in two steps. First the bytes are walked with every bound checked: depth, item counts against the
  * bytes that are left, string lengths, no extension, timestamp or bin types, no duplicate or non-string map keys, valid
- * UTF-8, nothing behind the value. Only then are they unpacked, because msgpack-c 4.0.0 reserves memory by what a header claims: five
- * bytes can make it ask for 16 GiB.
+ * UTF-8, nothing behind the value. Only then are they unpacked, because msgpack-c 4.0.0 reserves memory by what a
+ * header claims: five bytes can make it ask for 16 GiB.
  *
  * Writing goes into a buffer of fixed capacity; the first overflow is remembered and reported at the end, so that
  * callers write a whole message and check once.

@@ -117,11 +117,9 @@ static bool sp_read_handshake(struct sp_parser *parser)
 		if (here[i] == expected[i])
 			continue;
 		reason_set(&parser->violation, STATUS_EPROTOCOL,
-		           i == 4 || i == 5 ? "the peer's socket is not of the kind 'req' (byte %zu of the handshake is "
-		                              "0x%02x, not 0x%02x)"
-		                            : "the peer does not speak the scalability protocols (byte %zu of the "
-		                              "handshake is 0x%02x, not 0x%02x)",
-		           i, here[i], expected[i]);
+		           "the peer %s (byte %zu of the handshake is 0x%02x, not 0x%02x)",
+		           i == 4 || i == 5 ? "is not a 'req' socket" : "does not speak the scalability protocols", i,
+		           here[i], expected[i]);
 		parser->state = SP_VIOLATED;
 		return false;
 	}

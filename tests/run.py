@@ -26,7 +26,7 @@ KINDS = {
     "replay": (60, False),
     "lint": (120, False),
     "integration": (300, False),
-    "python": (900, True),
+    "python": (600, True),
 }
 
 CHECK_SUMMARY = re.compile(r"^\d+%: Checks: (\d+), Failures: (\d+), Errors: (\d+)", re.M)
@@ -79,7 +79,7 @@ def count(output, status):
 
 def command_of(kind, path, arguments):
     if kind == "python":
-        return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", path, *arguments]
+        return [sys.executable, "-m", "pytest", "-v", "-rs", "-p", "no:cacheprovider", path, *arguments]
     if path.endswith(".py"):
         return [sys.executable, path, *arguments]
     return [path, *arguments]
@@ -115,6 +115,11 @@ def run(job, scale):
             status = process.wait(limit)
         except subprocess.TimeoutExpired:
             status = None
+            process.send_signal(signal.SIGABRT)  # pytest says then where it was
+            try:
+                process.wait(2)
+            except subprocess.TimeoutExpired:
+                pass
         end_group(process)
         process.wait()
         with running_lock:

@@ -77,9 +77,12 @@ class Evaluator:
             self.lines.put(json.loads(line))
         self.lines.put(None)
 
-    def next(self):
-        """The next line; waits for it."""
-        line = self.lines.get()
+    def next(self, wait=True):
+        """The next line; None when there is none yet and it is not to be waited for."""
+        try:
+            line = self.lines.get(wait)
+        except queue.Empty:
+            return None
         if line is None:
             sys.exit("the evaluator ended early")
         return line
@@ -133,11 +136,11 @@ class Training:
             self.ema.fence()  # optimizer.step() would do it; here it is done for the clock
             stepping = time.perf_counter()
             self.optimizer.step()
+            self.step_count += 1
+            self.pushed[self.step_count] = time.time()
             updating = time.perf_counter()
             self.ema.update(self.network)
             ended = time.perf_counter()
-            self.step_count += 1
-            self.pushed[self.step_count] = time.time()
             self.blocked.append(stepping - waiting + ended - updating)
             self.steps.append(ended - began)
             report.progress(self.step_count)
@@ -148,7 +151,7 @@ def train(url, epochs, directory):
     (images, labels), test = digits()
     torch.manual_seed(0)
     network = Network()
-    optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=0.9)
+    optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
     epoch_steps = -(-len(labels) // BATCH)
     report = Report(epochs * epoch_steps)
     rows = []
@@ -157,16 +160,20 @@ def train(url, epochs, directory):
         try:
             evaluator.next()  # it is ready: its start is not to be mistaken for the daemon's lag
             training = Training(ema, network, optimizer, images, labels)
-            for epoch in range(epochs):
-                training.epoch(report)
-                raw = accuracy(network, *test)
-                found = evaluator.next()
-                lag = found["published"] - training.pushed[found["step"]]
-                rows.append((raw, found["accuracy"], lag))
-                report.line(
-                    f"epoch {epoch + 1:2}: raw {raw:6.2%}, averaged {found['accuracy']:6.2%} "
-                    f"(step {found['step']}, visible {lag * 1e3:.1f} ms after its update)"
-                )
+            raw = []
+            while len(rows) < epochs:
+                is_training = len(raw) < epochs
+                if is_training:
+                    training.epoch(report)
+                    raw.append(accuracy(network, *test))
+                # The other process measures while the next epoch is trained: its lines come when they come.
+                while len(rows) < len(raw) and (found := evaluator.next(wait=not is_training)):
+                    lag = found["published"] - training.pushed[found["step"]]
+                    rows.append((raw[len(rows)], found["accuracy"], lag))
+                    report.line(
+                        f"epoch {len(rows):2}: raw {rows[-1][0]:6.2%}, averaged {found['accuracy']:6.2%} "
+                        f"(read at step {found['step']}, visible {lag * 1e3:.1f} ms after its update)"
+                    )
             ema.save(directory / "ema.safetensors")
         finally:
             evaluator.stop()

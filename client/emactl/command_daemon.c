@@ -69,7 +69,6 @@ static const struct fact STATUS_FACTS[] = {
 	{"runtime directory", "runtime_dir", FACT_TEXT, TABLE_PLAIN},
 	{"workers", "workers", FACT_INTEGER, TABLE_PLAIN},
 	{"kernel", "kernel", FACT_TEXT, TABLE_PLAIN},
-	{"connections", "connections", FACT_INTEGER, TABLE_PLAIN},
 	{"requests waiting", "waiting", FACT_INTEGER, TABLE_PLAIN},
 	{"models", "models", FACT_INTEGER, TABLE_PLAIN},
 	{"memory", "memory_bytes", FACT_BYTES, TABLE_PLAIN},

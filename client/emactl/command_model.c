@@ -148,7 +148,6 @@ static const struct fact RANK_FACTS[] = {
 	{"EPOCH", "epoch", FACT_INTEGER, TABLE_PLAIN},
 	{"ATTACHED", "attached", FACT_YES, TABLE_PLAIN},
 	{"PID", "pid", FACT_INTEGER, TABLE_PLAIN},
-	{"ACCEPTED", "accepted_step", FACT_INTEGER, TABLE_PLAIN},
 	{"REFUSED", "refused", FACT_INTEGER, TABLE_BAD},
 	{"REFUSAL", "refusal", FACT_TEXT, TABLE_PLAIN},
 };

@@ -258,7 +258,7 @@ json_t *facts_parse(const char *text, json_error_t *ret_complaint)
 
 static void write_string(const char *text, FILE *stream)
 {
-	json_t *string = json_stringn(text, strlen(text));
+	json_t *string = json_string(text);
 
 	if (!string || json_dumpf(string, stream, JSON_ENCODE_ANY) < 0)
 		fputs("null", stream);

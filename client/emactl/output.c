@@ -86,7 +86,7 @@ int output_exit_status(int code)
 /* JSON by hand would have to know escapes and bad UTF-8; jansson does. What it refuses is shown with '?' instead. */
 static void json_string_write(FILE *stream, const char *text)
 {
-	json_t *string = json_stringn(text, strlen(text));
+	json_t *string = json_string(text);
 
 	if (string && json_dumpf(string, stream, JSON_ENCODE_ANY) == 0) {
 		json_decref(string);

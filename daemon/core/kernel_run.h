@@ -8,7 +8,7 @@
  * then there is no shadow either.
  */
 INLINE void X(block)(REAL *target, const REAL *shadow, const REAL *value, enum step step, REAL keep, REAL take,
-                     bool streams, struct sums *drift, struct sums *value_squares)
+		     bool streams, struct sums *drift, struct sums *value_squares)
 {
 	UNROLLED
 	for (unsigned p = 0; p < KERNEL_LANES / X(WIDTH); p++) {
@@ -44,8 +44,9 @@ INLINE void X(block)(REAL *target, const REAL *shadow, const REAL *value, enum s
 }
 
 /* count elements from lane number `first` on, inside one block: a run's head or tail. */
-static __attribute__((noinline)) void X(part)(REAL *target, const REAL *shadow, const REAL *value, unsigned first, unsigned count,
-                    enum step step, double decay, struct kernel_lanes *drift, struct kernel_lanes *value_squares)
+static __attribute__((noinline)) void X(part)(REAL *target, const REAL *shadow, const REAL *value, unsigned first,
+					      unsigned count, enum step step, double decay, struct kernel_lanes *drift,
+					      struct kernel_lanes *value_squares)
 {
 	REAL to[KERNEL_LANES], s[KERNEL_LANES], x[KERNEL_LANES];
 	struct sums drift_sums, square_sums;
@@ -57,8 +58,9 @@ static __attribute__((noinline)) void X(part)(REAL *target, const REAL *shadow, 
 	}
 	if (value_squares)
 		square_sums = sums_load(value_squares);
-	X(block)(to, s, x, step, (REAL)decay, (REAL)(1.0 - decay), false, drift ? &drift_sums : NULL,
-	         value_squares ? &square_sums : NULL);
+	X(block)
+	(to, s, x, step, (REAL)decay, (REAL)(1.0 - decay), false, drift ? &drift_sums : NULL,
+	 value_squares ? &square_sums : NULL);
 	X(part_store)(target, to, first, count);
 	if (drift)
 		sums_store(&drift_sums, drift);
@@ -68,8 +70,8 @@ static __attribute__((noinline)) void X(part)(REAL *target, const REAL *shadow, 
 
 /* The whole blocks of a run; drifts and squares are constants where this is inlined, so that no lane is dead weight. */
 INLINE void X(blocks)(REAL *target, const REAL *shadow, const REAL *value, size_t block_count, enum step step,
-                      double decay, bool drifts, bool squares, struct kernel_lanes *drift,
-                      struct kernel_lanes *value_squares)
+		      double decay, bool drifts, bool squares, struct kernel_lanes *drift,
+		      struct kernel_lanes *value_squares)
 {
 	REAL keep = (REAL)decay, take = (REAL)(1.0 - decay);
 	bool streams = (uintptr_t)target % CACHE_LINE == 0;
@@ -87,8 +89,9 @@ INLINE void X(blocks)(REAL *target, const REAL *shadow, const REAL *value, size_
 			if (drifts)
 				prefetch(s + j);
 		}
-		X(block)(target + i, s, value + i, step, keep, take, streams, drifts ? &drift_sums : NULL,
-		         squares ? &square_sums : NULL);
+		X(block)
+		(target + i, s, value + i, step, keep, take, streams, drifts ? &drift_sums : NULL,
+		 squares ? &square_sums : NULL);
 	}
 	if (drifts)
 		sums_store(&drift_sums, drift);
@@ -98,7 +101,7 @@ INLINE void X(blocks)(REAL *target, const REAL *shadow, const REAL *value, size_
 
 /* One run: its head up to the first whole block, the whole blocks, its tail. */
 INLINE void X(run)(REAL *target, const REAL *shadow, const REAL *value, size_t count, unsigned phase, enum step step,
-                   double decay, struct kernel_lanes *drift, struct kernel_lanes *value_squares)
+		   double decay, struct kernel_lanes *drift, struct kernel_lanes *value_squares)
 {
 	assert(phase < KERNEL_LANES);
 	size_t head = (KERNEL_LANES - phase) % KERNEL_LANES;
@@ -123,33 +126,34 @@ INLINE void X(run)(REAL *target, const REAL *shadow, const REAL *value, size_t c
 			X(blocks)(to, NULL, x, block_count, step, decay, false, false, NULL, NULL);
 	}
 	if (tail < count)
-		X(part)(target + tail, drift ? shadow + tail : NULL, value + tail, 0, (unsigned)(count - tail), step,
-		        decay, drift, value_squares);
+		X(part)
+		(target + tail, drift ? shadow + tail : NULL, value + tail, 0, (unsigned)(count - tail), step, decay,
+		 drift, value_squares);
 }
 
 static void X(lerp)(REAL *target, const REAL *shadow, const REAL *value, size_t count, unsigned phase, double decay,
-                    struct kernel_lanes *drift, struct kernel_lanes *value_squares)
+		    struct kernel_lanes *drift, struct kernel_lanes *value_squares)
 {
 	assert(drift);
 	X(run)(target, shadow, value, count, phase, STEP_LERP, decay, drift, value_squares);
 }
 
 static void X(mul_add)(REAL *target, const REAL *shadow, const REAL *value, size_t count, unsigned phase, double decay,
-                       struct kernel_lanes *drift, struct kernel_lanes *value_squares)
+		       struct kernel_lanes *drift, struct kernel_lanes *value_squares)
 {
 	assert(drift);
 	X(run)(target, shadow, value, count, phase, STEP_MUL_ADD, decay, drift, value_squares);
 }
 
 static void X(sub)(REAL *target, const REAL *shadow, const REAL *value, size_t count, unsigned phase, double decay,
-                   struct kernel_lanes *drift, struct kernel_lanes *value_squares)
+		   struct kernel_lanes *drift, struct kernel_lanes *value_squares)
 {
 	assert(drift);
 	X(run)(target, shadow, value, count, phase, STEP_SUB, decay, drift, value_squares);
 }
 
 static void X(assign)(REAL *target, const REAL *shadow, const REAL *value, size_t count, unsigned phase,
-                      struct kernel_lanes *drift, struct kernel_lanes *value_squares)
+		      struct kernel_lanes *drift, struct kernel_lanes *value_squares)
 {
 	X(run)(target, shadow, value, count, phase, STEP_ASSIGN, 0.0, shadow ? drift : NULL, value_squares);
 }

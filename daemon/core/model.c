@@ -71,7 +71,7 @@ int model_create(const struct settings *settings, const char *name, uint32_t wor
 	error = images_make(model, reason);
 	if (error)
 		goto fail;
-	model->memory_bytes = layout_head_bytes(world, 0) + model->slot_count * model->slot_bytes +
+	model->memory_bytes = layout_head_bytes(world) + model->slot_count * model->slot_bytes +
 	                      model->stage_count * layout_page_round(model->payload_bytes);
 	model->ranks = calloc(world, sizeof *model->ranks);
 	model->results = calloc(manifest->tensor_count, sizeof *model->results);
@@ -119,7 +119,7 @@ void model_order(const struct model *model, struct memory_order *order)
 	memset(order, 0, sizeof *order);
 	order->model = model->id;
 	order->count = 1 + model->slot_count;
-	order->memory[0].bytes = layout_head_bytes(model->world, 0);
+	order->memory[0].bytes = layout_head_bytes(model->world);
 	for (uint32_t i = 0; i < model->slot_count; i++)
 		order->memory[1 + i].bytes = model->slot_bytes;
 	snprintf(order->label, sizeof order->label, "emad:%.50s", model->name);

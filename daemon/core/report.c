@@ -37,7 +37,7 @@ char *report_status(const struct service *service, const struct instant *now)
 #undef X
 	json_object_set_new(root, "agent", json_string(service->facts.agent));
 	json_object_set_new(root, "pid", number(service->facts.pid));
-	json_object_set_new(root, "instance", number(service->instance & INT64_MAX));
+	json_object_set_new(root, "instance", number(service->instance));
 	json_object_set_new(root, "uptime_ms", number(now->monotonic_ms - service->facts.started_ms));
 	json_object_set_new(root, "runtime_dir", json_string(service->facts.runtime_dir));
 	json_object_set_new(root, "workers", number(service->facts.worker_count));

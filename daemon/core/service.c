@@ -34,7 +34,7 @@ int service_create(const struct host *host, const struct settings *settings, con
 	service->settings = *settings;
 	service->facts = *facts;
 	service->parked_end = &service->parked;
-	service->instance = host->random(host->context);
+	service->instance = host->random(host->context) >> 1; /* JSON's integers are signed */
 	service->model_id_next = 1;
 	service->epoch_next = 1;
 	*ret_service = service;

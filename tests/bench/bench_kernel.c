@@ -38,7 +38,7 @@ enum {
 /* The memory all rows share: the snapshot, and the profiles one behind the other. Doubles: half as many elements. */
 struct arena {
 	size_t element_count;
-	char *stage; /* 4 bytes for each element */
+	char *stage;  /* 4 bytes for each element */
 	char *shadow; /* 4 bytes for each element of each profile */
 	char *target;
 	bool is_huge;
@@ -76,7 +76,8 @@ static double clock_seconds(void)
 
 /* -- the yardstick -- */
 
-/* Doubles to prefetch ahead: whether that helps depends on the machine, so both triads run and the better one counts. */
+/* Doubles to prefetch ahead: whether that helps depends on the machine, so both triads run and the better one counts.
+ */
 static void prefetch_ahead(const double *address, size_t ahead)
 {
 	if (ahead)
@@ -85,7 +86,7 @@ static void prefetch_ahead(const double *address, size_t ahead)
 
 #if defined(__x86_64__)
 __attribute__((target("avx512f"))) static void triad_avx512(double *a, const double *b, const double *c, size_t count,
-                                                             size_t ahead)
+							    size_t ahead)
 {
 	__m512d s = _mm512_set1_pd(0.75);
 	for (size_t i = 0; i < count; i += 8) {
@@ -97,7 +98,7 @@ __attribute__((target("avx512f"))) static void triad_avx512(double *a, const dou
 }
 
 __attribute__((target("avx2,fma"))) static void triad_avx2(double *a, const double *b, const double *c, size_t count,
-                                                            size_t ahead)
+							   size_t ahead)
 {
 	__m256d s = _mm256_set1_pd(0.75);
 	for (size_t i = 0; i < count; i += 8) {
@@ -145,7 +146,7 @@ static triad_function triad_best(void)
 
 /* Averages one chunk into every profile, in the way of the daemon's plan. */
 static void chunk_update(const struct job *job, size_t first, size_t count, struct kernel_lanes *drift,
-                         struct kernel_lanes *squares)
+			 struct kernel_lanes *squares)
 {
 	const struct arena *arena = job->arena;
 	const void *value = arena->stage + first * dtype_bytes(job->dtype);
@@ -171,15 +172,14 @@ static void chunk_update(const struct job *job, size_t first, size_t count, stru
 static void *job_run(void *context)
 {
 	struct job *job = context;
-	struct kernel_lanes drift[PROFILES_MAX] = { 0 }, squares = { 0 };
+	struct kernel_lanes drift[PROFILES_MAX] = {0}, squares = {0};
 
 	pthread_barrier_wait(job->start);
 	double begin = clock_seconds();
 	if (!job->set) {
 		size_t skip = job->first * sizeof(float);
 		job->triad((double *)(void *)(job->arena->target + skip), (double *)(void *)(job->arena->shadow + skip),
-		           (double *)(void *)(job->arena->stage + skip), job->count / 2,
-		           job->triad_ahead);
+			   (double *)(void *)(job->arena->stage + skip), job->count / 2, job->triad_ahead);
 	} else {
 		for (size_t i = 0; i < job->count; i += KERNEL_CHUNK)
 			chunk_update(job, job->first + i, KERNEL_CHUNK, drift, &squares);
@@ -229,7 +229,7 @@ static double job_measure(const struct job *pattern, unsigned thread_count)
 
 static void row_measure(struct row *row, const struct arena *arena)
 {
-	struct job job = { .arena = arena, .triad = triad_best(), .dtype = DTYPE_F32 };
+	struct job job = {.arena = arena, .triad = triad_best(), .dtype = DTYPE_F32};
 	for (job.triad_ahead = 0; job.triad_ahead <= 256; job.triad_ahead += 256) {
 		double seconds = job_measure(&job, row->thread_count);
 		if (row->triad_seconds == 0 || seconds < row->triad_seconds)
@@ -254,7 +254,7 @@ static void row_print(const struct row *row, const struct arena *arena, double t
 	char name[64];
 
 	snprintf(name, sizeof name, "%s/%s/profiles=%u/threads=%u", row->set->name, dtype_name(row->dtype),
-	         row->profile_count, row->thread_count);
+		 row->profile_count, row->thread_count);
 	if (as_json)
 		printf("{\"row\": \"%s\", \"seconds\": %.6f, \"gparam_per_s\": %.3f, \"gb_per_s\": %.2f, "
 		       "\"triad_gb_per_s\": %.2f, \"triad_ratio\": %.3f}\n",
@@ -308,9 +308,8 @@ static size_t rows_choose(struct row rows[ROWS_MAX], const char *set_name)
 		enum dtype dtype;
 		unsigned profile_count;
 	} work[] = {
-		{ DTYPE_F32, 1 },  { DTYPE_F32, 2 },  { DTYPE_F32, 4 }, { DTYPE_BF16, 1 }, { DTYPE_BF16, 2 },
-		{ DTYPE_BF16, 4 }, { DTYPE_F16, 1 },  { DTYPE_F16, 2 }, { DTYPE_F16, 4 },  { DTYPE_F64, 1 },
-		{ DTYPE_F64, 2 },  { DTYPE_F64, 4 },
+		{DTYPE_F32, 1}, {DTYPE_F32, 2}, {DTYPE_F32, 4}, {DTYPE_BF16, 1}, {DTYPE_BF16, 2}, {DTYPE_BF16, 4},
+		{DTYPE_F16, 1}, {DTYPE_F16, 2}, {DTYPE_F16, 4}, {DTYPE_F64, 1},  {DTYPE_F64, 2},  {DTYPE_F64, 4},
 	};
 	size_t set_count, row_count = 0;
 	const struct kernel_set *const *sets = kernel_sets(&set_count);
@@ -344,15 +343,12 @@ static double triad_seconds(const struct row *rows, size_t row_count, unsigned t
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "json", no_argument, NULL, 'j' },
-		{ "small-pages", no_argument, NULL, 'p' },
-		{ "rounds", required_argument, NULL, 'r' },
-		{ "mebi-elements", required_argument, NULL, 'm' },
-		{ "set", required_argument, NULL, 's' },
-		{ NULL, 0, NULL, 0 },
+		{"json", no_argument, NULL, 'j'},         {"small-pages", no_argument, NULL, 'p'},
+		{"rounds", required_argument, NULL, 'r'}, {"mebi-elements", required_argument, NULL, 'm'},
+		{"set", required_argument, NULL, 's'},    {NULL, 0, NULL, 0},
 	};
 	bool as_json = false;
-	struct arena arena = { .element_count = (size_t)128 << 20, .is_huge = true };
+	struct arena arena = {.element_count = (size_t)128 << 20, .is_huge = true};
 	unsigned long round_count = 3;
 	const char *set_name = NULL;
 	int option;
@@ -376,7 +372,7 @@ int main(int argc, char **argv)
 			break;
 		default:
 			fprintf(stderr, "usage: bench_kernel [--json] [--rounds N] [--mebi-elements N] [--set NAME] "
-			                "[--small-pages]\n");
+					"[--small-pages]\n");
 			return 2;
 		}
 	}

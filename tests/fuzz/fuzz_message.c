@@ -58,8 +58,8 @@ static void reply_fuzz(struct unpacked *unpacked, const uint8_t *header, size_t 
 	reason_require(r, &reason);
 	if (r != 0 || reply_encode(&reply, first, ROOM, &first_bytes, NULL) != 0)
 		return;
-	require(reply_decode(unpacked, first + MESSAGE_PREFIX_BYTES, first_bytes - MESSAGE_PREFIX_BYTES, &reply, NULL) ==
-	        0);
+	require(reply_decode(unpacked, first + MESSAGE_PREFIX_BYTES, first_bytes - MESSAGE_PREFIX_BYTES, &reply,
+	                     NULL) == 0);
 	require(reply_encode(&reply, second, ROOM, &second_bytes, NULL) == 0);
 	require(first_bytes == second_bytes && memcmp(first, second, first_bytes) == 0);
 }

@@ -1,6 +1,7 @@
 /*
  * Runs a fuzz target over every file of the folders (or files) given as arguments: the corpora as a plain test, without
- * libFuzzer. A finding ends in an abort or a sanitizer's report; with REPLAY_VERBOSE set, the file's name stands before.
+ * libFuzzer. A finding ends in an abort or a sanitizer's report; with REPLAY_VERBOSE set, the file's name stands before
+ * it.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -78,7 +78,7 @@ static void environment_make(char *notify, char **environment)
 static void daemon_spawn(struct harness *harness, char **environment)
 {
 	const char *program = getenv("EMAD_DAEMON");
-	char *arguments[HARNESS_ARGUMENT_COUNT_MAX + 4];
+	char *arguments[HARNESS_ARGUMENT_COUNT_MAX + 6];
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
 	size_t count = 0;
@@ -87,6 +87,8 @@ static void daemon_spawn(struct harness *harness, char **environment)
 	ck_assert_msg(program && *program, "EMAD_DAEMON must name the daemon program");
 	arguments[count++] = (char *)program;
 	arguments[count++] = "--runtime-dir";
+	arguments[count++] = harness->directory;
+	arguments[count++] = "--state-dir";
 	arguments[count++] = harness->directory;
 	for (size_t i = 0; harness->arguments[i]; i++)
 		arguments[count++] = (char *)harness->arguments[i];

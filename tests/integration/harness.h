@@ -13,10 +13,10 @@
 enum { HARNESS_ARGUMENT_COUNT_MAX = 16 };
 
 struct harness {
-	char directory[64]; /* the runtime directory */
+	char directory[64]; /* its runtime and state directory */
 	char url[96];       /* for emad_client_open */
 	char log[96];       /* what the daemon wrote to its standard output and error streams */
-	const char *arguments[HARNESS_ARGUMENT_COUNT_MAX + 1]; /* besides --runtime-dir; NULL-terminated; borrowed */
+	const char *arguments[HARNESS_ARGUMENT_COUNT_MAX + 1]; /* besides the directories; NULL-terminated; borrowed */
 	pid_t pid;          /* 0 while no daemon runs */
 	int notify;         /* the socket on which it reports */
 };

@@ -747,6 +747,42 @@ START_TEST(gives_up_in_time_on_a_daemon_that_hangs)
 }
 END_TEST
 
+START_TEST(tells_a_reader_whose_version_was_taken_back)
+{
+	char path[] = "/tmp/emad-test-XXXXXX";
+	const char *const arguments[] = {"--config", path, NULL};
+	struct harness own;
+	struct emad_client *other;
+	struct emad_trainer *trainer;
+	struct emad_view_tensor tensor;
+	struct emad_view *view;
+	FILE *config = fdopen(mkstemp(path), "w");
+
+	ck_assert_ptr_nonnull(config);
+	fputs("[limits]\nslots = 2\nlease-min = 0s\n", config);
+	fclose(config);
+	harness_open(&own, arguments);
+	OK(emad_client_open(own.url, TIMEOUT_MS, &other));
+	OK(emad_trainer_open(other, "revoked", tensors, TENSOR_COUNT, &halves_options, &trainer));
+	push_value(trainer, 1, 2, EMAD_STARTED);
+	OK(emad_view_open(other, "revoked", NULL, 0, -1, &view));
+	push_value(trainer, 2, 2, EMAD_APPLIED);
+	OK(emad_view_check(view));
+	push_value(trainer, 3, 2, EMAD_APPLIED);
+	FAILS(EMAD_EREVOKED, emad_view_check(view));
+	FAILS(EMAD_EREVOKED, emad_view_tensor(view, 0, &tensor));
+	emad_view_close(view);
+	OK(emad_view_open(other, "revoked", NULL, 3, -1, &view));
+	view_holds(view, 2, 2);
+	emad_view_close(view);
+	emad_trainer_close(trainer);
+	emad_client_close(other);
+	ck_assert_int_eq(harness_stop(&own), 0);
+	harness_close(&own);
+	remove(path);
+}
+END_TEST
+
 /* Pushes until the connection is back. */
 static void push_until_back(struct emad_trainer *trainer, uint64_t step, const void *const *data)
 {
@@ -836,6 +872,7 @@ static Suite *client_suite(void)
 	tcase_add_test(cases, refuses_arguments_that_cannot_be);
 	tcase_add_test(cases, refuses_to_work_in_a_forked_child_and_goes_on_in_the_parent);
 	tcase_add_test(cases, gives_up_in_time_on_a_daemon_that_hangs);
+	tcase_add_test(cases, tells_a_reader_whose_version_was_taken_back);
 	tcase_add_test(cases, goes_on_by_itself_when_the_daemon_comes_back);
 	suite_add_tcase(suite, cases);
 	return suite;

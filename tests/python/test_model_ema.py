@@ -158,18 +158,22 @@ def test_buffers_are_those_of_the_update_although_forward_changes_them(client, n
             train_step(model, optimizer, torch.Generator())
 
 
-def test_an_update_returns_at_once_with_an_optimizer(client, name):
-    model = torch.nn.Sequential(*[torch.nn.Linear(512, 512) for _ in range(16)])
+def test_an_update_returns_long_before_the_copy_is_done_with_an_optimizer(client, name):
+    model = torch.nn.Sequential(*[torch.nn.Linear(1024, 1024) for _ in range(16)])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with ModelEMA(model, optimizer=optimizer, name=name, client=client) as ema:
-        blocked = []
-        for _ in range(30):
-            began = time.perf_counter()
-            ema.update(model)
-            blocked.append(time.perf_counter() - began)
-            ema.fence()
-        ema.flush()
-        assert sorted(blocked)[len(blocked) // 2] < 2e-3  # 16 MiB take longer to copy; typically 50 microseconds
+
+    def blocked(optimizer):
+        """The least of several times, which the load of the machine does not touch."""
+        times = []
+        with ModelEMA(model, optimizer=optimizer, name=name, client=client, resume="never") as ema:
+            for _ in range(12):
+                began = time.perf_counter()
+                ema.update(model)
+                times.append(time.perf_counter() - began)
+                ema.flush()
+        return min(times)
+
+    assert blocked(optimizer) < blocked(None) / 4  # 64 MiB; typically 1/100
 
 
 @pytest.mark.parametrize("wrap", ["DataParallel", "compile", "nested"])

@@ -24,13 +24,6 @@ def test_every_outcome_is_told(client, name):
             assert view.decay == 0.5
 
 
-def test_a_gap_counts_as_updates_with_the_weights_that_come(client, name):
-    with client.trainer(name, {"w": np.zeros(4)}, profiles=HALF) as trainer:
-        trainer.push(3, {"w": np.ones(4)}, wait=True)
-        with client.view(name) as view:
-            assert (view["w"] == 0.875).all()
-
-
 def test_nan_is_refused_and_names_the_tensor_and_the_count(client, name):
     good = {"a": np.ones(8, np.float32), "b": np.ones(8, np.float32)}
     with client.trainer(name, good, profiles=HALF) as trainer:

@@ -16,7 +16,7 @@ enum {
 };
 
 static const size_t sizes[] = {
-	0, 1, 7, 63, 64, 65, 127, 128, 129, 4095, 4096, 4097, COPY_STREAM_BYTES_MIN - 1, COPY_STREAM_BYTES_MIN,
+	0, 1, 7, 63, 64, 65, 127, 128, 129, 511, 512, 513, COPY_STREAM_BYTES_MIN - 1, COPY_STREAM_BYTES_MIN, 4095, 4096, 4097,
 	BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, BLOCK_BYTES + 63, BLOCK_BYTES + 64, BLOCK_BYTES + 4096 + 65,
 	3 * BLOCK_BYTES, 3 * BLOCK_BYTES + 127,
 };
@@ -48,6 +48,7 @@ static void check_copy(enum copy_kind kind, uint8_t *target, size_t target_offse
 
 	memset(target, TARGET_FILL, BUFFER_BYTES);
 	copy_by_kind(kind, to, from, bytes);
+	copy_fence();
 	ck_assert_msg(memcmp(to, from, bytes) == 0, "%s: %zu bytes from +%zu to +%zu differ", copy_kind_name(kind), bytes,
 	              source_offset, target_offset);
 	for (const uint8_t *byte = target; byte < to; byte++)

@@ -64,6 +64,8 @@ START_TEST(accepts_only_the_alphabet_in_one_byte_names)
 		int expected = c != 0 && strchr(alphabet, c) ? 0 : STATUS_ENAME;
 
 		ck_assert_msg(model_name_check(&name, 1, NULL) == expected, "model, byte %d", c);
+		if (name == '=')
+			expected = STATUS_ENAME; /* it divides name and schedule */
 		ck_assert_msg(profile_name_check(&name, 1, NULL) == expected, "profile, byte %d", c);
 	}
 }
@@ -103,6 +105,7 @@ START_TEST(profile_names_have_one_part)
 	ck_assert_int_eq(profile_name_check(N(""), NULL), STATUS_ENAME);
 	ck_assert_int_eq(profile_name_check(N(".."), NULL), STATUS_ENAME);
 	ck_assert_int_eq(profile_name_check(N("a/b"), NULL), STATUS_ENAME);
+	ck_assert_int_eq(profile_name_check(N("a=b"), NULL), STATUS_ENAME);
 	ck_assert_int_eq(profile_name_check(name, sizeof(name) - 1, NULL), 0);
 	ck_assert_int_eq(profile_name_check(name, sizeof(name), NULL), STATUS_ENAME);
 }

@@ -29,7 +29,8 @@ static struct unpacked *unpacked_new(void)
 
 START_TEST(what_is_packed_is_unpacked)
 {
-	static const uint64_t u64s[] = {0, 1, 127, 128, 255, 256, 65535, 65536, UINT32_MAX, UINT64_C(1) << 32, UINT64_MAX};
+	static const uint64_t u64s[] = {0, 1, 127, 128, 255, 256, 65535, 65536, UINT32_MAX,
+	                                UINT64_C(1) << 32, UINT64_MAX};
 	static const int64_t i64s[] = {0, -1, -32, -33, -128, -129, -32768, -32769, INT32_MIN, INT64_MIN, INT64_MAX};
 	struct unpacked *unpacked = unpacked_new();
 	const struct value *root, *value;
@@ -101,8 +102,8 @@ START_TEST(numbers_that_do_not_fit_are_refused_and_leave_the_output)
 	struct text text = {"seven", 5};
 
 	/* [-1, 2^64-1, 1.5 (float 32), "1", 3] */
-	ck_assert_int_eq(unpack(unpacked, B("\x95\xff\xcf\xff\xff\xff\xff\xff\xff\xff\xff\xca\x3f\xc0\x00\x00\xa1\x31\x03"),
-	                        &root, NULL), 0);
+	ck_assert_int_eq(unpack(unpacked, B("\x95\xff\xcf\xff\xff\xff\xff\xff\xff\xff\xff" "\xca\x3f\xc0\x00\x00"
+	                                    "\xa1\x31\x03"), &root, NULL), 0);
 	ck_assert(!value_u64(value_item(root, 0), &u64));
 	ck_assert(!value_i64(value_item(root, 1), &i64));
 	ck_assert(!value_u64(value_item(root, 2), &u64));
@@ -180,7 +181,8 @@ static const struct {
 	{"a map of 2^32-1 pairs", B("\xdf\xff\xff\xff\xff"), "a map of 4294967295 pairs, at most 64"},
 	{"a map of 65 pairs", B("\xde\x00\x41"), "a map of 65 pairs, at most 64"},
 	{"a map longer than the bytes", B("\x83\xa1" "a\x01\xa1"), "offset 1: needs 6 more bytes, only 4"},
-	{"a text of 2^32-1 bytes", B("\xdb\xff\xff\xff\xff" "a"), "offset 5: needs 4294967295 more bytes, only 1 are left"},
+	{"a text of 2^32-1 bytes", B("\xdb\xff\xff\xff\xff" "a"),
+	 "offset 5: needs 4294967295 more bytes, only 1 are left"},
 	{"a text cut short", B("\xa3" "ab"), "offset 1: needs 3 more bytes, only 2"},
 	{"a count cut short", B("\xdd\x00\x00"), "offset 1: needs 4 more bytes, only 2"},
 	{"a number cut short", B("\xcf\x00\x00"), "offset 1: needs 8 more bytes, only 2"},
@@ -417,8 +419,8 @@ END_TEST
 
 START_TEST(every_prefix_and_every_changed_byte_of_a_message_is_survived)
 {
-	static const uint8_t message[] = "\x84\xa2op\xa4push\xa1v\x01\xa5lists\x92\xa1" "a\xcd\x01\x00\xa1m\x81\xa1k\xcb"
-	                                 "\x3f\xf0\x00\x00\x00\x00\x00\x00";
+	static const uint8_t message[] = "\x84\xa2op\xa4push\xa1v\x01\xa5lists\x92\xa1" "a\xcd\x01\x00\xa1m\x81\xa1k"
+	                                 "\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00";
 	struct unpacked *unpacked = unpacked_new();
 	size_t count = sizeof(message) - 1;
 	uint8_t bytes[sizeof(message)];

@@ -55,7 +55,8 @@ static const char *fields_text(uint64_t bits, char text[ROW_BYTES_MAX])
 	strcpy(text, "-");
 	for (int i = 0; i < REQUEST_FIELD_COUNT; i++) {
 		if (bits & UINT64_C(1) << i)
-			used += (size_t)snprintf(text + used, ROW_BYTES_MAX - used, "%s`%s`", used ? ", " : "", names[i]);
+			used += (size_t)snprintf(text + used, ROW_BYTES_MAX - used, "%s`%s`", used ? ", " : "",
+			                         names[i]);
 	}
 	return text;
 }
@@ -282,7 +283,6 @@ static bool rank_record_table(struct table *table)
 	MEMBER(client);
 	MEMBER(epoch);
 	MEMBER(register_sequence);
-	MEMBER(accepted_step);
 	MEMBER(refused_count);
 	MEMBER(stages);
 	MEMBER(answers);
@@ -304,8 +304,6 @@ static bool head_header_table(struct table *table)
 	MEMBER(stage_count);
 	MEMBER(epoch);
 	MEMBER(current);
-	MEMBER(blob_offset);
-	MEMBER(blob_bytes);
 	return cursor_finish(&cursor, sizeof(struct STRUCT));
 #undef STRUCT
 }
@@ -409,8 +407,8 @@ static void table_compare(const struct table *table, const char *document)
 		const char *end = strchr(line, '\n');
 
 		if (*line == '|' && row++ >= 0) {
-			ck_assert_msg(row <= table->row_count, "%s: a row too many: %.*s", table->heading, (int)(end - line),
-			              line);
+			ck_assert_msg(row <= table->row_count, "%s: a row too many: %.*s", table->heading,
+			              (int)(end - line), line);
 			ck_assert_msg(strncmp(line, table->rows[row - 1], strlen(table->rows[row - 1])) == 0,
 			              "%s: the row\n%.*s\nshould begin\n%s", table->heading, (int)(end - line), line,
 			              table->rows[row - 1]);
@@ -457,7 +455,8 @@ START_TEST(the_worked_example_is_what_the_encoders_write)
 	section = section_find(document, example.heading);
 	section = strstr(section, "```\n");
 	ck_assert_ptr_nonnull(section);
-	ck_assert_msg(strncmp(section + 4, expected, strlen(expected)) == 0, "%s should be\n%s", example.heading, expected);
+	ck_assert_msg(strncmp(section + 4, expected, strlen(expected)) == 0, "%s should be\n%s", example.heading,
+	              expected);
 	free(document);
 }
 END_TEST

@@ -296,10 +296,11 @@ static const struct {
 	{"SSH", SP_WIRE_TCP, B("SSH-2.0-"), 1, "does not speak the scalability protocols"},
 	{"zeros", SP_WIRE_IPC, B("\0\0\0\0\0\0\0\0"), 2, "byte 1 of the handshake is 0x00, not 0x53"},
 	{"a newer SP", SP_WIRE_TCP, B("\0SP\1\0\x30\0\0"), 4, "byte 3 of the handshake is 0x01, not 0x00"},
-	{"a rep peer", SP_WIRE_TCP, B("\0SP\0\0\x31\0\0"), 6, "the peer's socket is not of the kind 'req'"},
-	{"a push peer", SP_WIRE_IPC, B("\0SP\0\0\x50\0\0"), 6, "the peer's socket is not of the kind 'req'"},
+	{"a rep peer", SP_WIRE_TCP, B("\0SP\0\0\x31\0\0"), 6, "the peer is not a 'req' socket"},
+	{"a push peer", SP_WIRE_IPC, B("\0SP\0\0\x50\0\0"), 6, "the peer is not a 'req' socket"},
 	{"a reserved byte", SP_WIRE_TCP, B("\0SP\0\0\x30\0\1"), 8, "byte 7 of the handshake is 0x01"},
-	{"another ipc type", SP_WIRE_IPC, B(SP "\0\0\0\0\0\0\0\0\x08"), 9, "an ipc message does not begin with the byte 1"},
+	{"another ipc type", SP_WIRE_IPC, B(SP "\0\0\0\0\0\0\0\0\x08"), 9,
+	 "an ipc message does not begin with the byte 1"},
 	{"ipc type 2", SP_WIRE_IPC, B(SP "\2"), 9, "an ipc message does not begin with the byte 1"},
 	{"length 0", SP_WIRE_TCP, B(SP "\0\0\0\0\0\0\0\0"), 16, "a message of less than 8 bytes"},
 	{"length 7", SP_WIRE_TCP, B(SP "\0\0\0\0\0\0\0\7"), 16, "a message of less than 8 bytes"},
@@ -307,7 +308,8 @@ static const struct {
 	 "a message of 18446744073709551615 bytes, at most 265572 are allowed"},
 	{"one byte too long", SP_WIRE_TCP, B(SP "\0\0\0\0\0\4\x0d\x65"), 16,
 	 "a message of 265573 bytes, at most 265572 are allowed"},
-	{"eight hops", SP_WIRE_TCP, B(SP "\0\0\0\0\0\0\0\x40" "\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\1"),
+	{"eight hops", SP_WIRE_TCP,
+	 B(SP "\0\0\0\0\0\0\0\x40" "\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\1"),
 	 48, "no request id in the first 8 words"},
 	{"no request id before the end", SP_WIRE_TCP, B(SP "\0\0\0\0\0\0\0\x0a" "\0\0\0\1\0\0\0\1"), 24,
 	 "a message ends before its header size"},
@@ -340,7 +342,8 @@ START_TEST(what_is_not_the_protocol_is_refused_at_the_first_byte_that_shows_it)
 	}
 	ck_assert_int_eq(sp_next(&parser, &reason), SP_VIOLATION);
 	ck_assert_msg(fed == violations[_i].seen_at, "%s: after %zu", violations[_i].what, fed);
-	ck_assert_msg(strstr(reason.text, violations[_i].sentence) != NULL, "%s: '%s'", violations[_i].what, reason.text);
+	ck_assert_msg(strstr(reason.text, violations[_i].sentence) != NULL, "%s: '%s'", violations[_i].what,
+	              reason.text);
 }
 END_TEST
 
@@ -420,8 +423,8 @@ int main(void)
 	tcase_set_timeout(tcase, 60);
 	tcase_add_loop_test(tcase, the_same_requests_come_out_of_every_split_in_two, SP_WIRE_TCP, SP_WIRE_IPC + 1);
 	tcase_add_loop_test(tcase, the_same_requests_come_out_of_pieces_of_every_size, SP_WIRE_TCP, SP_WIRE_IPC + 1);
-	tcase_add_loop_test(tcase, every_prefix_of_a_stream_waits_for_more_and_hands_over_only_whole_requests, SP_WIRE_TCP,
-	                    SP_WIRE_IPC + 1);
+	tcase_add_loop_test(tcase, every_prefix_of_a_stream_waits_for_more_and_hands_over_only_whole_requests,
+	                    SP_WIRE_TCP, SP_WIRE_IPC + 1);
 	tcase_add_loop_test(tcase, the_largest_head_fits_wherever_it_begins, SP_WIRE_TCP, SP_WIRE_IPC + 1);
 	tcase_add_test(tcase, the_parts_of_a_request_are_what_was_sent);
 	tcase_add_test(tcase, a_request_without_body_is_handed_over_at_once);

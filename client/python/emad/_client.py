@@ -47,6 +47,7 @@ class _Handle:
     def __init__(self, library: ctypes.CDLL, pointer: c_void_p):
         self.pointer = pointer
         self.close = weakref.finalize(self, library.emad_client_close, pointer)
+        self.close.atexit = False  # other threads may be using it; the end of the process closes it
 
 
 class Client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import operator
+import os
 import threading
 import time
 import weakref
@@ -102,11 +103,10 @@ class Trainer:
             client._pointer(), _library.text(model, "model"), manifest, len(self._sources), byref(options), byref(handle)
         )
         _library.check(code)
+        self._handle = handle
         # The sources and the client's handle live until the library has let go of them.
-        self._finalizer = weakref.finalize(
-            self, _close, self._library, handle, (self._sources, self._pointers, client._handle)
-        )
-        self._handle: Optional[c_void_p] = handle
+        alive = (self._sources, self._pointers, client._handle)
+        self._finalizer = weakref.finalize(self, _close, self._library, handle, self._lock, os.getpid(), alive)
         try:
             self._start(tensors, options)
         except BaseException:
@@ -202,7 +202,6 @@ class Trainer:
     def close(self) -> None:
         """Waits for an unfinished copy and lets go of the memory. What was accepted will be applied."""
         with self._lock:
-            self._handle = None
             self._in_flight = False
             self._finalizer()
 
@@ -213,13 +212,13 @@ class Trainer:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._handle is None else f"{len(self._sources)} tensors"
+        state = f"{len(self._sources)} tensors" if self._handle else "closed"
         return f"<emad.Trainer {self.model!r}: {state}>"
 
     # What follows is shared with emad.torch, which finds the tensors by itself.
 
     def _open_handle(self) -> c_void_p:
-        if self._handle is None:
+        if not self._handle:
             raise ClosedError(f"the trainer of '{self.model}' is closed")
         return self._handle
 
@@ -298,8 +297,13 @@ class Trainer:
             raise
 
 
-def _close(library: ctypes.CDLL, handle: c_void_p, _alive: tuple) -> None:
-    library.emad_trainer_close(handle)
+def _close(library: ctypes.CDLL, handle: c_void_p, lock: Any, process: int, _alive: tuple) -> None:
+    """Also called when the interpreter ends, where another thread may be pushing still."""
+    if os.getpid() != process:
+        return  # forked: the handle is the parent's, and so is whoever holds the lock
+    with lock:
+        library.emad_trainer_close(handle)
+        handle.value = None
 
 
 def _flush_result(found: CFlushResult) -> FlushResult:

@@ -53,6 +53,7 @@ class View(Mapping):
         self._library = _library.load()
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, _close, self._library, handle, client._handle)
+        self._finalizer.atexit = False  # other threads may be reading; the end of the process ends the lease
         self._handle: Optional[c_void_p] = handle
         self._checked = False
         self._entries: Optional[Dict[str, _Entry]] = None

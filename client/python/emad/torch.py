@@ -88,10 +88,10 @@ class ModelEMA:
     profiles: further averages to keep of the same weights, {"slow": "yolo:decay=0.99999"}.
     client, url, timeout: a client to use, or how to reach the daemon.
 
-    While the daemon is away the training goes on: there is one warning, and averaging resumes when the daemon is back;
-    the steps in between count as updates with the weights that come next. If the daemon had lost the average, it begins
-    anew with the current weights, and a second warning says so. Asking for the average (.ema, average_parameters,
-    save, state_dict) while it cannot be had raises an emad.Error.
+    While the daemon is away the training goes on: there is one warning, and averaging resumes when the daemon is back.
+    The weights of the steps in between are not in the average. If the daemon had lost the average, it begins anew with
+    the current weights, and a second warning says so. Asking for the average (.ema, average_parameters, save,
+    state_dict) while it cannot be had raises an emad.Error.
     """
 
     def __init__(

@@ -17,8 +17,8 @@ struct parked {
 	uint64_t model; /* id of what it waits for */
 	uint64_t deadline_ms;
 	struct exchange exchange;
-	size_t header_bytes, body_bytes;
-	uint8_t *bytes; /* owned; header, then body */
+	size_t capacity, header_bytes, body_bytes;
+	uint8_t bytes[]; /* header, then body */
 };
 
 struct service {
@@ -31,6 +31,7 @@ struct service {
 	struct model *touched;     /* to be looked at when the entry point settles */
 	struct parked *parked;     /* owned; oldest first */
 	struct parked **parked_end;
+	struct parked *parked_spare; /* owned; so that waiting for pushes in turn allocates nothing */
 	uint64_t parked_count;
 	uint64_t instance; /* random */
 	uint64_t model_id_next;

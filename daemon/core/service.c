@@ -12,6 +12,8 @@
 
 #include "daemon/core/call.h"
 
+enum { PARKED_SPARE_BYTES = 512 }; /* of a waiting request whose node is kept for the next one */
+
 static int (*const handlers[OPERATION_COUNT])(struct call *) = {
 	[OP_HELLO] = hello_handle,   [OP_REGISTER] = register_handle,     [OP_ATTACH] = attach_handle,
 	[OP_PUSH] = push_handle,     [OP_RESERVE] = reserve_handle,       [OP_FLUSH] = flush_handle,
@@ -41,10 +43,27 @@ int service_create(const struct host *host, const struct settings *settings, con
 	return 0;
 }
 
-static void parked_free(struct parked *parked)
+/* A node with that much room, or NULL. */
+static struct parked *parked_make(struct service *service, size_t bytes)
 {
-	free(parked->bytes);
-	free(parked);
+	struct parked *parked = service->parked_spare;
+	size_t capacity = bytes > PARKED_SPARE_BYTES ? bytes : PARKED_SPARE_BYTES;
+
+	if (parked && bytes <= parked->capacity)
+		service->parked_spare = NULL;
+	else
+		parked = malloc(sizeof *parked + capacity);
+	if (parked)
+		*parked = (struct parked){ .capacity = capacity };
+	return parked;
+}
+
+static void parked_free(struct service *service, struct parked *parked)
+{
+	if (!service->parked_spare && parked->capacity == PARKED_SPARE_BYTES)
+		service->parked_spare = parked;
+	else
+		free(parked);
 }
 
 void service_destroy(struct service *service)
@@ -54,9 +73,10 @@ void service_destroy(struct service *service)
 	while (service->parked) {
 		struct parked *next = service->parked->next;
 
-		parked_free(service->parked);
+		free(service->parked);
 		service->parked = next;
 	}
+	free(service->parked_spare);
 	while (service->models) {
 		struct model *next = service->models->next;
 
@@ -274,19 +294,20 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 	struct service *service = call->service;
 	struct parked *parked;
 	struct request request;
+	int result;
 
 	if (service->parked_count >= service->settings.parked_count_max)
 		return reason_set(&call->reason, STATUS_EBUSY, "%" PRIu64 " requests wait already, and %" PRIu64
 		                  " (waiting-max) may: try again later", service->parked_count,
 		                  service->settings.parked_count_max);
-	parked = calloc(1, sizeof *parked);
+	result = request_decode(service->unpacked, header, header_bytes, &request, &call->reason);
+	if (!result && service->stopping && request.operation != OP_PUSH && request.operation != OP_FLUSH)
+		result = reason_set(&call->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
+	if (result)
+		return result;
+	parked = parked_make(service, header_bytes + call->body_bytes);
 	if (!parked)
 		return -ENOMEM;
-	parked->bytes = malloc(header_bytes + call->body_bytes + 1);
-	if (!parked->bytes || request_decode(service->unpacked, header, header_bytes, &request, NULL) != 0) {
-		parked_free(parked);
-		return -ENOMEM;
-	}
 	memcpy(parked->bytes, header, header_bytes);
 	if (call->body_bytes > 0)
 		memcpy(parked->bytes + header_bytes, call->body, call->body_bytes);
@@ -295,10 +316,6 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 	parked->exchange = *call->exchange;
 	parked->model = call->waits->id;
 	parked->deadline_ms = deadline_of(service, call, &request);
-	if (service->stopping && request.operation != OP_PUSH && request.operation != OP_FLUSH) {
-		parked_free(parked);
-		return reason_set(&call->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
-	}
 	*service->parked_end = parked;
 	service->parked_end = &parked->next;
 	service->parked_count++;
@@ -314,7 +331,7 @@ static void unpark(struct service *service, struct parked **link)
 	if (service->parked_end == &parked->next)
 		service->parked_end = link;
 	service->parked_count--;
-	parked_free(parked);
+	parked_free(service, parked);
 }
 
 /* Handles a parked request again; true when it has been answered and is gone. */

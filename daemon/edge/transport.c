@@ -18,13 +18,15 @@ enum {
 	LISTENER_COUNT_MAX = 8,
 	REPLY_HEADER_BYTES_MAX = 4096,
 	REPLY_BUDGET_BYTES = 1024 * 1024, /* unsent replies beyond which a peer is no longer read */
+	REPLY_SPARE_BYTES = 1024,         /* a reply's buffer that is kept for the next one */
+	BODY_BUDGET_BYTES = 2 * MESSAGE_BODY_BYTES_MAX, /* bodies being received, of all peers together */
 	ACCEPT_PAUSE_MS = 100,            /* after a failed accept, for want of file descriptors perhaps */
 };
 
 /* A reply on its way. */
 struct outgoing {
 	struct outgoing *next;
-	size_t bytes, sent;
+	size_t capacity, bytes, sent;
 	uint8_t data[];
 };
 
@@ -45,10 +47,12 @@ struct connection {
 	nng_stream *stream;
 	nng_aio *receive_aio, *send_aio;
 	bool receiving, sending, closing;
+	bool ending; /* nothing more is read; closed when the replies are sent */
 	bool handshake_sent;
 	uint64_t message_due_ms; /* deadline of the message being received; 0: none has begun */
 	struct peer peer;
-	struct outgoing *queue, **queue_end;
+	struct outgoing *queue, **queue_end; /* owned */
+	struct outgoing *spare; /* owned; so that replies in step with requests allocate nothing */
 	size_t queued_bytes;
 	uint8_t handshake[SP_HANDSHAKE_BYTES];
 	struct sp_parser parser;
@@ -69,6 +73,7 @@ struct transport {
 	struct connection **table; /* owned; by index; NULL entries are free */
 	uint64_t generation;
 	uint32_t connection_count;
+	uint64_t body_bytes; /* being received */
 	uint32_t listener_count;
 	struct listener listeners[LISTENER_COUNT_MAX];
 	bool stopping;
@@ -135,6 +140,16 @@ static void send_ended(void *context)
 
 /* ---- connections, loop thread ------------------------------------------------------------------------------------ */
 
+static void body_free(struct connection *connection)
+{
+	struct sp_parser *parser = &connection->parser;
+
+	if (parser->body)
+		connection->source.transport->body_bytes -= parser->body_bytes;
+	free(parser->body);
+	parser->body = NULL;
+}
+
 static void connection_free(struct connection *connection)
 {
 	struct transport *transport = connection->source.transport;
@@ -147,7 +162,8 @@ static void connection_free(struct connection *connection)
 		free(connection->queue);
 		connection->queue = next;
 	}
-	free(connection->parser.body);
+	free(connection->spare);
+	body_free(connection);
 	nng_aio_free(connection->receive_aio);
 	nng_aio_free(connection->send_aio);
 	nng_stream_free(connection->stream);
@@ -196,7 +212,8 @@ static void receive_next(struct connection *connection)
 	uint8_t *bytes;
 	size_t capacity;
 
-	if (connection->receiving || connection->closing || connection->queued_bytes > REPLY_BUDGET_BYTES)
+	if (connection->receiving || connection->closing || connection->ending ||
+	    connection->queued_bytes > REPLY_BUDGET_BYTES)
 		return;
 	if (sp_idle(&connection->parser))
 		connection->message_due_ms = 0;
@@ -212,36 +229,64 @@ static void receive_next(struct connection *connection)
 	nng_stream_recv(connection->stream, connection->receive_aio);
 }
 
+static struct exchange exchange_of(const struct connection *connection)
+{
+	const struct sp_parser *parser = &connection->parser;
+	struct exchange exchange = { .peer = connection->peer, .tag_bytes = (uint32_t)parser->backtrace_bytes };
+
+	memcpy(exchange.tag, parser->backtrace, parser->backtrace_bytes);
+	return exchange;
+}
+
 static void hand_over(struct connection *connection)
 {
 	struct transport *transport = connection->source.transport;
 	struct sp_parser *parser = &connection->parser;
-	struct exchange exchange = { .peer = connection->peer, .tag_bytes = (uint32_t)parser->backtrace_bytes };
+	struct exchange exchange = exchange_of(connection);
 
-	memcpy(exchange.tag, parser->backtrace, parser->backtrace_bytes);
 	transport->options.request(transport->options.context, &exchange, parser->header, parser->header_bytes,
 	                           parser->body, (size_t)parser->body_bytes);
-	free(parser->body);
+	body_free(connection);
 	sp_request_done(parser);
+}
+
+/* Makes room for a body. A peer that asks for more than there is gets a reply that says so, and the connection ends. */
+static void body_begin(struct connection *connection)
+{
+	struct transport *transport = connection->source.transport;
+	struct sp_parser *parser = &connection->parser;
+	struct exchange exchange = exchange_of(connection);
+	struct reply reply = { 0 };
+	struct reason reason;
+	uint8_t *place = NULL;
+
+	if (parser->body_bytes <= BODY_BUDGET_BYTES - transport->body_bytes)
+		place = malloc(parser->body_bytes);
+	if (place) {
+		transport->body_bytes += parser->body_bytes;
+		sp_body_place(parser, place);
+		return;
+	}
+	reason_set(&reason, STATUS_EBUSY, "a message body of %" PRIu64 " bytes does not fit now: %" PRIu64 " of %d bytes "
+	           "are in use for other bodies; try again", parser->body_bytes, transport->body_bytes, BODY_BUDGET_BYTES);
+	reply_set(&reply, status, STATUS_EBUSY);
+	reply_set(&reply, error, text_of(reason.text));
+	connection->ending = true;
+	transport_reply(transport, &exchange, &reply, NULL, 0);
 }
 
 /* Handles what has arrived, then asks for more. */
 static void connection_advance(struct connection *connection)
 {
 	struct transport *transport = connection->source.transport;
-	uint8_t *place;
 
-	while (!connection->closing) {
+	while (!connection->closing && !connection->ending) {
 		switch (sp_next(&connection->parser, NULL)) {
 		case SP_NEED_BYTES:
 			receive_next(connection);
 			return;
 		case SP_NEED_BODY:
-			place = malloc(connection->parser.body_bytes);
-			if (place)
-				sp_body_place(&connection->parser, place);
-			else
-				connection_close(connection);
+			body_begin(connection);
 			break;
 		case SP_REQUEST:
 			hand_over(connection);
@@ -269,10 +314,39 @@ static void on_received(struct connection *connection)
 	connection_advance(connection);
 }
 
+/* The first reply of the queue has been sent. */
+static void outgoing_done(struct connection *connection)
+{
+	struct outgoing *outgoing = connection->queue;
+
+	connection->queued_bytes -= outgoing->bytes;
+	connection->queue = outgoing->next;
+	if (!connection->queue)
+		connection->queue_end = &connection->queue;
+	if (!connection->spare && outgoing->capacity == REPLY_SPARE_BYTES)
+		connection->spare = outgoing;
+	else
+		free(outgoing);
+}
+
+/* A buffer for a reply, or NULL. */
+static struct outgoing *outgoing_make(struct connection *connection, size_t bytes)
+{
+	struct outgoing *outgoing = connection->spare;
+	size_t capacity = bytes > REPLY_SPARE_BYTES ? bytes : REPLY_SPARE_BYTES;
+
+	if (outgoing && bytes <= outgoing->capacity)
+		connection->spare = NULL;
+	else
+		outgoing = malloc(sizeof *outgoing + capacity);
+	if (outgoing)
+		*outgoing = (struct outgoing){ .capacity = capacity, .bytes = bytes };
+	return outgoing;
+}
+
 static void on_sent(struct connection *connection)
 {
 	int error = error_from_nng(nng_aio_result(connection->send_aio));
-	struct outgoing *outgoing = connection->queue;
 
 	connection->sending = false;
 	if (error) {
@@ -282,17 +356,14 @@ static void on_sent(struct connection *connection)
 	if (!connection->handshake_sent) {
 		connection->handshake_sent = true;
 	} else {
-		outgoing->sent += nng_aio_count(connection->send_aio);
-		if (outgoing->sent == outgoing->bytes) {
-			connection->queued_bytes -= outgoing->bytes;
-			connection->queue = outgoing->next;
-			if (!connection->queue)
-				connection->queue_end = &connection->queue;
-			free(outgoing);
-		}
+		connection->queue->sent += nng_aio_count(connection->send_aio);
+		if (connection->queue->sent == connection->queue->bytes)
+			outgoing_done(connection);
 	}
 	send_next(connection);
-	if (!connection->receiving)
+	if (connection->ending && !connection->sending)
+		connection_close(connection);
+	else if (!connection->receiving)
 		connection_advance(connection);
 }
 
@@ -322,12 +393,11 @@ void transport_reply(struct transport *transport, const struct exchange *exchang
 	}
 	prefix_bytes = sp_reply_prefix(connection->wire, exchange->tag, exchange->tag_bytes, header_bytes + body_bytes,
 	                               prefix);
-	outgoing = malloc(sizeof *outgoing + prefix_bytes + header_bytes + body_bytes);
+	outgoing = outgoing_make(connection, prefix_bytes + header_bytes + body_bytes);
 	if (!outgoing) {
 		connection_close(connection);
 		return;
 	}
-	*outgoing = (struct outgoing){ .bytes = prefix_bytes + header_bytes + body_bytes };
 	memcpy(outgoing->data, prefix, prefix_bytes);
 	memcpy(outgoing->data + prefix_bytes, header, header_bytes);
 	if (body_bytes > 0)

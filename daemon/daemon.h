@@ -6,8 +6,6 @@
 #include "daemon/edge/config.h"
 #include "proto/status.h"
 
-#define EMAD_VERSION "0.1.0"
-
 /*
  * Runs until SIGTERM or SIGINT. 0 for a clean end; -EEXIST when the runtime directory is taken, or another code,
  * with a sentence, when it could not start.

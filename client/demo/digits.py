@@ -43,20 +43,28 @@ def daemon_running(directory):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, open(directory / "log", "wb") as log:
         ready.bind(str(directory / "notify"))
         process = subprocess.Popen(
-            [program, "--runtime-dir", str(directory)],
+            [program, "--runtime-dir", directory, "--state-dir", directory],
             env={**os.environ, "NOTIFY_SOCKET": str(directory / "notify")},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
         )
         try:
-            readable, _, _ = select.select([ready], [], [], READY_SECONDS)
-            if not readable:
-                sys.exit(f"the daemon was not ready in {READY_SECONDS} s: {(directory / 'log').read_text()}")
+            wait_ready(ready, process, directory / "log")
             yield f"ipc://{directory}/emad.sock"
         finally:
             process.terminate()
             process.wait()
+
+
+def wait_ready(ready, process, log):
+    """The daemon says when it is ready, as it does to systemd."""
+    deadline = time.monotonic() + READY_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        readable, _, _ = select.select([ready], [], [], 0.2)
+        if readable and b"READY=1" in ready.recv(65536).split(b"\n"):
+            return
+    sys.exit(f"the daemon did not become ready: {log.read_text()}")
 
 
 class Evaluator:

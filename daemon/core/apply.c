@@ -165,9 +165,10 @@ static void stretch_apply(const struct apply *apply, const struct stretch *stret
 static bool reads_values(const struct apply *apply, const struct placement *placements)
 {
 	for (uint32_t p = 0; p < apply->plan->profile_count; p++)
-		if (placements[p].entry == ENTRY_COPY || blends(apply, &placements[p], p))
+		if (placements[p].entry != ENTRY_DROP &&
+		    (!apply->shadow || placements[p].entry == ENTRY_COPY || blends(apply, &placements[p], p)))
 			return true;
-	return !apply->shadow;
+	return false;
 }
 
 static void run_apply(struct apply *apply, uint32_t index)

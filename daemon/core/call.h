@@ -15,6 +15,7 @@
 struct parked {
 	struct parked *next;
 	uint64_t model; /* id of what it waits for */
+	uint64_t attach_epoch; /* of the registration whose stages it waits for; 0: for something else */
 	uint64_t deadline_ms;
 	struct exchange exchange;
 	size_t capacity, header_bytes, body_bytes;
@@ -77,11 +78,14 @@ int call_model(struct call *call, struct model **ret_model);
 /* The rank of request->rank in that model. STATUS_EARGUMENT. */
 int call_rank(struct call *call, struct model **ret_model, uint32_t *ret_rank);
 
+/* The client that the request names; where it names none, whoever holds the rank. */
+uint64_t call_client(const struct call *call, const struct rank_record *record);
+
 /* The model of that name, also while its memory is being made, or NULL. */
 struct model *service_find(const struct service *service, const char *name, size_t name_bytes);
 
-/* Adds a model to the service and orders its memory. */
-int service_admit(struct service *service, struct model *model, struct reason *reason);
+/* Adds a model to the service, in the place of another or of none (NULL), and orders its memory. */
+int service_admit(struct service *service, struct model *model, struct model *replaced, struct reason *reason);
 
 /* Takes a model out of the service; it is destroyed when the entry point settles and no update of it runs. */
 void service_doom(struct service *service, struct model *model);

@@ -16,8 +16,11 @@ void intake_claim(struct rank_record *record, uint64_t client, uint64_t register
 
 int intake_holds(const struct rank_record *record, uint64_t client, uint64_t epoch, struct reason *reason)
 {
-	if (record->client == client && record->epoch == epoch)
+	if (record->client != 0 && record->client == client && record->epoch == epoch)
 		return 0;
+	if (record->epoch == 0)
+		return reason_set(reason, STATUS_ENOMODEL,
+		                  "nobody has registered this rank since the model was made: register it again");
 	if (record->client == 0)
 		return reason_set(reason, STATUS_EFENCED,
 		                  "epoch %" PRIu64 " no longer holds this rank: a newer registration is taking over; "

@@ -33,7 +33,10 @@ struct push {
 /* The rank now belongs to this registration; earlier answers and stages are forgotten. No stage may be in use. */
 void intake_claim(struct rank_record *record, uint64_t client, uint64_t register_sequence, uint64_t epoch);
 
-/* 0 when client and epoch hold the rank, else STATUS_EFENCED with a sentence. */
+/*
+ * 0 when client and epoch hold the rank. STATUS_EFENCED with a sentence when another registration does or is about to;
+ * STATUS_ENOMODEL when nobody ever has, as after the daemon has lost the model and another rank has made it again.
+ */
 int intake_holds(const struct rank_record *record, uint64_t client, uint64_t epoch, struct reason *reason);
 
 /*

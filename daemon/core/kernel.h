@@ -17,8 +17,9 @@
  * value is finite: count, and believe the count.
  *
  * Stores. The destination is written with streaming stores wherever a whole aligned vector is written, because the
- * new slot is not read again soon; each run function ends with the store fence that publication needs
- * (kernel_fence), called once per block by the plan, not per run.
+ * new slot is not read again soon. The fence that publication then needs is kernel_fence: once per block, called by
+ * the plan. At a run's two ends only the run's own bytes are touched: the rest of the cache line may be another
+ * thread's.
  */
 #pragma once
 
@@ -58,15 +59,19 @@ struct kernel_set {
 
 	/*
 	 * One profile's update of one run: target[i] = form(shadow[i], value[i], decay) for count elements.
-	 * phase: the run's first lane, so that target + 16 - phase is vector aligned; 0 <= phase < 16.
-	 * drift receives += (value - shadow)^2, the difference rounded in the work type, then squared and added in double.
+	 * phase: the run's first lane, so that target + 16 - phase is vector aligned; 0 <= phase < 16. Where it is not,
+	 * the result is the same, by ordinary stores.
+	 * drift (never NULL) receives += (value - shadow)^2, the difference rounded in the work type, then squared and
+	 * added in double.
 	 * value_squares receives += value^2; NULL when another profile of the same run has counted already.
 	 * target, shadow and value never overlap.
 	 */
-	void (*update_f32[3])(float *target, const float *shadow, const float *value, size_t count, unsigned phase,
-	                      double decay, struct kernel_lanes *drift, struct kernel_lanes *value_squares);
-	void (*update_f64[3])(double *target, const double *shadow, const double *value, size_t count, unsigned phase,
-	                      double decay, struct kernel_lanes *drift, struct kernel_lanes *value_squares);
+	void (*update_f32[3])(float *target, const float *shadow, const float *value, size_t count,
+	                      unsigned phase, double decay, struct kernel_lanes *drift,
+	                      struct kernel_lanes *value_squares);
+	void (*update_f64[3])(double *target, const double *shadow, const double *value, size_t count,
+	                      unsigned phase, double decay, struct kernel_lanes *drift,
+	                      struct kernel_lanes *value_squares);
 
 	/*
 	 * target = value exactly (ACTION_COPY, the start of a shadow) with the same sums; shadow may be NULL: then drift

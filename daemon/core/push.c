@@ -96,7 +96,7 @@ static int held_rank(struct call *call, struct model **ret_model, uint32_t *ret_
 
 	if (error)
 		return error;
-	return intake_holds(&(*ret_model)->records[*ret_rank], (*ret_model)->records[*ret_rank].client,
+	return intake_holds(&(*ret_model)->records[*ret_rank], call_client(call, &(*ret_model)->records[*ret_rank]),
 	                    call->request->epoch, &call->reason);
 }
 

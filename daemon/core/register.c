@@ -98,8 +98,8 @@ static int wish_make(struct call *call, struct wish *wish)
 	return error;
 }
 
-/* Makes a model for the wish, and waits for its memory. */
-static int model_start(struct call *call, struct wish *wish)
+/* Makes a model for the wish, in the place of another or of none (NULL), and waits for its memory. */
+static int model_start(struct call *call, struct wish *wish, struct model *replaced)
 {
 	struct manifest *manifest = wish->manifest;
 	struct model *model;
@@ -112,7 +112,7 @@ static int model_start(struct call *call, struct wish *wish)
 	                     wish->profile_count, &model, &call->reason);
 	if (error)
 		return error;
-	error = service_admit(call->service, model, &call->reason);
+	error = service_admit(call->service, model, replaced, &call->reason);
 	if (error) {
 		model_destroy(model, &call->service->host);
 		return error;
@@ -124,7 +124,16 @@ static int model_start(struct call *call, struct wish *wish)
 /* A model that another rank of the same start has just made, not one to be replaced. */
 static bool model_is_fresh(const struct model *model, const struct wish *wish)
 {
-	return !model_newest_step(model) && model->records[wish->rank].client == 0 && model->world == wish->world;
+	return model->world == wish->world && !model_newest_step(model) && model->records[wish->rank].client == 0;
+}
+
+/* The very request by which the rank is held. */
+static bool is_repeated(const struct call *call, const struct model *model, const struct wish *wish)
+{
+	const struct rank_record *record = &model->records[wish->rank];
+
+	return model->world == wish->world && record->client == call->request->client &&
+	       record->register_sequence == call->request->sequence;
 }
 
 static int wish_fits(const struct model *model, const struct wish *wish, struct reason *reason)
@@ -148,6 +157,7 @@ static int wish_fits(const struct model *model, const struct wish *wish, struct 
 static bool rank_vacate(struct service *service, struct model *model, uint32_t rank)
 {
 	struct rank_record *record = &model->records[rank];
+	bool changed = record->client != 0;
 
 	record->client = 0;
 	for (uint32_t i = 0; model->world > 1 && i < model->stage_count; i++) {
@@ -157,9 +167,12 @@ static bool rank_vacate(struct service *service, struct model *model, uint32_t r
 		           "step %" PRIu64 " was dropped: the rank was registered anew before all ranks had pushed it",
 		           record->stages[i].step);
 		intake_settle(record, i, OUTCOME_INCOMPLETE, 0);
+		model_stage_mirror(model, rank, i);
 		service->counters.pushes_incomplete++;
 	}
-	service_touch(service, model);
+	/* Only then: a registration that waits is handled again whenever its model was touched. */
+	if (changed)
+		service_touch(service, model);
 	return intake_pending(record, model->stage_count) == 0;
 }
 
@@ -232,11 +245,11 @@ static void register_reply(struct call *call, struct model *model, uint32_t rank
 
 static int model_join(struct call *call, struct model *model, struct wish *wish)
 {
-	struct rank_record *record = &model->records[wish->rank];
 	struct manifest *pieces = wish->manifest;
+	uint64_t holder;
 	int error;
 
-	if (record->client == call->request->client && record->register_sequence == call->request->sequence) {
+	if (is_repeated(call, model, wish)) {
 		register_reply(call, model, wish->rank);
 		return 0;
 	}
@@ -245,14 +258,17 @@ static int model_join(struct call *call, struct model *model, struct wish *wish)
 		error = model_pieces_check(model, wish->rank, pieces, &call->reason);
 	if (error)
 		return error;
+	holder = model->records[wish->rank].client;
 	if (!rank_vacate(call->service, model, wish->rank)) {
 		call->waits = model;
 		return CALL_PARK;
 	}
 	wish->manifest = NULL;
 	error = model_rank_pieces(model, wish->rank, pieces);
-	if (error)
+	if (error) {
+		model->records[wish->rank].client = holder;
 		return error;
+	}
 	rank_claim(call, model, wish);
 	register_reply(call, model, wish->rank);
 	return 0;
@@ -266,18 +282,12 @@ static int wish_grant(struct call *call, struct wish *wish)
 		return reason_set(&call->reason, STATUS_ENOMODEL,
 		                  "there is no model '%s' to resume; resume=auto starts one", wish->name);
 	if (!model)
-		return model_start(call, wish);
+		return model_start(call, wish, NULL);
 	call->waits = model;
 	if (!model->serving)
 		return CALL_PARK;
-	if (wish->resume == RESUME_NEVER && !model_is_fresh(model, wish) &&
-	    !(model->records[wish->rank].client == call->request->client &&
-	      model->records[wish->rank].register_sequence == call->request->sequence)) {
-		service_event(call->service, EVENT_NOTICE, model->name, 0, "%s: replaced by a new registration",
-		              model->name);
-		service_doom(call->service, model);
-		return model_start(call, wish);
-	}
+	if (wish->resume == RESUME_NEVER && !model_is_fresh(model, wish) && !is_repeated(call, model, wish))
+		return model_start(call, wish, model);
 	return model_join(call, model, wish);
 }
 
@@ -305,10 +315,10 @@ int attach_handle(struct call *call)
 	if (error)
 		return error;
 	rank = &model->ranks[index];
-	if (model->records[index].client == 0 || model->records[index].epoch != call->request->epoch)
-		return reason_set(&call->reason, STATUS_EFENCED,
-		                  "epoch %" PRIu64 " does not hold rank %" PRIu32 " of '%s': register first",
-		                  call->request->epoch, index, model->name);
+	error = intake_holds(&model->records[index], call_client(call, &model->records[index]), call->request->epoch,
+	                     &call->reason);
+	if (error)
+		return error;
 	rank->attached_peer = call->exchange->peer.id;
 	if (!rank->stage.base) {
 		call->waits = model;

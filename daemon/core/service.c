@@ -150,14 +150,15 @@ int service_order(struct service *service, const struct memory_order *order)
 	return 0;
 }
 
-int service_admit(struct service *service, struct model *model, struct reason *reason)
+int service_admit(struct service *service, struct model *model, struct model *replaced, struct reason *reason)
 {
-	uint64_t used = service->memory_bytes, most = service->settings.memory_bytes_max, count = 0;
+	uint64_t used = service->memory_bytes - (replaced ? replaced->memory_bytes : 0), count = 0;
+	uint64_t most = service->settings.memory_bytes_max;
 	struct memory_order order;
 	int error;
 
 	for (const struct model *other = service->models; other; other = other->next)
-		count += !other->doomed;
+		count += !other->doomed && other != replaced;
 	if (count >= service->settings.model_count_max)
 		return reason_set(reason, STATUS_ELIMIT,
 		                  "%" PRIu64 " models are the limit of %" PRIu64
@@ -176,6 +177,10 @@ int service_admit(struct service *service, struct model *model, struct reason *r
 	error = service_order(service, &order);
 	if (error)
 		return error;
+	if (replaced) {
+		service_event(service, EVENT_NOTICE, model->name, 0, "%s: replaced by a new registration", model->name);
+		service_doom(service, replaced);
+	}
 	service->model_id_next++;
 	service->memory_bytes += model->memory_bytes;
 	model->next = service->models;
@@ -240,6 +245,11 @@ int call_rank(struct call *call, struct model **ret_model, uint32_t *ret_rank)
 		                  " ranks, counted from 0", call->request->rank, (*ret_model)->world);
 	*ret_rank = (uint32_t)call->request->rank;
 	return 0;
+}
+
+uint64_t call_client(const struct call *call, const struct rank_record *record)
+{
+	return call->request->present & REQUEST_HAS(client) ? call->request->client : record->client;
 }
 
 void call_reply(struct call *call, struct reply *reply, const struct attachment *attachment)
@@ -315,6 +325,7 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 	parked->body_bytes = call->body_bytes;
 	parked->exchange = *call->exchange;
 	parked->model = call->waits->id;
+	parked->attach_epoch = request.operation == OP_ATTACH ? request.epoch : 0;
 	parked->deadline_ms = deadline_of(service, call, &request);
 	*service->parked_end = parked;
 	service->parked_end = &parked->next;
@@ -449,7 +460,7 @@ static void order_failed(struct service *service, uint64_t model, const struct m
 	struct parked **link = &service->parked;
 
 	while (*link) {
-		if ((*link)->model != model) {
+		if ((*link)->model != model || (order->epoch != 0 && (*link)->attach_epoch != order->epoch)) {
 			link = &(*link)->next;
 			continue;
 		}

@@ -44,9 +44,12 @@ static uint64_t slot_due_ms(const struct versions *versions, uint32_t slot, uint
 
 	for (uint32_t i = 0; i < versions->lease_count; i++) {
 		const struct lease *lease = &versions->leases[i];
+		uint64_t end_ms;
 
-		if (lease->slot == slot && lease->since_ms + lease_min_ms > due_ms)
-			due_ms = lease->since_ms + lease_min_ms;
+		if (__builtin_add_overflow(lease->since_ms, lease_min_ms, &end_ms))
+			end_ms = UINT64_MAX;
+		if (lease->slot == slot && end_ms > due_ms)
+			due_ms = end_ms;
 	}
 	return due_ms;
 }
@@ -125,10 +128,27 @@ void versions_abandon(struct versions *versions)
 	versions->writing = -1;
 }
 
+/* The peer's lease on the current version, or NULL. */
+static struct lease *lease_find(const struct versions *versions, uint64_t peer)
+{
+	for (uint32_t i = 0; i < versions->lease_count; i++)
+		if (versions->leases[i].peer == peer && versions->leases[i].slot == (uint32_t)versions->current)
+			return &versions->leases[i];
+	return NULL;
+}
+
 int versions_lease(struct versions *versions, uint64_t peer, uint64_t now_ms, uint32_t *ret_slot)
 {
+	struct lease *held;
+
 	if (!versions_newest(versions))
 		return STATUS_ENOVERSION;
+	held = lease_find(versions, peer);
+	if (held) {
+		held->since_ms = now_ms;
+		*ret_slot = held->slot;
+		return 0;
+	}
 	if (versions->lease_count == versions->lease_capacity) {
 		uint32_t capacity = versions->lease_capacity ? versions->lease_capacity * 2 : 16;
 		struct lease *leases = reallocarray(versions->leases, capacity, sizeof *leases);

@@ -60,7 +60,10 @@ void versions_publish(struct versions *versions, uint64_t version);
 /* The slot being written is thrown away. */
 void versions_abandon(struct versions *versions);
 
-/* Pins the current version for a peer. STATUS_ENOVERSION, -ENOMEM. */
+/*
+ * Pins the current version for a peer; where it has done so already, its guaranteed time begins anew. STATUS_ENOVERSION,
+ * -ENOMEM.
+ */
 int versions_lease(struct versions *versions, uint64_t peer, uint64_t now_ms, uint32_t *ret_slot);
 
 /* Ends all leases of a peer; returns how many there were. */

@@ -11,7 +11,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { DATAGRAM_BYTES_MAX = MESSAGE_PREFIX_BYTES + MESSAGE_HEADER_BYTES_MAX };
+enum {
+	DATAGRAM_BYTES_MAX = MESSAGE_PREFIX_BYTES + MESSAGE_HEADER_BYTES_MAX,
+	ACCEPT_PAUSE_MS = 100, /* after a failed accept, for want of file descriptors perhaps */
+};
 
 struct attached {
 	uv_poll_t poll;
@@ -25,6 +28,7 @@ struct attached {
 struct attach {
 	struct attach_options options;
 	uv_poll_t poll;
+	uv_timer_t pause; /* runs while nothing is accepted */
 	int fd;
 	bool closing;
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
@@ -34,29 +38,29 @@ struct attach {
 	uint8_t datagram[DATAGRAM_BYTES_MAX + 1];
 };
 
+/* Only here is the peer reported as gone, because peer_close may be called in the middle of a reply. */
 static void on_closed(uv_handle_t *handle)
 {
 	struct attached *peer = handle->data;
-	struct attached **link = &peer->attach->peers;
+	struct attach *attach = peer->attach;
+	struct attached **link = &attach->peers;
 
 	while (*link != peer)
 		link = &(*link)->next;
 	*link = peer->next;
-	peer->attach->peer_count--;
+	attach->peer_count--;
+	if (!attach->closing)
+		attach->options.gone(attach->options.context, peer->peer.id);
 	close(peer->fd);
 	free(peer);
 }
 
 static void peer_close(struct attached *peer)
 {
-	struct attach *attach = peer->attach;
-
 	if (peer->closing)
 		return;
 	peer->closing = true;
 	uv_close((uv_handle_t *)&peer->poll, on_closed);
-	if (!attach->closing)
-		attach->options.gone(attach->options.context, peer->peer.id);
 }
 
 static void on_readable(uv_poll_t *poll, int status, int events)
@@ -85,6 +89,15 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 	attach->options.request(attach->options.context, &exchange, header, header_bytes, body, body_bytes);
 }
 
+static void on_connection(uv_poll_t *poll, int status, int events);
+
+static void on_pause_over(uv_timer_t *timer)
+{
+	struct attach *attach = timer->data;
+
+	(void)uv_poll_start(&attach->poll, UV_READABLE, on_connection);
+}
+
 static void on_connection(uv_poll_t *poll, int status, int events)
 {
 	struct attach *attach = poll->data;
@@ -95,8 +108,13 @@ static void on_connection(uv_poll_t *poll, int status, int events)
 
 	(void)status;
 	(void)events;
-	if (fd < 0)
+	if (fd < 0) {
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+			(void)uv_poll_stop(&attach->poll);
+			(void)uv_timer_start(&attach->pause, on_pause_over, ACCEPT_PAUSE_MS, 0);
+		}
 		return;
+	}
 	peer = attach->peer_count < attach->options.connection_count_max ? calloc(1, sizeof *peer) : NULL;
 	if (!peer || uv_poll_init(attach->options.loop, &peer->poll, fd) != 0) {
 		attach->options.counters->connections_refused++;
@@ -147,6 +165,8 @@ int attach_start(const struct attach_options *options, const char *path, struct 
 	    listen(attach->fd, 128) != 0 || uv_poll_init(options->loop, &attach->poll, attach->fd) != 0)
 		goto fail;
 	attach->poll.data = attach;
+	(void)uv_timer_init(options->loop, &attach->pause);
+	attach->pause.data = attach;
 	(void)uv_poll_start(&attach->poll, UV_READABLE, on_connection);
 	*ret_attach = attach;
 	return 0;
@@ -211,6 +231,7 @@ void attach_stop(struct attach *attach)
 		return;
 	attach->closing = true;
 	(void)unlink(attach->path);
+	uv_close((uv_handle_t *)&attach->pause, NULL);
 	uv_close((uv_handle_t *)&attach->poll, on_listener_closed);
 	for (struct attached *peer = attach->peers; peer; peer = peer->next)
 		peer_close(peer);

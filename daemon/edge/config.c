@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <ini.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,9 +44,9 @@ static const struct key keys[] = {
 	  "versions of a model in memory: one is written, one is current, the others can be pinned by readers" },
 	{ "limits", "stages", KIND_COUNT, AT(stage_count), "2", 1, STAGE_COUNT_MAX,
 	  "snapshots of a trainer in memory: how far it can run ahead of the averaging" },
-	{ "limits", "lease-min", KIND_DURATION_MS, AT(lease_min_ms), "30s", 0, UINT64_MAX,
+	{ "limits", "lease-min", KIND_DURATION_MS, AT(lease_min_ms), "30s", 0, INT64_MAX,
 	  "how long a reader may hold back updates when all slots are in use" },
-	{ "limits", "wait-max", KIND_DURATION_MS, AT(wait_max_ms), "1h", 1, UINT64_MAX,
+	{ "limits", "wait-max", KIND_DURATION_MS, AT(wait_max_ms), "1h", 1, INT64_MAX,
 	  "longest wait that a request may ask for" },
 	{ "limits", "handshake-timeout", KIND_DURATION_MS, AT(handshake_timeout_ms), "10s", 1, INT32_MAX,
 	  "a connection must have said what it is after this long" },
@@ -155,21 +156,61 @@ struct reading {
 	int line;
 	struct reason *reason;
 	int error;
+	int error_line;
 };
 
+static void fault(struct reading *reading, const char *text)
+{
+	reading->error_line = reading->line;
+	reading->error = reason_set(reading->reason, STATUS_EARGUMENT, "%s:%d: %s", reading->path, reading->line, text);
+}
+
+static bool is_comment(const char *text)
+{
+	if (strncmp(text, "\xef\xbb\xbf", 3) == 0)
+		text += 3;
+	text += strspn(text, " \t");
+	return *text == '#' || *text == ';';
+}
+
+/* Instead of fgets, which hides NUL bytes and makes two lines of a long one. A long comment does no harm. */
 static char *on_line(char *text, int capacity, void *context)
 {
 	struct reading *reading = context;
+	struct reason detail;
+	size_t count = 0;
+	int next = '\n';
 
+	if (reading->error)
+		return NULL;
 	reading->line++;
-	return fgets(text, capacity, reading->file);
+	while ((next = getc(reading->file)) != EOF) {
+		if (next == '\0') {
+			fault(reading, "the line holds a NUL byte");
+			return NULL;
+		}
+		if (count < (size_t)capacity - 1)
+			text[count] = (char)next;
+		count++;
+		if (next == '\n')
+			break;
+	}
+	if (count == 0)
+		return NULL;
+	text[count < (size_t)capacity ? count : (size_t)capacity - 1] = '\0';
+	if (count < (size_t)capacity || is_comment(text))
+		return text;
+	reason_set(&detail, STATUS_ELIMIT, "the line has %zu bytes, and at most %d are allowed", count, capacity - 1);
+	fault(reading, detail.text);
+	return NULL;
 }
 
 static int on_key(void *context, const char *section, const char *name, const char *value)
 {
 	struct reading *reading = context;
-	const char *names[KEY_COUNT + 1] = { NULL };
+	const char *names[KEY_COUNT + 1] = { NULL }, *nearest;
 	struct reason detail = { "" };
+	int at = 0;
 
 	if (reading->error)
 		return 1;
@@ -178,29 +219,35 @@ static int on_key(void *context, const char *section, const char *name, const ch
 		if (strcmp(keys[i].section, section) != 0 || strcmp(keys[i].name, name) != 0)
 			continue;
 		if (value_set(&reading->config, &keys[i], value, &detail) != 0)
-			reading->error = reason_set(reading->reason, STATUS_EARGUMENT, "%s:%d: %s", reading->path, reading->line,
-			                            detail.text);
+			fault(reading, detail.text);
 		return 1;
 	}
-	reading->error = reason_set(reading->reason, STATUS_EARGUMENT,
-	                            "%s:%d: [%.40s] %.60s is not a key; the nearest is '%s'", reading->path, reading->line,
-	                            section, name, nearest_name(name, names));
+	nearest = nearest_name(name, names);
+	while (names[at] != nearest)
+		at++;
+	reason_set(&detail, STATUS_EARGUMENT, "[%.40s] %.60s is not a key; the nearest is '%s' in [%s]", section, name,
+	           nearest, keys[at].section);
+	fault(reading, detail.text);
 	return 1;
 }
 
 int config_read(struct config *config, const char *path, struct reason *reason)
 {
 	struct reading reading = { .config = *config, .path = path, .reason = reason, .file = fopen(path, "re") };
-	int line;
+	int line, error;
 
 	if (!reading.file)
 		return reason_set(reason, -errno, "the configuration '%s' cannot be read: %s", path, strerror(errno));
+	errno = 0;
 	line = ini_parse_stream(on_line, &reading, on_key, &reading);
+	error = ferror(reading.file) ? -errno : 0;
 	fclose(reading.file);
+	if (error)
+		return reason_set(reason, error, "the configuration '%s' cannot be read: %s", path, strerror(-error));
+	if (line != 0 && (!reading.error || line < reading.error_line))
+		return reason_set(reason, STATUS_EARGUMENT, "%s:%d: neither [section] nor key=value", path, line);
 	if (reading.error)
 		return reading.error;
-	if (line != 0)
-		return reason_set(reason, STATUS_EARGUMENT, "%s:%d: neither [section] nor key=value", path, line);
 	*config = reading.config;
 	return 0;
 }

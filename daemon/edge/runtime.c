@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,32 +50,55 @@ static long holder_pid(int fd)
 	return count > 0 ? strtol(text, NULL, 10) : 0;
 }
 
+/* Whether the open file is still the one at the path: a daemon that ends removes its own. */
+static bool is_current(int fd, const char *path)
+{
+	struct stat open_facts, path_facts;
+
+	return fstat(fd, &open_facts) == 0 && lstat(path, &path_facts) == 0 && open_facts.st_dev == path_facts.st_dev &&
+	       open_facts.st_ino == path_facts.st_ino;
+}
+
+/* Opens and locks the file at the path. On failure lock_fd is closed. */
+static int lock_try(struct runtime *runtime, const char *path, struct reason *reason)
+{
+	int error;
+
+	runtime->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+	if (runtime->lock_fd < 0)
+		return reason_set(reason, -errno, "'%s' cannot be opened: %s", path, strerror(errno));
+	if (flock(runtime->lock_fd, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	error = errno == EWOULDBLOCK
+	                ? reason_set(reason, -EEXIST,
+	                             "the runtime directory '%s' is used by another emad, pid %ld: stop it, or "
+	                             "choose another directory with --runtime-dir",
+	                             runtime->path, holder_pid(runtime->lock_fd))
+	                : reason_set(reason, -errno, "'%s' cannot be locked: %s", path, strerror(errno));
+	close(runtime->lock_fd);
+	runtime->lock_fd = -1;
+	return error;
+}
+
 static int lock_take(struct runtime *runtime, struct reason *reason)
 {
 	char path[128];
 	int error = lock_path(runtime->path, path, sizeof path);
 
+	if (!error)
+		error = lock_try(runtime, path, reason);
+	while (!error && !is_current(runtime->lock_fd, path)) {
+		close(runtime->lock_fd);
+		error = lock_try(runtime, path, reason);
+	}
 	if (error)
 		return error;
-	runtime->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-	if (runtime->lock_fd < 0)
-		return reason_set(reason, -errno, "'%s' cannot be opened: %s", path, strerror(errno));
-	if (flock(runtime->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-		error = errno == EWOULDBLOCK
-		                ? reason_set(reason, -EEXIST,
-		                             "the runtime directory '%s' is used by another emad, pid %ld: stop it, or "
-		                             "choose another directory with --runtime-dir",
-		                             runtime->path, holder_pid(runtime->lock_fd))
-		                : reason_set(reason, -errno, "'%s' cannot be locked: %s", path, strerror(errno));
-		close(runtime->lock_fd);
-		return error;
-	}
 	if (ftruncate(runtime->lock_fd, 0) != 0 || dprintf(runtime->lock_fd, "%ld\n", (long)getpid()) < 0) {
 		error = reason_set(reason, -errno, "'%s' cannot be written: %s", path, strerror(errno));
 		close(runtime->lock_fd);
-		return error;
+		runtime->lock_fd = -1;
 	}
-	return 0;
+	return error;
 }
 
 int runtime_open(const char *path, struct runtime *ret_runtime, struct reason *reason)

@@ -19,7 +19,11 @@ enum {
 	REPLY_HEADER_BYTES_MAX = 4096,
 	REPLY_BUDGET_BYTES = 1024 * 1024, /* unsent replies beyond which a peer is no longer read */
 	REPLY_SPARE_BYTES = 1024,         /* a reply's buffer that is kept for the next one */
-	BODY_BUDGET_BYTES = 2 * MESSAGE_BODY_BYTES_MAX, /* bodies being received, of all peers together */
+	REPLY_LARGE_BYTES = 64 * 1024,
+	REPLIES_BUDGET_BYTES = 256 * 1024 * 1024, /* unsent replies of all peers together beyond which large ones are refused */
+	BODY_SMALL_BYTES = 256 * 1024,                  /* has room always, so that nobody waits behind the greedy */
+	BODY_BUDGET_BYTES = 2 * MESSAGE_BODY_BYTES_MAX, /* larger bodies being received, of all peers together */
+	BODY_PAUSE_MS = 20,               /* between looks whether there is room for a body */
 	ACCEPT_PAUSE_MS = 100,            /* after a failed accept, for want of file descriptors perhaps */
 };
 
@@ -47,6 +51,7 @@ struct connection {
 	nng_stream *stream;
 	nng_aio *receive_aio, *send_aio;
 	bool receiving, sending, closing;
+	bool pausing; /* what is under way is not receiving but waiting for room for a body */
 	bool ending; /* nothing more is read; closed when the replies are sent */
 	bool handshake_sent;
 	uint64_t message_due_ms; /* deadline of the message being received; 0: none has begun */
@@ -73,7 +78,8 @@ struct transport {
 	struct connection **table; /* owned; by index; NULL entries are free */
 	uint64_t generation;
 	uint32_t connection_count;
-	uint64_t body_bytes; /* being received */
+	uint64_t body_bytes;   /* being received, in large bodies */
+	uint64_t queued_bytes; /* of replies, unsent */
 	uint32_t listener_count;
 	struct listener listeners[LISTENER_COUNT_MAX];
 	bool stopping;
@@ -144,7 +150,7 @@ static void body_free(struct connection *connection)
 {
 	struct sp_parser *parser = &connection->parser;
 
-	if (parser->body)
+	if (parser->body && parser->body_bytes > BODY_SMALL_BYTES)
 		connection->source.transport->body_bytes -= parser->body_bytes;
 	free(parser->body);
 	parser->body = NULL;
@@ -154,8 +160,11 @@ static void connection_free(struct connection *connection)
 {
 	struct transport *transport = connection->source.transport;
 
+	if (!transport->stopping)
+		transport->options.gone(transport->options.context, connection->id);
 	transport->table[connection->id & 0xffff] = NULL;
 	transport->connection_count--;
+	transport->queued_bytes -= connection->queued_bytes;
 	while (connection->queue) {
 		struct outgoing *next = connection->queue->next;
 
@@ -170,16 +179,15 @@ static void connection_free(struct connection *connection)
 	free(connection);
 }
 
-/* Ends a connection. It is freed when its operations have ended: at once, or in a later transport_poll. */
+/*
+ * Ends a connection. It is freed when its operations have ended, in transport_poll; only then is it reported as gone, because
+ * this may be called in the middle of a reply.
+ */
 static void connection_close(struct connection *connection)
 {
-	struct transport *transport = connection->source.transport;
-
 	if (!connection->closing) {
 		connection->closing = true;
 		nng_stream_close(connection->stream);
-		if (!transport->stopping)
-			transport->options.gone(transport->options.context, connection->id);
 	}
 }
 
@@ -212,8 +220,7 @@ static void receive_next(struct connection *connection)
 	uint8_t *bytes;
 	size_t capacity;
 
-	if (connection->receiving || connection->closing || connection->ending ||
-	    connection->queued_bytes > REPLY_BUDGET_BYTES)
+	if (connection->receiving || connection->closing || connection->ending)
 		return;
 	if (sp_idle(&connection->parser))
 		connection->message_due_ms = 0;
@@ -248,43 +255,67 @@ static void hand_over(struct connection *connection)
 	                           parser->body, (size_t)parser->body_bytes);
 	body_free(connection);
 	sp_request_done(parser);
+	connection->message_due_ms = 0;
 }
 
-/* Makes room for a body. A peer that asks for more than there is gets a reply that says so, and the connection ends. */
-static void body_begin(struct connection *connection)
+/* The answer to a peer whose body found no room in time; the connection ends with it. */
+static void body_refuse(struct connection *connection)
 {
 	struct transport *transport = connection->source.transport;
-	struct sp_parser *parser = &connection->parser;
 	struct exchange exchange = exchange_of(connection);
 	struct reply reply = { 0 };
 	struct reason reason;
-	uint8_t *place = NULL;
 
-	if (parser->body_bytes <= BODY_BUDGET_BYTES - transport->body_bytes)
-		place = malloc(parser->body_bytes);
-	if (place) {
-		transport->body_bytes += parser->body_bytes;
-		sp_body_place(parser, place);
-		return;
-	}
 	reason_set(&reason, STATUS_EBUSY, "a message body of %" PRIu64 " bytes does not fit now: %" PRIu64 " of %d bytes "
-	           "are in use for other bodies; try again", parser->body_bytes, transport->body_bytes, BODY_BUDGET_BYTES);
+	           "are in use for other bodies; try again", connection->parser.body_bytes, transport->body_bytes,
+	           BODY_BUDGET_BYTES);
 	reply_set(&reply, status, STATUS_EBUSY);
 	reply_set(&reply, error, text_of(reason.text));
 	connection->ending = true;
 	transport_reply(transport, &exchange, &reply, NULL, 0);
 }
 
-/* Handles what has arrived, then asks for more. */
+/* Makes room for a body, or waits for it: large ones take turns. */
+static void body_begin(struct connection *connection)
+{
+	struct transport *transport = connection->source.transport;
+	struct sp_parser *parser = &connection->parser;
+	bool is_small = parser->body_bytes <= BODY_SMALL_BYTES;
+	uint64_t now_ms = nng_clock();
+	uint8_t *place = NULL;
+
+	if (is_small || parser->body_bytes <= BODY_BUDGET_BYTES - transport->body_bytes)
+		place = malloc(parser->body_bytes);
+	if (place) {
+		transport->body_bytes += is_small ? 0 : parser->body_bytes;
+		sp_body_place(parser, place);
+		return;
+	}
+	if (connection->message_due_ms == 0)
+		connection->message_due_ms = now_ms + transport->options.message_timeout_ms;
+	if (connection->message_due_ms <= now_ms) {
+		body_refuse(connection);
+		return;
+	}
+	connection->pausing = true;
+	connection->receiving = true;
+	nng_sleep_aio(BODY_PAUSE_MS, connection->receive_aio);
+}
+
+/* Handles what has arrived, then asks for more. A peer that does not take its replies is not listened to. */
 static void connection_advance(struct connection *connection)
 {
 	struct transport *transport = connection->source.transport;
 
-	while (!connection->closing && !connection->ending) {
+	while (!connection->closing && !connection->ending && !connection->receiving) {
+		if (connection->queued_bytes > REPLY_BUDGET_BYTES) {
+			connection->message_due_ms = 0;
+			return;
+		}
 		switch (sp_next(&connection->parser, NULL)) {
 		case SP_NEED_BYTES:
 			receive_next(connection);
-			return;
+			break;
 		case SP_NEED_BODY:
 			body_begin(connection);
 			break;
@@ -304,6 +335,11 @@ static void on_received(struct connection *connection)
 	int error = error_from_nng(nng_aio_result(connection->receive_aio));
 
 	connection->receiving = false;
+	if (connection->pausing) {
+		connection->pausing = false;
+		connection_advance(connection);
+		return;
+	}
 	if (error == STATUS_ETIMEOUT)
 		connection->source.transport->options.counters->violations++;
 	if (error) {
@@ -320,6 +356,7 @@ static void outgoing_done(struct connection *connection)
 	struct outgoing *outgoing = connection->queue;
 
 	connection->queued_bytes -= outgoing->bytes;
+	connection->source.transport->queued_bytes -= outgoing->bytes;
 	connection->queue = outgoing->next;
 	if (!connection->queue)
 		connection->queue_end = &connection->queue;
@@ -363,7 +400,7 @@ static void on_sent(struct connection *connection)
 	send_next(connection);
 	if (connection->ending && !connection->sending)
 		connection_close(connection);
-	else if (!connection->receiving)
+	else
 		connection_advance(connection);
 }
 
@@ -384,9 +421,16 @@ void transport_reply(struct transport *transport, const struct exchange *exchang
 	struct outgoing *outgoing;
 	size_t header_bytes, prefix_bytes;
 	uint8_t prefix[SP_REPLY_PREFIX_BYTES_MAX];
+	struct reply refusal = { 0 };
 
 	if (!connection)
 		return;
+	if (body_bytes > REPLY_LARGE_BYTES && transport->queued_bytes + body_bytes > REPLIES_BUDGET_BYTES) {
+		reply_set(&refusal, status, STATUS_EBUSY);
+		reply_set(&refusal, error, text_of("too many large replies wait for clients to read them: try again"));
+		reply = &refusal;
+		body_bytes = 0;
+	}
 	if (reply_encode(reply, header, sizeof header, &header_bytes, NULL) != 0) {
 		connection_close(connection);
 		return;
@@ -405,6 +449,7 @@ void transport_reply(struct transport *transport, const struct exchange *exchang
 	*connection->queue_end = outgoing;
 	connection->queue_end = &outgoing->next;
 	connection->queued_bytes += outgoing->bytes;
+	transport->queued_bytes += outgoing->bytes;
 	send_next(connection);
 }
 

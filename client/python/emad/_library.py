@@ -24,7 +24,7 @@ INTERFACE = "0.1"  # releases that differ here have another interface
 TENSOR_BUFFER = 1
 PUSH_WAIT = 1
 RESUME = {"auto": 0, "never": 1, "must": 2}
-OUTCOMES = ("accepted", "started", "applied", "duplicate", "stale", "nonfinite")
+OUTCOMES = ("accepted", "started", "applied", "duplicate", "stale", "nonfinite", "incomplete")
 
 SLICE_SECONDS = 0.2
 """How long one call into the library may block where the call can be repeated: Ctrl-C is noticed between two calls."""

@@ -6,6 +6,10 @@ replaced. A module that was replaced is found by comparing the links between mod
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import socket
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 import torch
@@ -13,11 +17,14 @@ import torch
 # What wrappers add to the names of a state_dict. The library leaves out the same parts.
 WRAPPER_PARTS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 
+_names_given: Dict[str, int] = {}
+
 
 def unwrap(model: torch.nn.Module) -> torch.nn.Module:
     """The module inside DataParallel, DistributedDataParallel and torch.compile."""
     if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model is a {type(model).__module__}.{type(model).__qualname__}; a torch.nn.Module is accepted")
+        kind = f"{type(model).__module__}.{type(model).__qualname__}"
+        raise TypeError(f"model is a {kind}; a torch.nn.Module is accepted")
     wrappers = (torch.nn.parallel.DataParallel, torch.nn.parallel.DistributedDataParallel)
     while True:
         inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", None)
@@ -116,3 +123,31 @@ class Swapped:
         self._raw.clear()
         if interrupt is not None:
             raise interrupt
+
+
+def default_name(module: torch.nn.Module) -> str:
+    """Unique on this host and, where containers share a daemon, among them; never that of another run."""
+    base = re.sub(r"[^A-Za-z0-9._@+=-]", "_", f"{type(module).__name__}-{socket.gethostname()}-{os.getpid()}")[:180]
+    _names_given[base] = count = _names_given.get(base, 0) + 1
+    return base if count == 1 else f"{base}-{count}"
+
+
+def stamp(module: torch.nn.Module) -> int:
+    """Changes when somebody writes into the module's tensors."""
+    return sum(tensor._version for tensor in module.state_dict(keep_vars=True).values() if torch.is_tensor(tensor))
+
+
+def plain_attribute(value: Any) -> Any:
+    """The value as JSON knows it, or None when it cannot be written as JSON."""
+    if isinstance(value, torch.Tensor) or type(value).__module__ == "numpy":
+        if getattr(value, "size", None) is None or _count(value) > 1024:
+            return None
+        value = value.tolist()
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _count(value: Any) -> int:
+    return int(value.numel() if isinstance(value, torch.Tensor) else value.size)

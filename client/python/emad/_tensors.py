@@ -59,7 +59,9 @@ def numpy_dtype(short: str) -> Any:
 class Source:
     """One tensor of a registration: what it must look like, and where its values lie at present."""
 
-    __slots__ = ("name", "dtype", "shape", "bytes", "address", "is_direct", "held", "seen", "stage", "native", "is_torch")
+    __slots__ = (
+        "name", "dtype", "shape", "bytes", "address", "is_direct", "held", "seen", "stage", "native", "is_torch",
+    )  # fmt: skip
 
     def __init__(self, name: str, tensor: Any):
         if not isinstance(name, str):
@@ -136,13 +138,10 @@ class Source:
 
 
 def settle(sources: "list[Source]") -> None:
-    """Waits for copies from accelerators that are under way into the sources' memory."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
-        return
+    """Waits for copies from CUDA devices that are under way into the sources' memory."""
     devices = {source.seen.device for source in sources if getattr(source.seen, "is_cuda", False)}
     for device in devices:
-        torch.cuda.current_stream(device).synchronize()
+        sys.modules["torch"].cuda.current_stream(device).synchronize()
 
 
 def describe(name: str, tensor: Any) -> Tuple[str, Tuple[int, ...]]:

@@ -13,13 +13,15 @@ from ctypes import byref, c_char_p, c_uint64, c_void_p
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 from . import _library
-from ._errors import ClosedError, Error, RefusedError
+from ._errors import ClosedError, Error, RefusedError, error_from
 from ._library import EBUSY, SLICE_SECONDS, CFlushResult, CPushResult, CTensor, CTrainerInfo, CTrainerOptions
 from ._library import milliseconds
 from ._tensors import DTYPES, Piece, Source, check_names, check_piece, settle
 
 if TYPE_CHECKING:
     from ._client import Client
+
+FENCE_FAILURES_MAX = 4  # of the push before, and of this one; the rest is for a library that repeats itself
 
 Profiles = Union[Mapping[str, str], Sequence[str], None]
 
@@ -28,7 +30,7 @@ class PushResult(NamedTuple):
     """What became of a snapshot."""
 
     outcome: str
-    """accepted, started, applied, duplicate, stale or nonfinite."""
+    """accepted, started, applied, duplicate, stale, nonfinite or incomplete."""
     step: int
     version: int
     """The version that holds it; 0 while it is only accepted, or refused."""
@@ -99,10 +101,12 @@ class Trainer:
         options = _options_of(profiles, attributes, start_step, resume, rank, world, timeout)
         manifest = _manifest_of(self._sources, pieces or {}, buffers or ())
         handle = c_void_p()
-        code = self._library.emad_trainer_open(
-            client._pointer(), _library.text(model, "model"), manifest, len(self._sources), byref(options), byref(handle)
+        name = _library.text(model, "model")
+        _library.check(
+            self._library.emad_trainer_open(
+                client._pointer(), name, manifest, len(self._sources), byref(options), byref(handle)
+            )
         )
-        _library.check(code)
         self._handle = handle
         # The sources and the client's handle live until the library has let go of them.
         alive = (self._sources, self._pointers, client._handle)
@@ -141,7 +145,16 @@ class Trainer:
         """
         with self._lock:
             handle = self._begin(tensors)
-            return self._push(handle, step, _library.PUSH_WAIT if wait else 0, timeout)
+            result = self._push(handle, step, _library.PUSH_WAIT if wait else 0, timeout)
+        if wait and result.outcome == "accepted":
+            seconds = self._client.timeout if timeout is None else timeout
+            raise error_from(
+                _library.ETIMEOUT,
+                "timeout",
+                f"step {result.step} of '{self.model}' was accepted, but is not applied after {seconds:g} s; "
+                "flush() waits for it",
+            )
+        return result
 
     def push_begin(self, step: int, tensors: Mapping[str, Any]) -> None:
         """The same by a thread of the library: returns at once. The values must not change until fence() returned."""
@@ -276,18 +289,20 @@ class Trainer:
             return
         handle = self._open_handle()
         deadline = None if timeout is None else time.monotonic() + milliseconds(timeout) / 1000
-        while True:
-            remaining = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, deadline - time.monotonic())
-            code = self._library.emad_fence(handle, milliseconds(max(0.0, remaining)))
-            if code != _library.ETIMEOUT:
-                break
-            if deadline is not None and time.monotonic() >= deadline:
+        for _failure in range(FENCE_FAILURES_MAX):
+            while True:
+                remaining = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, deadline - time.monotonic())
+                code = self._library.emad_fence(handle, milliseconds(max(0.0, remaining)))
+                if code != _library.ETIMEOUT:
+                    break
+                if deadline is not None and time.monotonic() >= deadline:
+                    _library.check(code)
+            try:
                 _library.check(code)
+                break
+            except Error as error:
+                self._late = error  # it may be that of an earlier push, while this one is still copied: once more
         self._in_flight = False
-        try:
-            _library.check(code)
-        except Error as error:
-            self._late = error
 
     def _flush_failed(self, code: int, found: CFlushResult) -> None:
         try:

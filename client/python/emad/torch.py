@@ -10,12 +10,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
-import json
 import logging
 import operator
 import os
-import re
-import socket
 import time
 import warnings
 import weakref
@@ -32,6 +29,7 @@ from ._errors import (
     InternalError,
     LimitError,
     ManifestError,
+    NoModelError,
     OutOfMemoryError,
     ProtocolError,
     RefusedError,
@@ -40,7 +38,7 @@ from ._errors import (
     SystemCallError,
     TimeoutError,
 )
-from ._modules import Places, Swapped, canonical_name, unwrap
+from ._modules import Places, Swapped, canonical_name, default_name, plain_attribute, stamp, unwrap
 from ._optimizers import call_before_steps
 from ._tensors import settle
 
@@ -48,17 +46,17 @@ __all__ = ["ModelEMA"]
 
 # Troubles of the daemon, which must not stop a training. What remains are mistakes, which must.
 _TROUBLES = (
-    AwayError, BusyError, InternalError, LimitError, OutOfMemoryError, ProtocolError, ShutdownError, SystemCallError,
-    TimeoutError,
+    AwayError, BusyError, InternalError, LimitError, NoModelError, OutOfMemoryError, ProtocolError, ShutdownError,
+    SystemCallError, TimeoutError,
 )  # fmt: skip
 
-# After a push that kept the training waiting for t seconds in vain, none is tried for this many times t.
-_PAUSE_FACTOR = 10
+# A daemon that does not answer keeps every push waiting in vain. From the second such wait in a row on none is tried
+# for 2, 4, 8, ... times as long as was waited. Failing at once, as while the daemon is away, costs nothing: no pause.
+_WAIT_SECONDS_MIN = 0.1
 _PAUSE_SECONDS_MAX = 60.0
 _REVOKED_RETRIES = 8
 
 _log = logging.getLogger("emad")
-_names_given: Dict[str, int] = {}
 
 
 class ModelEMA:
@@ -80,8 +78,9 @@ class ModelEMA:
     decay, updates, tau: as in the YOLO class. updates: how many there have been already, to resume.
     optimizer: the optimizer, or a list of them, that changes the weights. With it update() returns at once: the
     parameters are copied behind the next forward and backward pass, and optimizer.step() waits for the end of that
-    copy. (Buffers are copied at once, for the forward pass changes them.) Whoever changes weights by other means calls
-    fence() before. Without an optimizer update() returns when the weights have been copied.
+    copy. (Buffers are copied at once, for the forward pass changes them; so are weights on an accelerator and weights
+    that are not contiguous, as channels_last.) Whoever changes weights by other means calls fence() before. Without an
+    optimizer update() returns when the weights have been copied.
     name: of the model at the daemon. A model of that name and shape is continued, unless resume="never"; .updates says
     where it stands. Without a name it is made of the class, the host and the process id, and always new.
     schedule: another schedule than yolo's, for example "constant:decay=0.999"; profile: the name of this average.
@@ -115,7 +114,7 @@ class ModelEMA:
         self.decay = float(decay)
         self.tau = float(tau)
         self.profile = profile
-        self.name = _default_name(unwrap(model)) if name is None else name
+        self.name = default_name(unwrap(model)) if name is None else name
         self._schedule = schedule
         self._more_profiles = dict(profiles or {})
         self._attributes: Dict[str, Any] = {}
@@ -126,6 +125,7 @@ class ModelEMA:
         self._warned = False  # of the trouble that goes on
         self._restart_count = 0
         self._pause_until = 0.0
+        self._vain_waits = 0
         self._mirror: Optional[torch.nn.Module] = None
         self._mirror_key: Tuple[int, int] = (0, 0)  # version and step of what the mirror holds
         self._mirror_stamp = 0
@@ -182,9 +182,12 @@ class ModelEMA:
         """Waits until all updates are in the average. Warns of those that were refused or lost."""
         self.fence()
         try:
-            self._trainer.flush(timeout)
-        except RefusedError as error:
-            warnings.warn(f"emad: '{self.name}': {error}; the average goes on without", RuntimeWarning, stacklevel=3)
+            self._flush(timeout)
+        except TimeoutError:
+            raise
+        except _TROUBLES as error:  # mostly that of an earlier push, told once
+            self._in_trouble(error, 0.0)
+            self._flush(timeout)
         self._in_health()
 
     @property
@@ -198,7 +201,7 @@ class ModelEMA:
 
     @updates.setter
     def updates(self, updates: int) -> None:
-        if self._mirror is None or self._mirror_stamp == _stamp(self._mirror):
+        if self._mirror is None or self._mirror_stamp == stamp(self._mirror):
             self._refresh()  # the caller has not put weights of his own into it
         assert self._mirror is not None
         self.load_state_dict({"ema": self._mirror.state_dict(), "updates": updates})
@@ -245,7 +248,7 @@ class ModelEMA:
             if (included and key not in included) or key.startswith("_") or key in excluded:
                 continue
             self._attributes[key] = value
-            plain = _plain(value)
+            plain = plain_attribute(value)
             if plain is not None:
                 self._metadata[key] = plain
         self._set_attributes()
@@ -405,6 +408,14 @@ class ModelEMA:
         else:
             self._in_health()
 
+    def _flush(self, timeout: Optional[float]) -> None:
+        try:
+            self._trainer.flush(timeout)
+        except RefusedError as error:
+            warnings.warn(f"emad: '{self.name}': {error}; the average goes on without", RuntimeWarning, stacklevel=4)
+        except NoModelError:
+            pass  # lost with what was pushed to it, and registered again: _in_health warns
+
     def _in_trouble(self, error: Error, waited: float) -> None:
         if not self._warned:
             self._warned = True
@@ -414,8 +425,12 @@ class ModelEMA:
                 RuntimeWarning,
                 stacklevel=3,
             )
-        if waited > 0.1:
-            self._pause_until = time.monotonic() + min(_PAUSE_FACTOR * waited, _PAUSE_SECONDS_MAX)
+        if waited < _WAIT_SECONDS_MIN:
+            return
+        if self._vain_waits:
+            pause = min(waited * 2 ** min(self._vain_waits, 16), _PAUSE_SECONDS_MAX)
+            self._pause_until = time.monotonic() + pause
+        self._vain_waits += 1
 
     def _in_health(self) -> None:
         restart_count = self._trainer.info().restart_count
@@ -430,6 +445,7 @@ class ModelEMA:
         elif self._warned:
             _log.info("'%s' is averaged again, from update %d on", self.name, self._updates)
         self._warned = False
+        self._vain_waits = 0
         if self._metadata_unsent:
             self._send_metadata()
 
@@ -485,7 +501,7 @@ class ModelEMA:
                     place.table[place.key].copy_(value)
 
         self._mirror_key = self._read(None, fill, self._mirror_key)
-        self._mirror_stamp = _stamp(self._mirror)
+        self._mirror_stamp = stamp(self._mirror)
 
     def _set_attributes(self) -> None:
         if self._mirror is not None:
@@ -505,31 +521,3 @@ def _fence(reference: "weakref.ref[ModelEMA]") -> None:
     ema = reference()
     if ema is not None:
         ema.fence()
-
-
-def _default_name(module: torch.nn.Module) -> str:
-    """Unique on this host and, where containers share a daemon, among them; never that of another run."""
-    base = re.sub(r"[^A-Za-z0-9._@+=-]", "_", f"{type(module).__name__}-{socket.gethostname()}-{os.getpid()}")[:180]
-    _names_given[base] = count = _names_given.get(base, 0) + 1
-    return base if count == 1 else f"{base}-{count}"
-
-
-def _stamp(module: torch.nn.Module) -> int:
-    """Changes when somebody writes into the module's tensors."""
-    return sum(tensor._version for tensor in module.state_dict(keep_vars=True).values() if torch.is_tensor(tensor))
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON knows it, or None when it cannot be written as JSON."""
-    if isinstance(value, torch.Tensor) or type(value).__module__ == "numpy":
-        if getattr(value, "size", None) is None or _count(value) > 1024:
-            return None
-        value = value.tolist()
-    try:
-        return json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError, RecursionError):
-        return None
-
-
-def _count(value: Any) -> int:
-    return int(value.numel() if isinstance(value, torch.Tensor) else value.size)

@@ -20,8 +20,8 @@ proto := $(addprefix proto/, \
 	safetensors schedule schedule_formula schedule_table sp status)
 
 core := $(addprefix daemon/core/, \
-	apply attributes intake kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model plan push query \
-	register report service update versions)
+	apply attributes intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model plan push \
+	query register report service update versions)
 
 edge := $(addprefix daemon/edge/, \
 	attach config log memory runtime systemd transport workers)
@@ -43,6 +43,7 @@ needs_client/emactl/facts := jansson
 needs_client/emactl/output := jansson
 needs_client/link := nng
 needs_daemon/core/attributes := jansson
+needs_daemon/core/json_text := jansson
 needs_daemon/core/report := jansson m
 needs_daemon/core/update := m
 needs_daemon/daemon := uv
@@ -60,37 +61,68 @@ needs_proto/schedule_formula := m
 kernel := $(addprefix daemon/core/, kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar)
 manifest := $(addprefix proto/, dtype manifest manifest_pack manifest_tiling name pack status)
 schedule := $(addprefix proto/, schedule schedule_formula schedule_table status)
+model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) \
+	$(addprefix proto/, image layout nearest profile) $(addprefix tests/unit/, failing_heap random_model)
+service := $(core) $(model_parts) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
 
+test_apply := $(addprefix daemon/core/, apply plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
+test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
+test_config := daemon/edge/config proto/nearest proto/status
 test_copy := client/copy
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
 test_figure := client/emactl/figure
 test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors) \
 	tests/unit/failing_heap
+test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
 test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status
 test_manifest := $(manifest) tests/unit/failing_heap
+test_memory := daemon/edge/memory proto/status
 test_message := $(addprefix proto/, message name pack status)
 test_name := proto/name proto/status
+test_nearest := proto/nearest
 test_pack := $(addprefix proto/, name pack status)
+test_plan := daemon/core/plan $(model_parts)
 test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
+test_runtime := daemon/edge/runtime proto/status
 test_safetensors := $(addprefix proto/, dtype json_read name safetensors status) tests/unit/failing_heap
 test_scan := client/emactl/scan proto/dtype
 test_schedule := $(schedule) proto/nearest
 test_schedule_formula := $(schedule) proto/nearest
+test_service := $(service)
+test_service_heap := $(service)
+test_service_waits := $(service)
+test_service_walk := $(service)
 test_sp := proto/sp proto/status
 test_status := proto/status
+test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
+test_workers := daemon/edge/workers $(test_apply)
 
 needs_tests/unit/failing_heap := failing_heap
 needs_tests/unit/test_facts := jansson
 needs_tests/unit/test_kernel := m
 needs_tests/unit/test_schedule := m
 needs_tests/unit/test_schedule_formula := jansson m
+needs_tests/unit/test_service := jansson m
+needs_tests/unit/test_service_heap := jansson m
+needs_tests/unit/test_service_waits := m
+needs_tests/unit/test_service_walk := m
+
+wire := $(manifest) $(addprefix proto/, layout message) \
+	$(addprefix tests/integration/, harness process wire)
 
 integration_test_client := $(library) tests/integration/harness
+integration_test_daemon := $(wire)
+integration_test_load := $(library) $(addprefix tests/integration/, harness process role wire)
+integration_test_wire := $(wire)
 needs_tests/integration/harness := check
 needs_tests/integration/test_client := check
+needs_tests/integration/test_daemon := check
+needs_tests/integration/role := m
+needs_tests/integration/test_load := check
+needs_tests/integration/test_wire := check nng
 
 fuzz_manifest := $(manifest)
 fuzz_message := $(addprefix proto/, message name pack status)
@@ -101,9 +133,9 @@ fuzz_schedule := $(schedule) proto/nearest
 fuzz_sp := proto/sp proto/status
 
 bench_kernel := $(kernel) proto/dtype
-
-# Arguments with which a benchmark ends soon and means nothing.
-quick_kernel := --rounds 1 --mebi-elements 4
+bench_requests := $(addprefix proto/, message name pack status)
+bench_triad :=
+needs_tests/bench/bench_requests := nng
 
 # ---- outside libraries: pkg-config name, Debian package --------------------------------------------------------------
 
@@ -190,18 +222,23 @@ absent := $(shell $(find_absent))
 ifneq ($(absent),)
 $(error Missing Debian package$(if $(word 2,$(absent)),s) $(absent): run 'sudo apt-get install -y $(absent)')
 endif
-modules := $(foreach l,$(filter-out nng,$(libraries)),$(module_$(l)))
+modules := $(foreach l,$(filter-out nng check,$(libraries)),$(module_$(l)))
 libraries_cflags := $(shell $(PKG_CONFIG) --cflags $(modules))
+$(B)/tests/%.o: CFLAGS_OBJECT := $(if $(filter check,$(libraries)),$(shell $(PKG_CONFIG) --cflags check))
 $(foreach l,$(filter-out nng,$(libraries)),$(eval libs_$(l) := $(shell $(PKG_CONFIG) --libs $(module_$(l)))))
 libs_nng := $(shell $(PKG_CONFIG) --libs nng 2>/dev/null || echo -lnng)
 libs_m := -lm
-libs_failing_heap := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+libs_failing_heap := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=reallocarray,--wrap=strdup
 endif
 
 # ---- programs --------------------------------------------------------------------------------------------------------
 
 names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
+ifeq ($(BUILD),tsan)
+# The other modules have no threads, and nothing in common with any that have.
+unit_names := $(filter attach copy layout pusher trainer transport view workers,$(unit_names))
+endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)
 bench_names := $(call names,bench)
@@ -305,7 +342,7 @@ fixed_addresses_tsan := setarch -R
 test_environment = BUILD=$(BUILD) EMAD_DAEMON=$(abspath $(B)/emad) EMAD_LIBRARY=$(abspath $(B)/libemad.so) \
 	PYTHONPATH=$(abspath client/python) PYTHONDONTWRITEBYTECODE=1 \
 	CK_TIMEOUT_MULTIPLIER=$(scale_$(BUILD)) ASAN_OPTIONS=detect_stack_use_after_return=1 \
-	UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
+	REPLAY_VERBOSE=1 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
 
 .PHONY: tests-run
 tests-run: $(foreach s,$(SUITES),$($(s)_needs))
@@ -335,7 +372,7 @@ check-asan: ## everything in C under the address and undefined-behaviour sanitiz
 	@tests/setup.sh build check
 	+@$(inner) tests-run SUITES='unit replay integration' BUILD=asan
 
-check-tsan: ## everything in C under the thread sanitizer
+check-tsan: ## everything in C that has threads under the thread sanitizer
 	@tests/setup.sh build check
 	+@$(inner) tests-run SUITES='unit integration' BUILD=tsan
 
@@ -372,9 +409,11 @@ bench: ## measures, into build/bench/; QUICK=1 only tries whether everything run
 
 .PHONY: bench-run
 bench-run: $(products) $(bench_programs)
-	@$(test_environment) $(PYTHON) tests/measure.py build/bench \
-		$(foreach n,$(bench_names),'$(B)/tests/bench/bench_$(n) $(if $(QUICK),$(quick_$(n)))') \
-		$(foreach f,$(wildcard tests/bench/bench_*.py),'$(f) $(if $(QUICK),--quick)')
+	@mkdir -p build/bench
+	@$(test_environment) $(PYTHON) tests/bench/bench.py $(if $(QUICK),--quick)
+	@echo
+	@$(B)/tests/bench/bench_kernel $(if $(QUICK),--rounds 1 --mebi-elements 4) >build/bench/kernel.txt
+	@cat build/bench/kernel.txt
 
 # ---- installing ------------------------------------------------------------------------------------------------------
 

@@ -5,9 +5,9 @@ Runs test programs and counts what they say.
     tests/run.py [--jobs N] [--scale X] KIND:PATH[:ARGUMENT...] ...
 
 A kind says how a program is started, how long it may take, and whether others may run beside it. Whatever a program
-counts itself (Check's summary, pytest's, or "N passed, N failed") is added up; one that counts nothing, dies, or
-overruns its time is one failure. Exit status 77 is one skipped test. The output of a program that failed is shown in
-full. The last line is the sum: "N passed, N failed", with ", N skipped" where there were any.
+counts itself (Check's summary, pytest's, inputs replayed, or "N passed, N failed") is added up; one that counts
+nothing, dies, or overruns its time is one failure. Exit status 77 is one skipped test. The output of a program that
+failed is shown in full. The last line is the sum: "N passed, N failed", with ", N skipped" where there were any.
 """
 import argparse
 import concurrent.futures
@@ -31,6 +31,7 @@ KINDS = {
 
 CHECK_SUMMARY = re.compile(r"^\d+%: Checks: (\d+), Failures: (\d+), Errors: (\d+)", re.M)
 PLAIN_SUMMARY = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", re.M)
+REPLAY_SUMMARY = re.compile(r"^(\d+) inputs replayed$", re.M)
 PYTEST_SUMMARY = re.compile(r"^=*\s*((?:\d+ \w+(?:, )?)+) in [\d.]+s.*$", re.M)
 
 running = set()
@@ -60,6 +61,8 @@ def count(output, status):
         counts += Counts(checks - failures - errors, failures + errors)
     for match in PLAIN_SUMMARY.finditer(output):
         counts += Counts(*(int(group or 0) for group in match.groups()))
+    for match in REPLAY_SUMMARY.finditer(output):
+        counts.passed += int(match.group(1))
     summary = None
     for summary in PYTEST_SUMMARY.finditer(output):
         pass  # pytest's own is the last; a test may have printed another

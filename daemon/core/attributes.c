@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/json_text.h"
 #include "proto/limits.h"
 
 int attributes_parse(const char *text, size_t bytes, char **ret_json, struct reason *reason)
@@ -20,6 +21,9 @@ int attributes_parse(const char *text, size_t bytes, char **ret_json, struct rea
 		return reason_set(reason, STATUS_ELIMIT, "the attributes are %zu bytes of JSON, and the limit is %d", bytes,
 		                  ATTRIBUTES_BYTES_MAX);
 	root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
+	/* Where jansson has no memory it mostly has no words either. */
+	if (!root && error.text[0] == '\0')
+		return -ENOMEM;
 	if (!root)
 		return reason_set(reason, STATUS_EARGUMENT, "the attributes are not valid JSON: %s at byte %d", error.text,
 		                  error.position);
@@ -27,7 +31,7 @@ int attributes_parse(const char *text, size_t bytes, char **ret_json, struct rea
 		json_decref(root);
 		return reason_set(reason, STATUS_EARGUMENT, "the attributes must be a JSON object, {\"name\": value, ...}");
 	}
-	json = json_dumps(root, JSON_COMPACT);
+	json = json_text(root);
 	json_decref(root);
 	if (!json)
 		return -ENOMEM;

@@ -17,6 +17,7 @@ struct parked {
 	uint64_t model; /* id of what it waits for */
 	uint64_t attach_epoch; /* of the registration whose stages it waits for; 0: for something else */
 	uint64_t deadline_ms;
+	enum operation operation;
 	struct exchange exchange;
 	size_t capacity, header_bytes, body_bytes;
 	uint8_t bytes[]; /* header, then body */

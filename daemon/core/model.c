@@ -47,6 +47,37 @@ static int images_make(struct model *model, struct reason *reason)
 	return geometry_make(model);
 }
 
+/*
+ * What one snapshot and all segments together take. Every rank's stages have a page of their own in front, and are rounded up to
+ * pages each.
+ */
+static int sizes_make(struct model *model, struct reason *reason)
+{
+	const uint64_t page_bytes = LAYOUT_PAGE_BYTES, head_bytes = layout_head_bytes(model->world);
+	uint64_t stage_bytes, bytes, sum = 0;
+	bool overflow = false;
+
+	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
+		const struct tensor *tensor = &model->manifest->tensors[t];
+
+		overflow = overflow || __builtin_add_overflow(sum, tensor->element_count * dtype_bytes(tensor->dtype), &sum) ||
+		           sum > INT64_MAX;
+	}
+	model->payload_bytes = sum;
+	stage_bytes = layout_page_round(sum) + (model->world - 1) * page_bytes;
+	sum = head_bytes + model->world * page_bytes;
+	overflow = overflow || __builtin_mul_overflow(model->stage_count, stage_bytes, &bytes) ||
+	           __builtin_add_overflow(sum, bytes, &sum) ||
+	           __builtin_mul_overflow(model->slot_count, model->slot_bytes, &bytes) ||
+	           __builtin_add_overflow(sum, bytes, &sum) || sum > INT64_MAX;
+	if (overflow)
+		return reason_set(reason, STATUS_ELIMIT, "model '%s' needs more than 2^63 bytes: %" PRIu32 " slots of %" PRIu64
+		                  " and %" PRIu32 " stages", model->name, model->slot_count, model->slot_bytes,
+		                  model->stage_count);
+	model->memory_bytes = sum;
+	return 0;
+}
+
 int model_create(const struct settings *settings, const char *name, uint32_t world, struct manifest *manifest,
                  const struct profile *profiles, uint32_t profile_count, struct model **ret_model,
                  struct reason *reason)
@@ -66,13 +97,11 @@ int model_create(const struct settings *settings, const char *name, uint32_t wor
 	model->version_next = 1;
 	snprintf(model->name, sizeof model->name, "%s", name);
 	memcpy(model->profiles, profiles, profile_count * sizeof *profiles);
-	for (uint32_t t = 0; t < manifest->tensor_count; t++)
-		model->payload_bytes += manifest->tensors[t].element_count * dtype_bytes(manifest->tensors[t].dtype);
 	error = images_make(model, reason);
+	if (!error)
+		error = sizes_make(model, reason);
 	if (error)
 		goto fail;
-	model->memory_bytes = layout_head_bytes(world) + model->slot_count * model->slot_bytes +
-	                      model->stage_count * layout_page_round(model->payload_bytes);
 	model->ranks = calloc(world, sizeof *model->ranks);
 	model->results = calloc(manifest->tensor_count, sizeof *model->results);
 	model->results_next = calloc(manifest->tensor_count, sizeof *model->results_next);

@@ -6,6 +6,8 @@
 #include <jansson.h>
 #include <math.h>
 
+#include "daemon/core/json_text.h"
+
 static json_t *number(uint64_t value)
 {
 	return json_integer((json_int_t)value);
@@ -17,9 +19,22 @@ static json_t *real(double value)
 	return isfinite(value) ? json_real(value) : json_null();
 }
 
-static char *dump(json_t *root)
+/* Without memory a value or its place is missing: *whole becomes false, and there is no report rather than half of one. */
+static void put(bool *whole, json_t *object, const char *name, json_t *value)
 {
-	char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+	if (json_object_set_new(object, name, value) != 0)
+		*whole = false;
+}
+
+static void append(bool *whole, json_t *array, json_t *value)
+{
+	if (json_array_append_new(array, value) != 0)
+		*whole = false;
+}
+
+static char *dump(json_t *root, bool whole)
+{
+	char *text = whole ? json_text(root) : NULL;
 
 	json_decref(root);
 	return text;
@@ -27,30 +42,31 @@ static char *dump(json_t *root)
 
 char *report_status(const struct service *service, const struct instant *now)
 {
+	bool is_whole = true, *whole = &is_whole;
 	json_t *root = json_object(), *counters = json_object();
 	uint64_t models = 0;
 
 	for (const struct model *model = service->models; model; model = model->next)
 		models += !model->doomed;
-#define X(name, text) json_object_set_new(counters, #name, number(service->counters.name));
+#define X(name, text) put(whole, counters, #name, number(service->counters.name));
 	COUNTERS(X)
 #undef X
-	json_object_set_new(root, "agent", json_string(service->facts.agent));
-	json_object_set_new(root, "pid", number(service->facts.pid));
-	json_object_set_new(root, "instance", number(service->instance));
-	json_object_set_new(root, "uptime_ms", number(now->monotonic_ms - service->facts.started_ms));
-	json_object_set_new(root, "runtime_dir", json_string(service->facts.runtime_dir));
-	json_object_set_new(root, "workers", number(service->facts.worker_count));
-	json_object_set_new(root, "kernel", json_string(kernel_best()->name));
-	json_object_set_new(root, "models", number(models));
-	json_object_set_new(root, "memory_bytes", number(service->memory_bytes));
-	json_object_set_new(root, "memory_bytes_max", number(service->settings.memory_bytes_max));
-	json_object_set_new(root, "waiting", number(service->parked_count));
-	json_object_set_new(root, "counters", counters);
-	return dump(root);
+	put(whole, root, "agent", json_string(service->facts.agent));
+	put(whole, root, "pid", number(service->facts.pid));
+	put(whole, root, "instance", number(service->instance));
+	put(whole, root, "uptime_ms", number(now->monotonic_ms - service->facts.started_ms));
+	put(whole, root, "runtime_dir", json_string(service->facts.runtime_dir));
+	put(whole, root, "workers", number(service->facts.worker_count));
+	put(whole, root, "kernel", json_string(kernel_best()->name));
+	put(whole, root, "models", number(models));
+	put(whole, root, "memory_bytes", number(service->memory_bytes));
+	put(whole, root, "memory_bytes_max", number(service->settings.memory_bytes_max));
+	put(whole, root, "waiting", number(service->parked_count));
+	put(whole, root, "counters", counters);
+	return dump(root, is_whole);
 }
 
-static void model_members(const struct model *model, json_t *row)
+static void model_members(bool *whole, const struct model *model, json_t *row)
 {
 	const struct slot_header *newest = versions_newest(&model->versions);
 	uint64_t attached = 0, refused = 0, parameters = 0;
@@ -62,43 +78,44 @@ static void model_members(const struct model *model, json_t *row)
 	for (uint32_t t = 0; t < model->manifest->tensor_count; t++)
 		if (!model->manifest->tensors[t].is_buffer)
 			parameters += model->manifest->tensors[t].element_count;
-	json_object_set_new(row, "model", json_string(model->name));
-	json_object_set_new(row, "tensors", number(model->manifest->tensor_count));
-	json_object_set_new(row, "parameters", number(parameters));
-	json_object_set_new(row, "payload_bytes", number(model->payload_bytes));
-	json_object_set_new(row, "memory_bytes", number(model->memory_bytes));
-	json_object_set_new(row, "world", number(model->world));
-	json_object_set_new(row, "ranks_attached", number(attached));
-	json_object_set_new(row, "step", newest ? number(newest->step) : json_null());
-	json_object_set_new(row, "updates", number(newest ? newest->updates : 0));
-	json_object_set_new(row, "version", number(newest ? newest->version : 0));
-	json_object_set_new(row, "lag", number(model_lag(model)));
-	json_object_set_new(row, "last_update_us", newest ? number(newest->published_us) : json_null());
-	json_object_set_new(row, "leases", number(model->versions.lease_count));
-	json_object_set_new(row, "refused", number(refused));
+	put(whole, row, "model", json_string(model->name));
+	put(whole, row, "tensors", number(model->manifest->tensor_count));
+	put(whole, row, "parameters", number(parameters));
+	put(whole, row, "payload_bytes", number(model->payload_bytes));
+	put(whole, row, "memory_bytes", number(model->memory_bytes));
+	put(whole, row, "world", number(model->world));
+	put(whole, row, "ranks_attached", number(attached));
+	put(whole, row, "step", newest ? number(newest->step) : json_null());
+	put(whole, row, "updates", number(newest ? newest->updates : 0));
+	put(whole, row, "version", number(newest ? newest->version : 0));
+	put(whole, row, "lag", number(model_lag(model)));
+	put(whole, row, "last_update_us", newest ? number(newest->published_us) : json_null());
+	put(whole, row, "leases", number(model->versions.lease_count));
+	put(whole, row, "refused", number(refused));
 }
 
 char *report_list(const struct service *service)
 {
+	bool is_whole = true, *whole = &is_whole;
 	json_t *root = json_object(), *rows = json_array();
 
 	for (const struct model *model = service->models; model; model = model->next) {
 		json_t *row = json_object(), *profiles = json_array();
 
 		for (uint32_t p = 0; p < model->profile_count; p++)
-			json_array_append_new(profiles, json_string(model->profiles[p].name));
-		model_members(model, row);
-		json_object_set_new(row, "profiles", profiles);
+			append(whole, profiles, json_string(model->profiles[p].name));
+		model_members(whole, model, row);
+		put(whole, row, "profiles", profiles);
 		if (model->doomed)
 			json_decref(row);
 		else
-			json_array_append_new(rows, row);
+			append(whole, rows, row);
 	}
-	json_object_set_new(root, "models", rows);
-	return dump(root);
+	put(whole, root, "models", rows);
+	return dump(root, is_whole);
 }
 
-static json_t *profile_rows(const struct model *model)
+static json_t *profile_rows(bool *whole, const struct model *model)
 {
 	const struct slot_header *newest = versions_newest(&model->versions);
 	json_t *rows = json_array();
@@ -108,24 +125,24 @@ static json_t *profile_rows(const struct model *model)
 		char schedule[SCHEDULE_BYTES_MAX + 1] = "";
 
 		(void)schedule_format(&model->profiles[p].schedule, schedule, sizeof schedule);
-		json_object_set_new(row, "name", json_string(model->profiles[p].name));
-		json_object_set_new(row, "schedule", json_string(schedule));
-		json_object_set_new(row, "image_bytes", number(model->images[p]->image_bytes));
-		json_object_set_new(row, "updates", number(newest ? newest->profiles[p].updates : 0));
+		put(whole, row, "name", json_string(model->profiles[p].name));
+		put(whole, row, "schedule", json_string(schedule));
+		put(whole, row, "image_bytes", number(model->images[p]->image_bytes));
+		put(whole, row, "updates", number(newest ? newest->profiles[p].updates : 0));
 		if (newest) {
 			enum schedule_action action = (enum schedule_action)newest->profiles[p].action;
 
-			json_object_set_new(row, "decay", real(newest->profiles[p].decay));
-			json_object_set_new(row, "action", json_string(schedule_action_name(action)));
-			json_object_set_new(row, "drift", real(newest->profiles[p].drift));
-			json_object_set_new(row, "value_norm", real(newest->profiles[p].value_norm));
+			put(whole, row, "decay", real(newest->profiles[p].decay));
+			put(whole, row, "action", json_string(schedule_action_name(action)));
+			put(whole, row, "drift", real(newest->profiles[p].drift));
+			put(whole, row, "value_norm", real(newest->profiles[p].value_norm));
 		}
-		json_array_append_new(rows, row);
+		append(whole, rows, row);
 	}
 	return rows;
 }
 
-static json_t *rank_rows(const struct model *model)
+static json_t *rank_rows(bool *whole, const struct model *model)
 {
 	static const char *const states[] = { "free", "ready", "applying" };
 	json_t *rows = json_array();
@@ -137,20 +154,20 @@ static json_t *rank_rows(const struct model *model)
 		for (uint32_t i = 0; i < model->stage_count; i++) {
 			bool is_free = record->stages[i].state == STAGE_FREE;
 
-			json_array_append_new(stages, json_pack("{s:s, s:o}", "state", states[record->stages[i].state],
+			append(whole, stages, json_pack("{s:s, s:o}", "state", states[record->stages[i].state],
 			                                        "step", is_free ? json_null()
 			                                                        : number(record->stages[i].step)));
 		}
-		json_object_set_new(row, "rank", number(r));
-		json_object_set_new(row, "epoch", number(record->epoch));
-		json_object_set_new(row, "attached", json_boolean(model->ranks[r].attached_peer != 0));
-		json_object_set_new(row, "pid", json_integer(model->ranks[r].pid));
-		json_object_set_new(row, "refused", number(record->refused_count));
-		json_object_set_new(row, "refusal", model->ranks[r].refusal.text[0]
+		put(whole, row, "rank", number(r));
+		put(whole, row, "epoch", number(record->epoch));
+		put(whole, row, "attached", json_boolean(model->ranks[r].attached_peer != 0));
+		put(whole, row, "pid", json_integer(model->ranks[r].pid));
+		put(whole, row, "refused", number(record->refused_count));
+		put(whole, row, "refusal", model->ranks[r].refusal.text[0]
 		                                            ? json_string(model->ranks[r].refusal.text)
 		                                            : json_null());
-		json_object_set_new(row, "stages", stages);
-		json_array_append_new(rows, row);
+		put(whole, row, "stages", stages);
+		append(whole, rows, row);
 	}
 	return rows;
 }
@@ -164,7 +181,7 @@ static const char *slot_state(const struct model *model, uint32_t slot)
 	return versions_lease_count(&model->versions, slot) > 0 ? "kept" : "free";
 }
 
-static json_t *slot_rows(const struct model *model)
+static json_t *slot_rows(bool *whole, const struct model *model)
 {
 	json_t *rows = json_array();
 
@@ -172,18 +189,18 @@ static json_t *slot_rows(const struct model *model)
 		const struct slot_header *slot = model->versions.slots[i];
 		json_t *row = json_object();
 
-		json_object_set_new(row, "slot", number(i));
-		json_object_set_new(row, "state", json_string(slot_state(model, i)));
-		json_object_set_new(row, "version", number(slot->version));
-		json_object_set_new(row, "step", number(slot->step));
-		json_object_set_new(row, "updates", number(slot->updates));
-		json_object_set_new(row, "leases", number(versions_lease_count(&model->versions, i)));
-		json_array_append_new(rows, row);
+		put(whole, row, "slot", number(i));
+		put(whole, row, "state", json_string(slot_state(model, i)));
+		put(whole, row, "version", number(slot->version));
+		put(whole, row, "step", number(slot->step));
+		put(whole, row, "updates", number(slot->updates));
+		put(whole, row, "leases", number(versions_lease_count(&model->versions, i)));
+		append(whole, rows, row);
 	}
 	return rows;
 }
 
-static json_t *tensor_rows(const struct model *model)
+static json_t *tensor_rows(bool *whole, const struct model *model)
 {
 	static const char *const entries[] = { "average", "copy", "freeze", "drop" };
 	json_t *rows = json_array();
@@ -193,35 +210,36 @@ static json_t *tensor_rows(const struct model *model)
 		json_t *row = json_object(), *shape = json_array(), *kinds = json_object(), *drifts = json_object();
 
 		for (uint32_t d = 0; d < tensor->dimension_count; d++)
-			json_array_append_new(shape, number(tensor->extents[d]));
+			append(whole, shape, number(tensor->extents[d]));
 		for (uint32_t p = 0; p < model->profile_count; p++) {
 			enum schedule_entry entry = profile_entry(&model->profiles[p], tensor);
 			const char *name = model->profiles[p].name;
 
-			json_object_set_new(kinds, name, json_string(entries[entry]));
+			put(whole, kinds, name, json_string(entries[entry]));
 			if (entry == ENTRY_AVERAGE)
-				json_object_set_new(drifts, name, real(sqrt(model->results[t].drift_squares[p])));
+				put(whole, drifts, name, real(sqrt(model->results[t].drift_squares[p])));
 		}
-		json_object_set_new(row, "name", json_string(tensor->name));
-		json_object_set_new(row, "dtype", json_string(dtype_name(tensor->dtype)));
-		json_object_set_new(row, "shape", shape);
-		json_object_set_new(row, "buffer", json_boolean(tensor->is_buffer));
-		json_object_set_new(row, "entries", kinds);
-		json_object_set_new(row, "drift", drifts);
-		json_array_append_new(rows, row);
+		put(whole, row, "name", json_string(tensor->name));
+		put(whole, row, "dtype", json_string(dtype_name(tensor->dtype)));
+		put(whole, row, "shape", shape);
+		put(whole, row, "buffer", json_boolean(tensor->is_buffer));
+		put(whole, row, "entries", kinds);
+		put(whole, row, "drift", drifts);
+		append(whole, rows, row);
 	}
 	return rows;
 }
 
 char *report_show(const struct model *model)
 {
+	bool is_whole = true, *whole = &is_whole;
 	json_t *root = json_object();
 
-	model_members(model, root);
-	json_object_set_new(root, "profiles", profile_rows(model));
-	json_object_set_new(root, "ranks", rank_rows(model));
-	json_object_set_new(root, "slots", slot_rows(model));
-	json_object_set_new(root, "tensors", tensor_rows(model));
-	json_object_set_new(root, "attributes", json_loads(model->attributes, 0, NULL));
-	return dump(root);
+	model_members(whole, model, root);
+	put(whole, root, "profiles", profile_rows(whole, model));
+	put(whole, root, "ranks", rank_rows(whole, model));
+	put(whole, root, "slots", slot_rows(whole, model));
+	put(whole, root, "tensors", tensor_rows(whole, model));
+	put(whole, root, "attributes", json_loads(model->attributes, 0, NULL));
+	return dump(root, is_whole);
 }

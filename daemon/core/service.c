@@ -299,6 +299,12 @@ static uint64_t deadline_of(const struct service *service, const struct call *ca
 	return call->now->monotonic_ms + wait_ms;
 }
 
+/* What is still worth waiting for when the service stops: that accepted snapshots are decided. */
+static bool waits_for_work(enum operation operation)
+{
+	return operation == OP_PUSH || operation == OP_FLUSH;
+}
+
 static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 {
 	struct service *service = call->service;
@@ -311,7 +317,7 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 		                  " (waiting-max) may: try again later", service->parked_count,
 		                  service->settings.parked_count_max);
 	result = request_decode(service->unpacked, header, header_bytes, &request, &call->reason);
-	if (!result && service->stopping && request.operation != OP_PUSH && request.operation != OP_FLUSH)
+	if (!result && service->stopping && !waits_for_work(request.operation))
 		result = reason_set(&call->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
 	if (result)
 		return result;
@@ -327,6 +333,7 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 	parked->model = call->waits->id;
 	parked->attach_epoch = request.operation == OP_ATTACH ? request.epoch : 0;
 	parked->deadline_ms = deadline_of(service, call, &request);
+	parked->operation = request.operation;
 	*service->parked_end = parked;
 	service->parked_end = &parked->next;
 	service->parked_count++;
@@ -345,10 +352,23 @@ static void unpark(struct service *service, struct parked **link)
 	parked_free(service, parked);
 }
 
+/* Forgets a model that no rank has been registered of, when nobody waits for it any more either. */
+static void forget_unawaited(struct service *service, struct model *model)
+{
+	for (uint32_t r = 0; model->serving && r < model->world; r++)
+		if (model->records[r].epoch != 0)
+			return;
+	for (const struct parked *parked = service->parked; parked; parked = parked->next)
+		if (parked->model == model->id)
+			return;
+	service_doom(service, model);
+}
+
 /* Handles a parked request again; true when it has been answered and is gone. */
 static bool retry(struct service *service, const struct instant *now, struct parked **link)
 {
 	struct parked *parked = *link;
+	struct model *model = model_by_id(service, parked->model);
 	struct call call = {
 		.service = service,
 		.now = now,
@@ -359,14 +379,20 @@ static bool retry(struct service *service, const struct instant *now, struct par
 	};
 
 	if (dispatch(&call, parked->bytes, parked->header_bytes) == CALL_PARK) {
-		if (!call.expired) {
+		bool ends = service->stopping && !waits_for_work(parked->operation);
+		int error = ends ? STATUS_ESHUTDOWN : STATUS_ETIMEOUT;
+
+		if (!call.expired && !ends) {
 			parked->model = call.waits->id;
 			return false;
 		}
-		reason_set(&call.reason, STATUS_ETIMEOUT, "the daemon had no answer within the time given");
-		reply_error(service, &parked->exchange, STATUS_ETIMEOUT, &call.reason);
+		reason_set(&call.reason, error, ends ? "the daemon is shutting down"
+		                                     : "the daemon had no answer within the time given");
+		reply_error(service, &parked->exchange, error, &call.reason);
 	}
 	unpark(service, link);
+	if (model)
+		forget_unawaited(service, model);
 	return true;
 }
 
@@ -417,8 +443,10 @@ void service_request(struct service *service, const struct instant *now, const s
 	if (dispatch(&call, header, header_bytes) == CALL_PARK) {
 		int error = park(&call, header, header_bytes);
 
-		if (error)
+		if (error) {
 			reply_error(service, exchange, error, &call.reason);
+			forget_unawaited(service, call.waits);
+		}
 	}
 	settle(service, now);
 }
@@ -444,6 +472,7 @@ void service_peer_gone(struct service *service, const struct instant *now, uint6
 			model->ranks[r].attached_peer = 0;
 			service_touch(service, model);
 		}
+		forget_unawaited(service, model);
 	}
 	settle(service, now);
 }

@@ -45,12 +45,11 @@ static int slot_take(struct model *model, const struct settings *settings, const
 	int error = versions_begin(&model->versions, settings->lease_min_ms, ret_slot, &model->room_due_ms);
 
 	if (error && model->room_due_ms <= now->monotonic_ms) {
+		model->room_due_ms = 0;
 		counters->leases_revoked +=
 		        versions_reclaim(&model->versions, settings->lease_min_ms, now->monotonic_ms);
 		error = versions_begin(&model->versions, settings->lease_min_ms, ret_slot, &model->room_due_ms);
 	}
-	if (!error)
-		model->room_due_ms = 0;
 	return error;
 }
 
@@ -86,6 +85,7 @@ void update_begin(struct model *model, const struct settings *settings, const st
 	uint32_t slot;
 
 	*ret_begun = false;
+	model->room_due_ms = 0;
 	if (!model->serving || model->doomed || model->applying || !model->plan)
 		return;
 	if (!select_step(model, next, counters) || slot_take(model, settings, now, counters, &slot) != 0)

@@ -128,6 +128,9 @@ static int value_set(struct config *config, const struct key *key, const char *t
 	}
 	if (error == -EINVAL)
 		return reason_set(reason, STATUS_EARGUMENT, "%s=%.60s: %s is wanted", key->name, text, wants);
+	if (key->kind == KIND_MODE && value > key->maximum)
+		return reason_set(reason, STATUS_EARGUMENT, "%s=%.60s is outside 0 to %04" PRIo64, key->name, text,
+		                  key->maximum);
 	if (error || value < key->minimum || value > key->maximum)
 		return reason_set(reason, STATUS_EARGUMENT, "%s=%.60s is outside %" PRIu64 " to %" PRIu64, key->name, text,
 		                  key->minimum, key->maximum);

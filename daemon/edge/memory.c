@@ -74,7 +74,7 @@ static uint64_t file_number(const char *path, const char *label)
 static uint64_t cgroup_available_bytes(void)
 {
 	char line[512], path[600];
-	uint64_t most, used;
+	uint64_t most, used, cached;
 	FILE *file = fopen("/proc/self/cgroup", "re");
 	char *group = NULL;
 
@@ -95,6 +95,11 @@ static uint64_t cgroup_available_bytes(void)
 	used = file_number(path, "");
 	if (most == UINT64_MAX || used == UINT64_MAX)
 		return UINT64_MAX;
+	/* Files' pages that nobody has touched lately go as soon as their room is wanted. */
+	snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.stat", group);
+	cached = file_number(path, "inactive_file");
+	if (cached != UINT64_MAX)
+		used -= cached < used ? cached : used;
 	return most > used ? most - used : 0;
 }
 

@@ -108,7 +108,7 @@ static void daemon_spawn(struct harness *harness, char **environment)
 }
 
 /* True when the daemon has said READY=1, false when it has ended or not said so in time. */
-static bool ready_wait(const struct harness *harness)
+static bool ready_wait(struct harness *harness)
 {
 	long long deadline_ms = harness_now_ms() + READY_MAX_MS;
 	int ended = pidfd_open(harness->pid, 0);
@@ -126,6 +126,7 @@ static bool ready_wait(const struct harness *harness)
 
 			text[count < 0 ? 0 : count] = '\0';
 			ready = strncmp(text, "READY=1", 7) == 0 || strstr(text, "\nREADY=1");
+			snprintf(harness->ready, sizeof(harness->ready), "%.255s", text);
 		} else if (pollers[1].revents) {
 			failed = true;
 		}

@@ -19,6 +19,7 @@ struct harness {
 	const char *arguments[HARNESS_ARGUMENT_COUNT_MAX + 1]; /* besides the directories; NULL-terminated; borrowed */
 	pid_t pid;          /* 0 while no daemon runs */
 	int notify;         /* the socket on which it reports */
+	char ready[256];    /* the report that said READY=1 */
 };
 
 /* Makes the directory and starts a daemon in it; arguments may be NULL, else a NULL-terminated list. */

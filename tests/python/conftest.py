@@ -20,6 +20,7 @@ BUILD = ROOT / "build" / os.environ.get("BUILD", "release")
 READY_SECONDS = 30
 
 sys.path.insert(0, str(PACKAGE))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are small, and torch's threads wait busily for each other
 
 import emad  # noqa: E402
 
@@ -27,14 +28,18 @@ import emad  # noqa: E402
 class DaemonProcess:
     """A daemon in a directory: it may be killed and started again there."""
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, settings: str = ""):
         self.directory = directory
+        self.configuration = directory / "emad.conf"
+        self.configuration.write_text(settings)
         self.url = f"ipc://{directory}/emad.sock"
         self.process = None
 
     def start(self) -> None:
         program = os.environ.get("EMAD_DAEMON", str(BUILD / "emad"))
         notify = self.directory / "notify"
+        state = self.directory / "state"
+        state.mkdir(exist_ok=True)
         notify.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(str(notify))
@@ -42,7 +47,7 @@ class DaemonProcess:
             environment.pop("EMAD_SOCKET", None)
             with open(self.directory / "log", "ab") as log:
                 self.process = subprocess.Popen(
-                    [program, "--runtime-dir", str(self.directory)],
+                    [program, "--config", self.configuration, "--runtime-dir", self.directory, "--state-dir", state],
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -105,7 +110,7 @@ def emactl():
 @pytest.fixture
 def own_daemon(tmp_path):
     """A daemon that the test may kill."""
-    process = DaemonProcess(tmp_path)
+    process = DaemonProcess(tmp_path, "[limits]\nlease-min=100ms\n")
     process.start()
     yield process
     process.kill()

@@ -33,7 +33,7 @@ def test_a_path_is_an_url(daemon):
 
 def test_an_absent_daemon_is_a_connection_error_that_says_what_to_start(tmp_path):
     with pytest.raises(emad.AwayError, match="emad") as caught:
-        emad.Client(f"ipc://{tmp_path}/nobody.sock", timeout=2)
+        emad.Client(f"ipc://{tmp_path}/nobody.sock", timeout=0.2)
     assert isinstance(caught.value, ConnectionError)
     assert caught.value.name == "away"
     assert str(tmp_path) in str(caught.value)

@@ -58,7 +58,7 @@ def test_a_killed_daemon_is_one_warning_and_averaging_resumes(own_daemon, name, 
             train(5)
             averaged = ema.ema
         ours = [str(warning.message) for warning in caught if "begins anew" in str(warning.message)]
-        assert len(ours) <= 1
+        assert len(ours) == ema._trainer.info().restart_count <= 1
         with emad.Client(own_daemon.url) as client, client.view(name) as view:
             assert view.step == ema.updates
             assert torch.equal(view.tensor("head.weight"), averaged.head.weight)
@@ -104,7 +104,8 @@ def test_calls_fail_at_once_while_the_daemon_is_away_and_work_when_it_is_back(ow
 
 def _in_child(client, trainer, view, connection):
     results = []
-    for use in (client.ping, trainer.flush, view.check, lambda: trainer.push(9, {"w": np.ones(4)}), client.list):
+    push = lambda: trainer.push(9, {"w": np.ones(4)})  # noqa: E731
+    for use in (client.ping, trainer.flush, view.check, push, client.list, emad.Client):
         try:
             use()
             results.append("worked")
@@ -124,7 +125,7 @@ def test_handles_of_the_parent_refuse_in_a_forked_child(client, name):
             here, there = context.Pipe(duplex=False)
             child = context.Process(target=_in_child, args=(client, trainer, view, there))
             child.start()
-            assert here.recv() == ["ForkedError"] * 5
+            assert here.recv() == ["ForkedError"] * 6
             child.join(30)
             assert child.exitcode == 0
             view.check()
@@ -239,6 +240,8 @@ def test_no_descriptors_or_mappings_are_left(daemon, name):
     for index in range(3):
         use(index)
     before = count()
-    for index in range(3, 20):
+    for index in range(3, 23):
         use(index)
-    assert count() == before
+    descriptors, mappings = count()
+    assert descriptors <= before[0] + 2  # NNG closes the last connection a little later
+    assert mappings == before[1]

@@ -189,3 +189,60 @@ def test_a_view_is_one_whole_version_while_updates_go_on(client, name):
             stop.set()
             pushing.join()
         assert len(steps) > 3
+
+
+def test_a_revoked_view_says_so_and_never_crashes(own_daemon, name):
+    """Views hold all versions but one; the daemon waits its guaranteed time, then takes the oldest back."""
+    value = np.zeros(1 << 16)
+    with emad.Client(own_daemon.url) as client:
+        with client.trainer(name, {"w": value}, profiles={"ema": "constant:decay=0"}) as trainer:
+            oldest = client.view(name)
+            array, tensor = oldest["w"], oldest.tensor("w")
+            held = []
+            for step in range(1, 8):
+                trainer.push(step, {"w": value + step}, wait=True)
+                held.append(client.view(name))
+            with pytest.raises(emad.RevokedError, match="1"):
+                oldest.check()
+            array.sum(), tensor.sum()  # whatever it holds by now
+            with pytest.raises(emad.RevokedError):
+                with oldest:
+                    oldest["w"]
+            held[-1].check()
+            assert (held[-1]["w"] == 7).all()
+
+
+def test_leaving_the_block_checks_unless_you_did(own_daemon, name):
+    value = np.zeros(8)
+    with emad.Client(own_daemon.url) as client:
+        with client.trainer(name, {"w": value}, profiles={"ema": "constant:decay=0"}) as trainer:
+
+            def revoke(view):
+                held = [view]
+                while not view._library.emad_view_check(view._handle):  # view.check() would count as yours
+                    trainer.push(held[-1].step + 1, {"w": value}, wait=True)
+                    held.append(client.view(name))
+
+            with pytest.raises(emad.RevokedError):
+                with client.view(name) as view:
+                    view["w"].sum()
+                    revoke(view)
+            with client.view(name) as view:
+                view["w"].sum()
+                view.check()
+                revoke(view)  # nothing was read since
+            with pytest.raises(ZeroDivisionError):
+                with client.view(name) as view:
+                    revoke(view)
+                    1 / 0
+
+
+def test_a_wait_for_the_application_ends_in_time(own_daemon, name, tmp_path):
+    value = np.zeros(8)
+    with emad.Client(own_daemon.url) as client, client.trainer(name, {"w": value}) as trainer:
+        held = [client.view(name)]
+        with pytest.raises(emad.TimeoutError, match="accepted"):
+            for step in range(1, 8):
+                trainer.push(step, {"w": value}, wait=True, timeout=0.02)
+                held.append(client.view(name))
+        trainer.flush()

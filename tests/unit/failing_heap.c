@@ -1,5 +1,6 @@
 /*
- * The linker turns malloc into __wrap_malloc and keeps the real one as __real_malloc.
+ * The linker turns malloc into __wrap_malloc and keeps the real one as __real_malloc. reallocarray and strdup are
+ * wrapped as well, because their own calls of malloc are inside the C library, where nothing is wrapped.
  */
 #include "tests/unit/failing_heap.h"
 
@@ -10,9 +11,13 @@
 void *__real_malloc(size_t bytes);
 void *__real_calloc(size_t count, size_t bytes);
 void *__real_realloc(void *memory, size_t bytes);
+void *__real_reallocarray(void *memory, size_t count, size_t bytes);
+char *__real_strdup(const char *text);
 void *__wrap_malloc(size_t bytes);
 void *__wrap_calloc(size_t count, size_t bytes);
 void *__wrap_realloc(void *memory, size_t bytes);
+void *__wrap_reallocarray(void *memory, size_t count, size_t bytes);
+char *__wrap_strdup(const char *text);
 
 struct countdown {
 	uint64_t left; /* 0 when not armed */
@@ -50,6 +55,16 @@ void *__wrap_calloc(size_t count, size_t bytes)
 void *__wrap_realloc(void *memory, size_t bytes)
 {
 	return must_fail() ? NULL : __real_realloc(memory, bytes);
+}
+
+void *__wrap_reallocarray(void *memory, size_t count, size_t bytes)
+{
+	return must_fail() ? NULL : __real_reallocarray(memory, count, bytes);
+}
+
+char *__wrap_strdup(const char *text)
+{
+	return must_fail() ? NULL : __real_strdup(text);
 }
 
 void failing_heap_arm(uint64_t nth, bool for_ever)

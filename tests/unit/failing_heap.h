@@ -1,8 +1,8 @@
 /*
  * A heap that fails when told to, for tests that every allocation of a call may fail.
  *
- * Link with -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc. Only calls made by the objects linked in are counted, not
- * those inside shared libraries. Leaks are the sanitizer's to find.
+ * Link with -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=reallocarray,--wrap=strdup. Only calls made by the
+ * objects linked in are counted, not those inside shared libraries. Leaks are the sanitizer's to find.
  */
 #pragma once
 

@@ -56,8 +56,9 @@ class Client:
     url: "ipc:///run/emad/emad.sock", or a path. None: the environment's EMAD_SOCKET, else the system's daemon.
     timeout: seconds that any call may take unless it is given its own.
 
-    The connection comes back by itself after the daemon was away. A forked child must open its own client: handles of
-    the parent raise ForkedError there.
+    The connection comes back by itself after the daemon was away. A child that was forked while its parent used emad
+    gets a ForkedError, from a client of its own too: it must exec first, as multiprocessing does with "spawn" and
+    "forkserver".
     """
 
     def __init__(self, url: Optional[str] = None, timeout: float = 10.0):

@@ -191,9 +191,7 @@ class Trainer:
 
     def info(self) -> TrainerInfo:
         """Facts about the registration as of now."""
-        with self._lock:
-            found = CTrainerInfo()
-            _library.check(self._library.emad_trainer_info(self._open_handle(), byref(found)))
+        found = self._facts()
         return TrainerInfo(
             bool(found.resumed),
             found.last_step,
@@ -234,6 +232,13 @@ class Trainer:
         if not self._handle:
             raise ClosedError(f"the trainer of '{self.model}' is closed")
         return self._handle
+
+    def _facts(self) -> CTrainerInfo:
+        """What info() tells, as the library gives it: cheap enough for every step."""
+        found = CTrainerInfo()
+        with self._lock:
+            _library.check(self._library.emad_trainer_info(self._open_handle(), byref(found)))
+        return found
 
     def _begin(self, tensors: Mapping[str, Any]) -> c_void_p:
         """Collects the addresses of a snapshot."""

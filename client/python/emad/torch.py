@@ -433,7 +433,7 @@ class ModelEMA:
         self._vain_waits += 1
 
     def _in_health(self) -> None:
-        restart_count = self._trainer.info().restart_count
+        restart_count = self._trainer._facts().restart_count
         if restart_count != self._restart_count:
             self._restart_count = restart_count
             warnings.warn(

@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+"""
+Measures emad against its peers and against what the hardware allows, with the goals beside it.
+
+    tests/bench/bench.py [--quick] [--rows GROUP,...] [--output FILE]
+    tests/bench/bench.py --markdown [--output FILE]
+
+Every group of rows runs on a daemon of its own; `make bench` runs all. The table is printed and kept as JSON, from
+which --markdown makes the README's table without measuring anything.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Callable, Dict, List
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "client" / "python"))
+
+import torch  # noqa: E402
+
+import rows_service  # noqa: E402
+import rows_trainer  # noqa: E402
+import rows_updates  # noqa: E402
+from stand import Daemon, Row  # noqa: E402
+
+GROUPS: Dict[str, Callable[[bool], List[Row]]] = {
+    "trainer": rows_trainer.rows,
+    "throughput": rows_updates.throughput,
+    "visible": rows_updates.visible,
+    "views": rows_service.views,
+    "memory": rows_service.memory,
+    "flat": rows_updates.flat,
+    "requests": rows_service.requests,
+}
+
+HEADINGS = ("what", "emad", "peer", "", "ratio", "quartiles", "goal", "")
+
+
+def figure(number) -> str:
+    if number is None:
+        return ""
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"
+
+
+def cells(row: Row) -> List[str]:
+    low, high = row.quartiles or (None, None)
+    return [
+        row.row, f"{figure(row.value)} {row.unit}", row.peer, figure(row.peer_value), figure(row.ratio),
+        "" if low is None else f"{figure(low)} to {figure(high)}", row.goal, row.verdict,
+    ]  # fmt: skip
+
+
+def table(rows: List[Row]) -> str:
+    lines = [list(HEADINGS)] + [cells(row) for row in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADINGS))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+    return "\n".join(text + [f"({row.row}: {row.note})" for row in rows if row.note])
+
+
+def markdown(kept: dict) -> str:
+    machine = kept["machine"]
+    lines = [
+        f"{machine['processor']}, {machine['processors']} processors, Linux {machine['linux']}, PyTorch "
+        f"{machine['torch']} on {machine['torch_threads']} threads. Figures and ratios are medians over rounds in "
+        "which emad and its peer take turns; quartiles are those of the ratios.",
+        "",
+        "| what | emad | peer | ratio (quartiles) | goal | |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows = [Row(**fields) for fields in kept["rows"]]
+    for row in rows:
+        what, value, peer, peer_value, ratio, spread, goal, verdict = cells(row)
+        spread = f" ({spread})" if spread else ""
+        lines.append(f"| {what} | {value} | {peer} {peer_value} | {ratio}{spread} | {goal} | {verdict} |")
+    lines += [""] + [f"{row.row}: {row.note}." for row in rows if row.note]
+    return "\n".join(lines)
+
+
+def machine() -> dict:
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    return {
+        "processor": model,
+        "processors": os.cpu_count(),
+        "linux": platform.release(),
+        "torch": torch.__version__,
+        "torch_threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def measure(names: List[str], quick: bool):
+    """The rows of the groups, and how many of the groups failed."""
+    rows: List[Row] = []
+    failed = 0
+    for name in names:
+        begun = time.monotonic()
+        try:
+            rows += GROUPS[name](quick)
+        except Exception:  # the other groups are measured nevertheless
+            failed += 1
+            traceback.print_exc()
+        print(f"bench: {name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    return rows, failed
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
+    parser.add_argument("--quick", action="store_true", help="tries whether everything runs; the figures mean nothing")
+    parser.add_argument("--rows", metavar="GROUP,...", help=f"some groups alone, of {', '.join(GROUPS)}")
+    parser.add_argument("--output", metavar="FILE", type=Path, default=ROOT / "build" / "bench" / "bench.json")
+    parser.add_argument("--markdown", action="store_true", help="prints the kept figures as the README's table")
+    given = parser.parse_args()
+    given.names = given.rows.split(",") if given.rows else list(GROUPS)
+    for name in given.names:
+        if name not in GROUPS:
+            parser.error(f"'{name}' is not a group; there are {', '.join(GROUPS)}")
+    return given
+
+
+def main() -> int:
+    given = arguments()
+    if given.markdown:
+        print(markdown(json.loads(given.output.read_text())))
+        return 0
+    warnings.simplefilter("error", RuntimeWarning)  # how ModelEMA tells that an update went wrong
+    facts = machine()
+    if given.quick:
+        Daemon.quiet_seconds = 0.03
+    rows, failed = measure(given.names, given.quick)
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    kept = {"machine": facts, "quick": given.quick, "rows": [dataclasses.asdict(row) for row in rows]}
+    given.output.write_text(json.dumps(kept, indent=1) + "\n")
+    print(table(rows))
+    reached = sum(row.reached is True for row in rows)
+    missed = sum(row.reached is False for row in rows)
+    if given.quick:
+        print("\nTried only: these figures mean nothing.")
+    print(f"\n{reached} goals reached, {missed} missed; load at the start {facts['load']}; kept in {given.output}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

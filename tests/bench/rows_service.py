@@ -1,0 +1,159 @@
+"""
+What readers wait for, what the daemon itself takes of memory, and how many requests it answers.
+"""
+
+import json
+import subprocess
+import threading
+from pathlib import Path
+from typing import Callable, Dict, List, Tuple
+
+import torch
+
+from stand import BUILD, Daemon, Goal, Pushed, Row, compared, seconds_of, tensors
+
+GIBI_FLOATS = 1 << 28
+
+
+def views(quick: bool) -> List[Row]:
+    """Opening a view against loading the exported file, which is in the page cache."""
+    rounds, each = (2, 5) if quick else (8, 25)
+    with Daemon(slots=2, stages=1) as daemon:
+        model = Pushed(daemon, "model", tensors(GIBI_FLOATS // (64 if quick else 1), 600))
+        model.push()
+        daemon.wait_quiet()
+        path = daemon.folder / "model.safetensors"
+        daemon.client.export("model", None, path)
+        target = {name: torch.empty_like(tensor) for name, tensor in model.tensors.items()}
+        peer, load = loader(path)
+        opens, worst, dicts, loads, copies, copies_loaded = [], [], [], [], [], []
+        for _ in range(rounds):
+            loads.append(1e3 * seconds_of(load))
+            several = sorted(1e3 * view_open(daemon) for _ in range(each))
+            opens.append(several[each // 2])
+            worst.append(several[-1])
+            dicts.append(1e3 * seconds_of(lambda: view_copy(daemon, {})))
+            copies_loaded.append(1e3 * seconds_of(lambda: copy_into(target, load())))
+            copies.append(1e3 * seconds_of(lambda: view_copy(daemon, target)))
+        model.close()
+    limit = Goal(most=1.0, text="1 ms")
+    found = []
+    for what, figures in (("median", opens), ("worst", worst)):
+        row = compared("readers", f"open a view of 1 GiB, {what} of {rounds * each}", "ms", figures, peer, loads)
+        if what == "worst":
+            row.value = max(figures)
+            row.ratio, row.quartiles = row.value / row.peer_value, None
+        row.goal, row.reached = str(limit), limit.reached(row.value)
+        found.append(row)
+    found.append(compared("readers", "open it and make a state_dict", "ms", dicts, peer, loads))
+    found.append(compared("readers", "open it and copy all tensors out", "ms", copies, f"{peer} and copy",
+                          copies_loaded))  # fmt: skip
+    return found
+
+
+def view_open(daemon: Daemon) -> float:
+    opened = []
+    seconds = seconds_of(lambda: opened.append(daemon.client.view("model")))
+    opened[0].close()
+    return seconds
+
+
+def view_copy(daemon: Daemon, target: Dict[str, torch.Tensor]) -> None:
+    with daemon.client.view("model") as view:
+        copy_into(target, view.state_dict())
+
+
+def copy_into(target: Dict[str, torch.Tensor], state: Dict[str, torch.Tensor]) -> None:
+    for name, tensor in target.items():
+        tensor.copy_(state[name])
+
+
+def loader(path: Path) -> Tuple[str, Callable[[], Dict[str, torch.Tensor]]]:
+    """What else one would call to have the weights, and its name."""
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        return "read()", lambda: read_file(path)
+    return "load_file", lambda: load_file(path)
+
+
+def read_file(path: Path) -> Dict[str, torch.Tensor]:
+    """Of float32 tensors of one dimension, which is all that is measured here."""
+    content = bytearray(path.read_bytes())
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:begin])
+    header.pop("__metadata__", None)
+    return {
+        name: torch.frombuffer(content, dtype=torch.float32, count=fields["shape"][0],
+                               offset=begin + fields["data_offsets"][0])
+        for name, fields in header.items()
+    }  # fmt: skip
+
+
+def memory(quick: bool) -> List[Row]:
+    """The daemon's own memory at its peak: from a registration until some updates later, and while it is asked.
+
+    VmHWM would count the segments too, so the parts of VmRSS that are not shared memory are looked at every
+    millisecond.
+    """
+    count = GIBI_FLOATS // (64 if quick else 1)
+    with Daemon() as daemon:
+        watch = Watch(daemon.pid)
+        model = Pushed(daemon, "model", tensors(count, 10000))
+        for _ in range(3):
+            model.push()
+        with daemon.client.view("model"):
+            updating = watch.stop()
+        watch = Watch(daemon.pid)
+        daemon.client.show("model")
+        asked = watch.stop()
+        daemon.wait_quiet()
+        model.close()
+    goal = Goal(most=32, text="32 MiB")
+    return [
+        Row("memory", f"beyond the segments, {what}, 1 GiB in 10000 tensors", "MiB", kibibytes / 1024, goal=str(goal),
+            reached=goal.reached(kibibytes / 1024), rounds=1)
+        for what, kibibytes in (("register and update", updating), ("show --tensors", asked))
+    ]  # fmt: skip
+
+
+class Watch:
+    """Looks at a process' memory until it is stopped."""
+
+    def __init__(self, pid: int):
+        self._status = Path(f"/proc/{pid}/status")
+        self._peak = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.wait(0.001):
+            self._peak = max(self._peak, own_kibibytes(self._status))
+
+    def stop(self) -> int:
+        self._ended.set()
+        self._thread.join()
+        return max(self._peak, own_kibibytes(self._status))
+
+
+def own_kibibytes(status: Path) -> int:
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return sum(int(lines[key].split()[0]) for key in ("RssAnon", "RssFile"))
+
+
+def requests(quick: bool) -> List[Row]:
+    """Small requests against an echo by NNG's own REP socket, from one stock client."""
+    rounds, milliseconds = (2, 100) if quick else (9, 500)
+    with Daemon() as daemon:
+        done = subprocess.run(
+            [str(BUILD / "tests" / "bench" / "bench_requests"), daemon.url, str(daemon.folder), str(rounds),
+             str(milliseconds)],
+            stdout=subprocess.PIPE, text=True, check=True, timeout=120,
+        )  # fmt: skip
+    found = []
+    for line in done.stdout.splitlines():
+        figures = json.loads(line)
+        found.append(compared("requests", f"small requests, {figures['row']}", "1/s", figures["daemon"],
+                              "nng_rep0", figures["nng_rep0"]))  # fmt: skip
+    return found

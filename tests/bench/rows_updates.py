@@ -1,0 +1,152 @@
+"""
+How fast the daemon averages.
+
+An update's time is the daemon's own: what it adds to its counter apply_us for one push, from taking the snapshot up to
+the version's publication. Bytes count what an update must move: the snapshot is read once, and for each profile the
+old shadow is read and the new one written. The triad reads and writes memory of the same kind with as many threads,
+directly before the push of every round.
+"""
+
+import statistics
+import time
+from typing import Dict, List
+
+import torch
+
+from stand import Daemon, Goal, Pushed, Row, Triad, compared, tensors
+
+MEBI = 1 << 20
+TENSOR_COUNT = 256
+FLAT = Goal(most=1.3)
+
+# Bytes of an element as pushed, and in a profile.
+BYTES = {torch.float32: (4, 4), torch.bfloat16: (2, 4), torch.float16: (2, 4), torch.float64: (8, 8)}
+NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
+
+
+def throughput(quick: bool) -> List[Row]:
+    count = (4 if quick else 64) * MEBI
+    found = []
+    with Triad(16 if quick else 512) as triad:
+        for workers in (1, 2):
+            with Daemon(workers=workers, slots=2, stages=1) as daemon:
+                found += Throughput(daemon, triad, workers, count, 2 if quick else 9).rows()
+    return found
+
+
+class Throughput:
+    """The rows of one daemon. The model with one float32 profile stays and is pushed beside every other."""
+
+    def __init__(self, daemon: Daemon, triad: Triad, workers: int, count: int, rounds: int):
+        self.daemon, self.triad, self.workers, self.count, self.rounds = daemon, triad, workers, count, rounds
+        self.label = f"{workers} worker{'s' if workers > 1 else ''}"
+
+    def rows(self) -> List[Row]:
+        found = []
+        base = Pushed(self.daemon, "base", tensors(self.count, TENSOR_COUNT))
+        found.append(self._against_triad(base, torch.float32, 1, Goal(least=0.9)))
+        for dtype in BYTES:
+            # Doubles take twice the memory.
+            given = tensors(self.count // 2 if dtype == torch.float64 else self.count, TENSOR_COUNT, dtype)
+            for profiles in (1, 2, 4):
+                if dtype != torch.float32 or profiles != 1:
+                    found += self._case(base, given, dtype, profiles)
+        base.close()
+        return found
+
+    def _case(self, base: Pushed, given: Dict[str, torch.Tensor], dtype: torch.dtype, profiles: int) -> List[Row]:
+        case = Pushed(self.daemon, "case", given, profiles)
+        found = [self._against_triad(case, dtype, profiles)]
+        if (dtype, profiles) in ((torch.bfloat16, 1), (torch.float32, 4)):
+            times, bases = [], []
+            for _ in range(self.rounds):
+                bases.append(base.push()[0])
+                times.append(case.push()[0])
+            if profiles == 4:
+                fours = [4e3 * seconds for seconds in bases]
+                found.append(compared("updates", f"4 profiles at once, {self.label}", "ms", [1e3 * t for t in times],
+                                      "4 x one", fours, Goal(most=0.8)))  # fmt: skip
+            else:
+                rates, peers = ([self.count / seconds / 1e9 for seconds in each] for each in (times, bases))
+                found.append(compared("updates", f"BF16 parameters, {self.label}", "G/s", rates, "F32", peers,
+                                      Goal(least=1.0)))  # fmt: skip
+        case.close()
+        return found
+
+    def _against_triad(self, case: Pushed, dtype: torch.dtype, profiles: int, goal: Goal = None) -> Row:
+        pushed_bytes, shadow_bytes = BYTES[dtype]
+        moved = sum(tensor.numel() for tensor in case.tensors.values()) * (pushed_bytes + 2 * profiles * shadow_bytes)
+        self.daemon.wait_quiet()
+        case.push()
+        rates, peers = [], []
+        for _ in range(self.rounds):
+            peers.append(self.triad.bytes_per_second(self.workers) / 1e9)
+            rates.append(moved / case.push()[0] / 1e9)
+        name = f"{NAMES[dtype]}, {profiles} profile{'s' if profiles > 1 else ''}, {self.label}"
+        return compared("updates", name, "GB/s", rates, "triad", peers, goal)
+
+
+def visible(quick: bool) -> List[Row]:
+    """From the doorbell of a push until a reader that waits for it has it open, over the update alone.
+
+    The doorbell is rung directly after the copy, which is when the fence returns.
+    """
+    count = (4 if quick else 268) * 10**6
+    with Daemon(slots=2, stages=1) as daemon:
+        model = Pushed(daemon, "visible", tensors(count, 600))
+        daemon.wait_quiet()
+        model.push()
+        waits, updates = [], []
+        for _ in range(3 if quick else 15):
+            model.step += 1
+            before = daemon.counters()["apply_us"]
+            model.trainer.push_begin(model.step, model.tensors)
+            model.trainer.fence()
+            rung = time.perf_counter()
+            with daemon.client.view("visible", min_step=model.step, timeout=60) as view:
+                waits.append(1e3 * (time.perf_counter() - rung))
+                if view.step != model.step:
+                    raise RuntimeError(f"the view is of step {view.step}, not {model.step}")
+            model.trainer.flush()
+            updates.append((daemon.counters()["apply_us"] - before) / 1e3)
+        model.close()
+    name = f"doorbell to open view, {count / 1e6:.0f} M parameters"
+    return [compared("readers", name, "ms", waits, "update alone", updates, Goal(most=1.2))]
+
+
+def flat(quick: bool) -> List[Row]:
+    """Cost of a parameter, over models of growing size, and over growing numbers of tensors."""
+    million = 10**6
+    sizes = (1, 4) if quick else (1, 5, 25, 100, 268)
+    counts = (1, 100) if quick else (1, 100, 1000, 10000)
+    found = []
+    by_size = {f"{size} M parameters": (size * million, 100) for size in sizes}
+    by_count = {f"{count} tensor{'s' if count > 1 else ''}": (sizes[-1] if quick else 25, count) for count in counts}
+    by_count = {name: (size * million, count) for name, (size, count) in by_count.items()}
+    for cases in (by_size, by_count):
+        with Daemon(slots=2, stages=1) as daemon:
+            found += flat_rows(daemon, cases, 2 if quick else 9)
+    return found
+
+
+def flat_rows(daemon: Daemon, cases: Dict[str, tuple], rounds: int) -> List[Row]:
+    models = {name: Pushed(daemon, name.replace(" ", "-"), tensors(*case)) for name, case in cases.items()}
+    daemon.wait_quiet()
+    updates: Dict[str, List[float]] = {name: [] for name in cases}
+    wholes: Dict[str, List[float]] = {name: [] for name in cases}
+    for _ in range(rounds + 1):
+        for name, model in models.items():
+            count = cases[name][0]
+            # As many pushes as make up a good part of the largest model's, so that small ones are not all noise.
+            pushes = [model.push() for _ in range(max(1, min(20, 50_000_000 // count)))]
+            updates[name].append(1e9 * statistics.median(push[0] for push in pushes) / count)
+            wholes[name].append(1e9 * statistics.median(push[1] for push in pushes) / count)
+    for model in models.values():
+        model.close()
+    found = []
+    for what, figures in (("update", updates), ("push until applied", wholes)):
+        best = min(figures, key=lambda name: statistics.median(figures[name][1:]))
+        for name in cases:
+            found.append(compared("flatness", f"{what}: {name}", "ns/parameter", figures[name][1:], f"best: {best}",
+                                  figures[best][1:], FLAT))  # fmt: skip
+    return found

@@ -1,0 +1,156 @@
+/*
+ * A host for the service in one thread: memory from the heap, a clock that only the test moves, segments and updates
+ * that are made when the test says so (or at once, when it is `prompt`), and replies that have been through the bytes.
+ *
+ * Nothing here calls malloc while the service runs, so that a failing heap fails the service and not its surroundings.
+ */
+#pragma once
+
+#include "daemon/core/service.h"
+#include "proto/layout.h"
+#include "proto/manifest.h"
+#include "proto/message.h"
+
+enum {
+	FAKE_WAITING_MAX = 64,
+	FAKE_SEGMENT_COUNT_MAX = 256,
+	FAKE_REPLY_COUNT = 128, /* of the latest requests */
+	FAKE_HEADER_BYTES_MAX = 4096,
+	FAKE_ELEMENTS = 24,
+};
+
+struct fake_reply {
+	uint64_t number; /* of the request that it answers; 0: none yet */
+	size_t header_bytes;
+	uint8_t header[FAKE_HEADER_BYTES_MAX];
+	char *body; /* owned; NUL-terminated; NULL for none */
+	int fd;     /* -1: none */
+	struct reply reply;
+	char error[512], refusal[512], outcome[24], report[512];
+};
+
+struct fake_segment {
+	uint8_t *base;
+	uint64_t bytes;
+};
+
+struct fake_host {
+	struct service *service;
+	struct settings settings;
+	struct instant now;
+	bool prompt;                      /* segments are made and updates done before a call below returns */
+	int memory_status;                /* what orders come back with */
+	uint64_t order_count, apply_count; /* that wait */
+	struct memory_order *orders[FAKE_WAITING_MAX];
+	struct apply *applies[FAKE_WAITING_MAX];
+	struct fake_segment segments[FAKE_SEGMENT_COUNT_MAX]; /* fd is 2 * index, fd_read_only one more */
+	uint64_t segment_count, segment_bytes;                /* that are there */
+	struct fake_reply replies[FAKE_REPLY_COUNT];
+	struct unpacked *unpacked;
+	uint64_t request_count;
+	uint64_t random;
+	uint64_t event_count;
+	char event[768];
+};
+
+/* Settings that are roomy: 1 GiB, 3 slots, 2 stages, leases of 30 s. Change them in between. */
+void fake_host_init(struct fake_host *host);
+void fake_host_start(struct fake_host *host);
+
+/* Destroys the service and asserts that every segment was given back. */
+void fake_host_finish(struct fake_host *host);
+
+/* Sends a request from a peer's connection; returns its number. Asserts nothing and allocates nothing. */
+uint64_t fake_host_ask(struct fake_host *host, uint64_t peer, const struct request *request, const void *body,
+                       size_t body_bytes);
+
+/* The answer to a request, NULL while it waits. */
+const struct fake_reply *fake_host_answer(struct fake_host *host, uint64_t number);
+
+/* The answer, asserting its status. */
+const struct fake_reply *fake_host_expect(struct fake_host *host, uint64_t number, int status);
+
+/* Makes the oldest segment order, or does the oldest update. */
+void fake_host_make(struct fake_host *host);
+void fake_host_apply(struct fake_host *host);
+
+/* Both, until nothing waits. */
+void fake_host_settle(struct fake_host *host);
+
+/* Moves the clock, and calls service_tick as often as the service wants. Asserts that it does not want it for ever. */
+void fake_host_wait(struct fake_host *host, uint64_t milliseconds);
+
+void fake_host_gone(struct fake_host *host, uint64_t peer);
+
+/* The memory behind a descriptor that came with a reply. */
+uint8_t *fake_host_map(struct fake_host *host, int fd);
+
+/* ---- a trainer --------------------------------------------------------------------------------------------------- */
+
+struct fake_trainer {
+	struct fake_host *host;
+	const char *model;
+	const char *resume;     /* NULL: not said */
+	const char *attributes; /* NULL: none */
+	const char *profiles[PROFILE_COUNT_MAX];
+	uint32_t profile_count;
+	uint32_t rank, world;
+	uint64_t client, sequence;
+	uint64_t peer; /* of the attach connection; the requests' connection is 1000 above */
+	uint8_t *manifest; /* owned; encoded */
+	size_t manifest_bytes;
+	uint64_t epoch;
+	uint8_t *stages;       /* the segment's base */
+	uint64_t stage_stride;
+};
+
+/* A trainer of rank 0 of 1 with the profile "ema=yolo"; takes the manifest. Every trainer is a new client and peer. */
+void fake_trainer_init(struct fake_trainer *trainer, struct fake_host *host, const char *model,
+                       struct manifest *manifest);
+void fake_trainer_finish(struct fake_trainer *trainer);
+
+/* Sends register with the next sequence number. */
+uint64_t fake_trainer_register(struct fake_trainer *trainer);
+
+/* Sends attach with the epoch. */
+uint64_t fake_trainer_attach(struct fake_trainer *trainer);
+
+/* Registers and attaches; asserts success. The host must be prompt. */
+void fake_trainer_join(struct fake_trainer *trainer);
+
+/* Takes the epoch from the reply to register, and the stages from that to attach. */
+void fake_trainer_registered(struct fake_trainer *trainer, uint64_t number);
+void fake_trainer_attached(struct fake_trainer *trainer, uint64_t number);
+
+/* The first byte of a stage. */
+void *fake_trainer_stage(const struct fake_trainer *trainer, uint32_t stage);
+
+/* Sends push with the next sequence number. */
+uint64_t fake_trainer_push(struct fake_trainer *trainer, uint64_t step, uint32_t stage, bool wait);
+
+/* Sends reserve or flush. */
+uint64_t fake_trainer_reserve(struct fake_trainer *trainer, uint64_t timeout_ms);
+uint64_t fake_trainer_flush(struct fake_trainer *trainer, uint64_t timeout_ms);
+
+/* ---- others ------------------------------------------------------------------------------------------------------ */
+
+/* Sends view. profile may be NULL; min_step 0: any. */
+uint64_t fake_view(struct fake_host *host, uint64_t peer, const char *model, const char *profile, uint64_t min_step,
+                   uint64_t timeout_ms);
+
+/* Sends an operation that names at most a model. */
+uint64_t fake_query(struct fake_host *host, enum operation operation, const char *model);
+
+/* The bytes of a tensor in the image that a view's reply describes; NULL where it is not there. */
+const uint8_t *fake_tensor(struct fake_host *host, const struct fake_reply *view, const char *name);
+
+/* ---- a model of one tensor --------------------------------------------------------------------------------------- */
+
+/* "w", F32 [FAKE_ELEMENTS / 2, 2], of which a rank holds its share of the rows. */
+struct manifest *fake_manifest(uint32_t rank, uint32_t world);
+
+/* Fills a stage of such a model with one value. */
+void fake_trainer_fill(const struct fake_trainer *trainer, uint32_t stage, float value);
+
+/* The average of such a model, all of whose elements must be equal. */
+float fake_average(struct fake_host *host, const char *model, const char *profile);

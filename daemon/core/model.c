@@ -257,7 +257,7 @@ int model_pieces_check(const struct model *model, uint32_t rank, const struct ma
 	return error;
 }
 
-static int plan_make(struct model *model, const struct manifest *const *pieces)
+static int plan_make(struct model *model, const struct manifest *const *pieces, struct reason *reason)
 {
 	struct plan_profile profiles[PROFILE_COUNT_MAX];
 	struct plan *plan;
@@ -270,7 +270,7 @@ static int plan_make(struct model *model, const struct manifest *const *pieces)
 			.region_offset = model->region_offsets[p],
 			.form = model->profiles[p].schedule.form,
 		};
-	error = plan_create(model->manifest, profiles, model->profile_count, pieces, model->world, &plan);
+	error = plan_create(model->manifest, profiles, model->profile_count, pieces, model->world, &plan, reason);
 	if (error)
 		return error;
 	error = apply_init(&apply, plan);
@@ -286,14 +286,14 @@ static int plan_make(struct model *model, const struct manifest *const *pieces)
 	return 0;
 }
 
-int model_rank_pieces(struct model *model, uint32_t rank, struct manifest *candidate)
+int model_rank_pieces(struct model *model, uint32_t rank, struct manifest *candidate, struct reason *reason)
 {
 	bool complete;
 	const struct manifest **pieces = pieces_collect(model, rank, candidate, &complete);
 	int error = pieces ? 0 : -ENOMEM;
 
 	if (!error && complete)
-		error = plan_make(model, pieces);
+		error = plan_make(model, pieces, reason);
 	free(pieces);
 	if (error) {
 		manifest_destroy(candidate);

@@ -106,9 +106,9 @@ int model_pieces_check(const struct model *model, uint32_t rank, const struct ma
 
 /*
  * Takes a rank's pieces (also on failure), and makes the plan when all ranks are known. They must have been checked, and no
- * update may be under way. -ENOMEM: everything is as before.
+ * update may be under way. STATUS_ELIMIT as plan_create, -ENOMEM: everything is as before.
  */
-int model_rank_pieces(struct model *model, uint32_t rank, struct manifest *candidate);
+int model_rank_pieces(struct model *model, uint32_t rank, struct manifest *candidate, struct reason *reason);
 
 /* Frees the stage of a rank whose trainer has gone and that has nothing pending. True when it was freed. */
 bool model_stage_sweep(struct model *model, uint32_t rank, const struct host *host);

@@ -14,6 +14,8 @@ static uint64_t run_room(const struct plan *plan, const struct run *run)
 
 static int run_append(struct plan *plan, const struct run *run)
 {
+	if (plan->run_count == PLAN_RUN_COUNT_MAX)
+		return STATUS_ELIMIT;
 	if (plan->run_count == plan->run_capacity) {
 		uint32_t capacity = plan->run_capacity ? plan->run_capacity * 2 : 256;
 		struct run *runs = reallocarray(plan->runs, capacity, sizeof *runs);
@@ -238,7 +240,8 @@ static int blocks_make(struct plan *plan)
 }
 
 int plan_create(const struct manifest *manifest, const struct plan_profile *profiles, uint32_t profile_count,
-                const struct manifest *const *ranks, uint32_t rank_count, struct plan **ret_plan)
+                const struct manifest *const *ranks, uint32_t rank_count, struct plan **ret_plan,
+                struct reason *reason)
 {
 	struct plan *plan = calloc(1, sizeof *plan);
 	int error;
@@ -256,6 +259,9 @@ int plan_create(const struct manifest *manifest, const struct plan_profile *prof
 		error = runs_make(plan, profiles[0].image, ranks, rank_count);
 	if (!error)
 		error = blocks_make(plan);
+	if (error == STATUS_ELIMIT)
+		reason_set(reason, error, "the ranks' pieces lie in more than %d stretches of memory: cut the tensors along "
+		           "fewer dimensions", PLAN_RUN_COUNT_MAX);
 	if (error) {
 		plan_destroy(plan);
 		return error;

@@ -18,7 +18,10 @@
 #include "proto/manifest.h"
 #include "proto/status.h"
 
-enum { PLAN_BLOCK_ELEMENTS = 256 * 1024 };
+enum {
+	PLAN_BLOCK_ELEMENTS = 256 * 1024,
+	PLAN_RUN_COUNT_MAX = 4 * 1024 * 1024, /* so that boxes of single elements cannot take more memory than the weights */
+};
 
 struct run {
 	uint64_t stage_offset; /* bytes from the start of the rank's snapshot */
@@ -58,7 +61,11 @@ struct plan_profile {
 	enum schedule_form form;
 };
 
-/* ranks[r]: the manifest of rank r, whose pieces must tile the tensors (manifest_tiling_check). -ENOMEM. */
+/*
+ * ranks[r]: the manifest of rank r, whose pieces must tile the tensors (manifest_tiling_check). STATUS_ELIMIT with a sentence when
+ * they are cut too small; -ENOMEM.
+ */
 int plan_create(const struct manifest *manifest, const struct plan_profile *profiles, uint32_t profile_count,
-                const struct manifest *const *ranks, uint32_t rank_count, struct plan **ret_plan);
+                const struct manifest *const *ranks, uint32_t rank_count, struct plan **ret_plan,
+                struct reason *reason);
 void plan_destroy(struct plan *plan);

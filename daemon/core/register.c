@@ -264,7 +264,7 @@ static int model_join(struct call *call, struct model *model, struct wish *wish)
 		return CALL_PARK;
 	}
 	wish->manifest = NULL;
-	error = model_rank_pieces(model, wish->rank, pieces);
+	error = model_rank_pieces(model, wish->rank, pieces, &call->reason);
 	if (error) {
 		model->records[wish->rank].client = holder;
 		return error;

@@ -5,6 +5,9 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "daemon/core/json_text.h"
 
@@ -200,46 +203,72 @@ static json_t *slot_rows(bool *whole, const struct model *model)
 	return rows;
 }
 
-static json_t *tensor_rows(bool *whole, const struct model *model)
+static json_t *tensor_row(bool *whole, const struct model *model, uint32_t t)
 {
 	static const char *const entries[] = { "average", "copy", "freeze", "drop" };
-	json_t *rows = json_array();
+	const struct tensor *tensor = &model->manifest->tensors[t];
+	json_t *row = json_object(), *shape = json_array(), *kinds = json_object(), *drifts = json_object();
 
-	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
-		const struct tensor *tensor = &model->manifest->tensors[t];
-		json_t *row = json_object(), *shape = json_array(), *kinds = json_object(), *drifts = json_object();
+	for (uint32_t d = 0; d < tensor->dimension_count; d++)
+		append(whole, shape, number(tensor->extents[d]));
+	for (uint32_t p = 0; p < model->profile_count; p++) {
+		enum schedule_entry entry = profile_entry(&model->profiles[p], tensor);
+		const char *name = model->profiles[p].name;
 
-		for (uint32_t d = 0; d < tensor->dimension_count; d++)
-			append(whole, shape, number(tensor->extents[d]));
-		for (uint32_t p = 0; p < model->profile_count; p++) {
-			enum schedule_entry entry = profile_entry(&model->profiles[p], tensor);
-			const char *name = model->profiles[p].name;
-
-			put(whole, kinds, name, json_string(entries[entry]));
-			if (entry == ENTRY_AVERAGE)
-				put(whole, drifts, name, real(sqrt(model->results[t].drift_squares[p])));
-		}
-		put(whole, row, "name", json_string(tensor->name));
-		put(whole, row, "dtype", json_string(dtype_name(tensor->dtype)));
-		put(whole, row, "shape", shape);
-		put(whole, row, "buffer", json_boolean(tensor->is_buffer));
-		put(whole, row, "entries", kinds);
-		put(whole, row, "drift", drifts);
-		append(whole, rows, row);
+		put(whole, kinds, name, json_string(entries[entry]));
+		if (entry == ENTRY_AVERAGE)
+			put(whole, drifts, name, real(sqrt(model->results[t].drift_squares[p])));
 	}
-	return rows;
+	put(whole, row, "name", json_string(tensor->name));
+	put(whole, row, "dtype", json_string(dtype_name(tensor->dtype)));
+	put(whole, row, "shape", shape);
+	put(whole, row, "buffer", json_boolean(tensor->is_buffer));
+	put(whole, row, "entries", kinds);
+	put(whole, row, "drift", drifts);
+	return row;
+}
+
+/* Each row becomes text by itself: trees of ten thousand of them would take as much memory as all else. */
+static void tensor_rows_write(bool *whole, const struct model *model, FILE *file)
+{
+	fputs("[", file);
+	for (uint32_t t = 0; t < model->manifest->tensor_count && *whole; t++) {
+		char *text = dump(tensor_row(whole, model, t), *whole);
+
+		fprintf(file, "%s%s", t > 0 ? "," : "", text ? text : "");
+		*whole = *whole && text != NULL;
+		free(text);
+	}
+	fputs("]", file);
 }
 
 char *report_show(const struct model *model)
 {
 	bool is_whole = true, *whole = &is_whole;
 	json_t *root = json_object();
+	char *facts, *text = NULL;
+	size_t text_bytes;
+	FILE *file;
 
 	model_members(whole, model, root);
 	put(whole, root, "profiles", profile_rows(whole, model));
 	put(whole, root, "ranks", rank_rows(whole, model));
 	put(whole, root, "slots", slot_rows(whole, model));
-	put(whole, root, "tensors", tensor_rows(whole, model));
 	put(whole, root, "attributes", json_loads(model->attributes, 0, NULL));
-	return dump(root, is_whole);
+	(void)json_object_del(root, "tensors"); /* the number gives way to the rows */
+	facts = dump(root, is_whole);
+	file = facts ? open_memstream(&text, &text_bytes) : NULL;
+	if (!file) {
+		free(facts);
+		return NULL;
+	}
+	/* The object goes on where its closing brace stood. */
+	fprintf(file, "%.*s,\"tensors\":", (int)strlen(facts) - 1, facts);
+	tensor_rows_write(whole, model, file);
+	fputs("}", file);
+	free(facts);
+	if (fclose(file) == 0 && is_whole)
+		return text;
+	free(text);
+	return NULL;
 }

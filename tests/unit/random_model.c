@@ -164,7 +164,7 @@ void laid_out_init(struct laid_out *out, const struct manifest *const *ranks, ui
 			.region_offset = out->region_offsets[p],
 			.form = out->profiles[p].schedule.form,
 		};
-	ck_assert_int_eq(plan_create(out->manifest, parts, profile_count, ranks, world, &out->plan), 0);
+	ck_assert_int_eq(plan_create(out->manifest, parts, profile_count, ranks, world, &out->plan, NULL), 0);
 }
 
 void laid_out_finish(struct laid_out *out)

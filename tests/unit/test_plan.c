@@ -366,6 +366,37 @@ START_TEST(knows_where_each_profile_has_a_tensor)
 }
 END_TEST
 
+START_TEST(boxes_of_single_elements_end_at_a_limit)
+{
+	const uint64_t extents[] = { PLAN_RUN_COUNT_MAX / 4 + 1, 2, 2 };
+	const char *specification = "ema=timm";
+	struct manifest *manifest;
+	struct plan_profile profile = { .region_offset = 4096 };
+	struct profile parsed;
+	struct image *image;
+	struct reason reason = { "" };
+	struct plan *plan = NULL;
+
+	ck_assert_int_eq(manifest_create(&manifest), 0);
+	ck_assert_int_eq(manifest_add_tensor(manifest, "w", 1, DTYPE_BF16, false, extents, 3, NULL), 0);
+	for (uint64_t i = 0; i < 4; i++)
+		ck_assert_int_eq(manifest_add_piece(manifest, (const uint64_t[]){ 0, i / 2, i % 2 },
+		                                    (const uint64_t[]){ extents[0], 1, 1 }, NULL),
+		                 0);
+	ck_assert_int_eq(manifest_finish(manifest, NULL), 0);
+	ck_assert_int_eq(profile_parse(specification, strlen(specification), &parsed, NULL), 0);
+	ck_assert_int_eq(image_create(manifest, &parsed, 100, &image, NULL), 0);
+	profile.image = image;
+	ck_assert_int_eq(plan_create(manifest, &profile, 1, (const struct manifest *const[]){ manifest }, 1, &plan,
+	                             &reason),
+	                 STATUS_ELIMIT);
+	ck_assert_ptr_null(plan);
+	ck_assert_msg(strstr(reason.text, "4194304") != NULL, "%s", reason.text);
+	image_destroy(image);
+	manifest_destroy(manifest);
+}
+END_TEST
+
 struct parts {
 	struct laid_out out;
 	const struct manifest *ranks[1];
@@ -376,7 +407,7 @@ static int create(void *context)
 {
 	struct parts *parts = context;
 	struct plan *plan = NULL;
-	int error = plan_create(parts->ranks[0], &parts->profile, 1, parts->ranks, 1, &plan);
+	int error = plan_create(parts->ranks[0], &parts->profile, 1, parts->ranks, 1, &plan, NULL);
 
 	plan_destroy(plan);
 	return error;
@@ -416,6 +447,7 @@ int main(void)
 	tcase_add_test(tcase, rows_larger_than_half_a_block_are_cut_like_dense_ones);
 	tcase_add_loop_test(tcase, random_boxes_are_covered_once, 0, 5);
 	tcase_add_test(tcase, knows_where_each_profile_has_a_tensor);
+	tcase_add_test(tcase, boxes_of_single_elements_end_at_a_limit);
 	tcase_add_test(tcase, every_allocation_may_fail);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);

@@ -93,6 +93,7 @@ test_schedule := $(schedule) proto/nearest
 test_schedule_formula := $(schedule) proto/nearest
 test_service := $(service)
 test_service_heap := $(service)
+test_service_register := $(service)
 test_service_waits := $(service)
 test_service_walk := $(service)
 test_sp := proto/sp proto/status
@@ -107,6 +108,7 @@ needs_tests/unit/test_schedule := m
 needs_tests/unit/test_schedule_formula := jansson m
 needs_tests/unit/test_service := jansson m
 needs_tests/unit/test_service_heap := jansson m
+needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_waits := m
 needs_tests/unit/test_service_walk := m
 
@@ -115,13 +117,16 @@ wire := $(manifest) $(addprefix proto/, layout message) \
 
 integration_test_client := $(library) tests/integration/harness
 integration_test_daemon := $(wire)
-integration_test_load := $(library) $(addprefix tests/integration/, harness process role wire)
+roles := $(library) $(addprefix tests/integration/, harness process role wire)
+integration_test_load := $(roles)
+integration_test_security := $(roles)
 integration_test_wire := $(wire)
 needs_tests/integration/harness := check
 needs_tests/integration/test_client := check
 needs_tests/integration/test_daemon := check
 needs_tests/integration/role := m
 needs_tests/integration/test_load := check
+needs_tests/integration/test_security := check
 needs_tests/integration/test_wire := check nng
 
 fuzz_manifest := $(manifest)
@@ -237,7 +242,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy layout pusher trainer transport view workers,$(unit_names))
+unit_names := $(filter attach copy layout memory pusher trainer transport view workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)
@@ -270,6 +275,7 @@ endef
 
 define linked
 $(call say,LD,$@)
+$(Q)mkdir -p $(@D)
 $(Q)$(link) -o $@ $(filter %.o,$^) $(LDLIBS) $(LDLIBS_NEEDED)
 endef
 
@@ -294,6 +300,7 @@ $(fuzz_programs):
 # The library's file in the tree bears the name that programs ask for; the version map alone says what it exports.
 $(B)/$(SONAME): client/libemad.map
 	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
 	$(Q)$(link) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=client/libemad.map -Wl,-z,defs -o $@ \
 		$(filter %.o,$^) $(LDLIBS) $(LDLIBS_NEEDED)
 
@@ -309,11 +316,17 @@ $(library:%=$(B)/%.o): CFLAGS_OBJECT := $(PIC)
 
 # Everything is compiled anew when the flags change.
 flags := $(strip $(compile) | $(link))
-ifneq ($(building),)
-ifneq ($(flags),$(strip $(shell cat $(B)/flags 2>/dev/null)))
-$(shell mkdir -p $(B))
-$(file >$(B)/flags,$(flags))
-endif
+differs = $(if $(subst x$(strip $(1)),,x$(strip $(2)))$(subst x$(strip $(2)),,x$(strip $(1))),yes)
+$(B)/flags: $(if $(call differs,$(flags),$(shell cat $(B)/flags 2>/dev/null)),FORCE)
+	$(Q)mkdir -p $(@D)
+	$(Q)printf '%s\n' '$(subst ','\'',$(flags))' >$@
+
+.PHONY: FORCE
+FORCE:
+
+# `make clean all` means one after the other.
+ifneq ($(filter clean,$(MAKECMDGOALS)),)
+.NOTPARALLEL:
 endif
 
 -include $(patsubst %,$(B)/%.d,$(sort $(objects)))

@@ -400,7 +400,9 @@ static void stop(struct daemon *daemon)
 	service_destroy(daemon->service);
 	memory_stop(daemon->maker);
 	uv_walk(&daemon->loop, on_walk, NULL);
-	(void)uv_run(&daemon->loop, UV_RUN_DEFAULT);
+	/* Again, as long as a request to stop the loop is left over from before. */
+	while (uv_run(&daemon->loop, UV_RUN_DEFAULT) != 0)
+		;
 	(void)uv_loop_close(&daemon->loop);
 	attach_finish(daemon->attach);
 	runtime_close(&daemon->runtime);

@@ -48,8 +48,8 @@ static int images_make(struct model *model, struct reason *reason)
 }
 
 /*
- * What one snapshot and all segments together take. Every rank's stages have a page of their own in front, and are rounded up to
- * pages each.
+ * What one snapshot and all segments together take. Every rank's stages have a page of their own in front, and each is
+ * rounded up to pages.
  */
 static int sizes_make(struct model *model, struct reason *reason)
 {

@@ -62,8 +62,8 @@ struct plan_profile {
 };
 
 /*
- * ranks[r]: the manifest of rank r, whose pieces must tile the tensors (manifest_tiling_check). STATUS_ELIMIT with a sentence when
- * they are cut too small; -ENOMEM.
+ * ranks[r]: the manifest of rank r, whose pieces must tile the tensors (manifest_tiling_check). STATUS_ELIMIT with a
+ * sentence when they are cut too small; -ENOMEM.
  */
 int plan_create(const struct manifest *manifest, const struct plan_profile *profiles, uint32_t profile_count,
                 const struct manifest *const *ranks, uint32_t rank_count, struct plan **ret_plan,

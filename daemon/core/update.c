@@ -228,7 +228,9 @@ enum outcome update_end(struct model *model, const struct instant *now, struct c
 	enum outcome outcome = model->apply.shadow ? OUTCOME_APPLIED : OUTCOME_STARTED;
 	uint64_t version = model->version_next;
 
-	counters->apply_us += now->wall_us - model->applying_since_us;
+	/* The wall clock may have been set back meanwhile. */
+	if (now->wall_us > model->applying_since_us)
+		counters->apply_us += now->wall_us - model->applying_since_us;
 	apply_results(&model->apply, model->results_next);
 	if (nonfinite_find(model, reason) || overflow_find(model, reason)) {
 		outcome = OUTCOME_NONFINITE;

@@ -17,7 +17,7 @@ GIBI_FLOATS = 1 << 28
 
 def views(quick: bool) -> List[Row]:
     """Opening a view against loading the exported file, which is in the page cache."""
-    rounds, each = (2, 5) if quick else (8, 25)
+    round_count, each = (2, 5) if quick else (8, 25)
     with Daemon(slots=2, stages=1) as daemon:
         model = Pushed(daemon, "model", tensors(GIBI_FLOATS // (64 if quick else 1), 600))
         model.push()
@@ -27,7 +27,7 @@ def views(quick: bool) -> List[Row]:
         target = {name: torch.empty_like(tensor) for name, tensor in model.tensors.items()}
         peer, load = loader(path)
         opens, worst, dicts, loads, copies, copies_loaded = [], [], [], [], [], []
-        for _ in range(rounds):
+        for _ in range(round_count):
             loads.append(1e3 * seconds_of(load))
             several = sorted(1e3 * view_open(daemon) for _ in range(each))
             opens.append(several[each // 2])
@@ -39,7 +39,7 @@ def views(quick: bool) -> List[Row]:
     limit = Goal(most=1.0, text="1 ms")
     found = []
     for what, figures in (("median", opens), ("worst", worst)):
-        row = compared("readers", f"open a view of 1 GiB, {what} of {rounds * each}", "ms", figures, peer, loads)
+        row = compared("readers", f"open a view of 1 GiB, {what} of {round_count * each}", "ms", figures, peer, loads)
         if what == "worst":
             row.value = max(figures)
             row.ratio, row.quartiles = row.value / row.peer_value, None
@@ -124,7 +124,7 @@ class Watch:
         self._status = Path(f"/proc/{pid}/status")
         self._peak = 0
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -144,10 +144,10 @@ def own_kibibytes(status: Path) -> int:
 
 def requests(quick: bool) -> List[Row]:
     """Small requests against an echo by NNG's own REP socket, from one stock client."""
-    rounds, milliseconds = (2, 100) if quick else (9, 500)
+    round_count, milliseconds = (2, 100) if quick else (9, 500)
     with Daemon() as daemon:
         done = subprocess.run(
-            [str(BUILD / "tests" / "bench" / "bench_requests"), daemon.url, str(daemon.folder), str(rounds),
+            [str(BUILD / "tests" / "bench" / "bench_requests"), daemon.url, str(daemon.folder), str(round_count),
              str(milliseconds)],
             stdout=subprocess.PIPE, text=True, check=True, timeout=120,
         )  # fmt: skip

@@ -19,9 +19,10 @@ from typing import List, Tuple
 import torch
 
 import emad.torch
-from stand import Daemon, Goal, Row, compared, convolutional, seconds_of, transformer
+from stand import Daemon, Goal, Row, compared, convolutional, rounds, seconds_of, transformer
 
 SPAN = 8
+SPAN_SECONDS_MAX = 1.0
 STEPS = 2
 GROUP = "trainer"
 
@@ -105,12 +106,12 @@ class Subject:
         self.products = Products()
 
 
-def synchronous(subject: Subject, daemon: Daemon, rounds: int) -> Row:
+def synchronous(subject: Subject, daemon: Daemon, round_count: int) -> Row:
     """Of update() without an optimizer, which returns when the weights have been copied and accepted."""
     blocked, foreach = [], []
     with emad.torch.ModelEMA(subject.model, name="synchronous", client=daemon.client) as ema:
         daemon.wait_quiet()
-        for _ in range(rounds + 1):
+        for _ in rounds(round_count + 1, 10):
             foreach.append(1e3 * subject.foreach.seconds(0.999))
             blocked.append(1e3 * seconds_of(lambda: ema.update(subject.model)))
             ema.flush(60)
@@ -121,14 +122,14 @@ def synchronous(subject: Subject, daemon: Daemon, rounds: int) -> Row:
                     Goal(most=0.6))  # fmt: skip
 
 
-def asynchronous(subject: Subject, daemon: Daemon, rounds: int, span: float, goal: Goal) -> List[Row]:
+def asynchronous(subject: Subject, daemon: Daemon, round_count: int, span: float, goal: Goal) -> List[Row]:
     yolo, foreach, alone, steps = [], [], [], []
     with emad.torch.ModelEMA(
         subject.model, name="asynchronous", optimizer=subject.optimizer, client=daemon.client
     ) as ema:
         daemon.wait_quiet()
         step_measure(subject, ema, span)
-        for _ in range(rounds):
+        for _ in rounds(round_count, 30):
             ema.flush(60)
             yolo += STEPS * [1e3 * seconds_of(lambda: subject.yolo.update(subject.model, 0.999))]
             foreach += STEPS * [1e3 * subject.foreach.seconds(0.999)]
@@ -164,12 +165,13 @@ def rows(quick: bool) -> List[Row]:
     found = []
     models = [(convolutional, 12, Goal(most=1 / 20, text="1/20"))]
     if not quick:
-        models.append((transformer, 7, Goal(most=1 / 100, text="1/100")))
-    for make, rounds, goal in models:
-        rounds = 2 if quick else rounds
+        models.append((transformer, 9, Goal(most=1 / 100, text="1/100")))
+    for make, round_count, goal in models:
+        round_count = 2 if quick else round_count
         with Daemon() as daemon:
             subject = Subject(make())
-            copied = synchronous(subject, daemon, rounds)
-            found += asynchronous(subject, daemon, rounds, SPAN * copied.value / 1e3, goal) + [copied]
+            copied = synchronous(subject, daemon, round_count)
+            span = min(SPAN * copied.value / 1e3, SPAN_SECONDS_MAX)
+            found += asynchronous(subject, daemon, round_count, span, goal) + [copied]
             del subject
     return found

@@ -13,7 +13,7 @@ from typing import Dict, List
 
 import torch
 
-from stand import Daemon, Goal, Pushed, Row, Triad, compared, tensors
+from stand import Daemon, Goal, Pushed, Row, Triad, compared, rounds, tensors
 
 MEBI = 1 << 20
 TENSOR_COUNT = 256
@@ -37,8 +37,9 @@ def throughput(quick: bool) -> List[Row]:
 class Throughput:
     """The rows of one daemon. The model with one float32 profile stays and is pushed beside every other."""
 
-    def __init__(self, daemon: Daemon, triad: Triad, workers: int, count: int, rounds: int):
-        self.daemon, self.triad, self.workers, self.count, self.rounds = daemon, triad, workers, count, rounds
+    def __init__(self, daemon: Daemon, triad: Triad, workers: int, count: int, round_count: int):
+        self.daemon, self.triad, self.workers = daemon, triad, workers
+        self.count, self.round_count = count, round_count
         self.label = f"{workers} worker{'s' if workers > 1 else ''}"
 
     def rows(self) -> List[Row]:
@@ -59,7 +60,7 @@ class Throughput:
         found = [self._against_triad(case, dtype, profiles)]
         if (dtype, profiles) in ((torch.bfloat16, 1), (torch.float32, 4)):
             times, bases = [], []
-            for _ in range(self.rounds):
+            for _ in rounds(self.round_count, 4):
                 bases.append(base.push()[0])
                 times.append(case.push()[0])
             if profiles == 4:
@@ -79,7 +80,7 @@ class Throughput:
         self.daemon.wait_quiet()
         case.push()
         rates, peers = [], []
-        for _ in range(self.rounds):
+        for _ in rounds(self.round_count, 4):
             peers.append(self.triad.bytes_per_second(self.workers) / 1e9)
             rates.append(moved / case.push()[0] / 1e9)
         name = f"{NAMES[dtype]}, {profiles} profile{'s' if profiles > 1 else ''}, {self.label}"
@@ -97,7 +98,7 @@ def visible(quick: bool) -> List[Row]:
         daemon.wait_quiet()
         model.push()
         waits, updates = [], []
-        for _ in range(3 if quick else 15):
+        for _ in rounds(3 if quick else 15, 10):
             model.step += 1
             before = daemon.counters()["apply_us"]
             model.trainer.push_begin(model.step, model.tensors)
@@ -129,12 +130,12 @@ def flat(quick: bool) -> List[Row]:
     return found
 
 
-def flat_rows(daemon: Daemon, cases: Dict[str, tuple], rounds: int) -> List[Row]:
+def flat_rows(daemon: Daemon, cases: Dict[str, tuple], round_count: int) -> List[Row]:
     models = {name: Pushed(daemon, name.replace(" ", "-"), tensors(*case)) for name, case in cases.items()}
     daemon.wait_quiet()
     updates: Dict[str, List[float]] = {name: [] for name in cases}
     wholes: Dict[str, List[float]] = {name: [] for name in cases}
-    for _ in range(rounds + 1):
+    for _ in rounds(round_count + 1, 15):
         for name, model in models.items():
             count = cases[name][0]
             # As many pushes as make up a good part of the largest model's, so that small ones are not all noise.

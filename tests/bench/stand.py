@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 
@@ -28,6 +28,7 @@ BUILD = ROOT / "build" / os.environ.get("BUILD", "release")
 READY_SECONDS = 30
 QUIET_SECONDS_MAX = 60
 NOISY = 1.5  # the upper quartile over the lower one
+ROUNDS_MIN = 3
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -76,6 +77,15 @@ def quartiles(figures: Sequence[float]) -> Tuple[float, float]:
         return figures[0], figures[0]
     low, _, high = statistics.quantiles(figures, n=4, method="inclusive")
     return low, high
+
+
+def rounds(count: int, seconds: float) -> Iterator[int]:
+    """So many rounds, but not much longer than that: on a busy machine there are fewer."""
+    end = time.monotonic() + seconds
+    for i in range(count):
+        if i >= ROUNDS_MIN and time.monotonic() > end:
+            return
+        yield i
 
 
 def compared(

@@ -121,8 +121,8 @@ START_TEST(readers_see_whole_versions_only)
 		ck_assert_uint_eq(page.all[i].errors, 0);
 	}
 	printf("%" PRIu64 " steps, %" PRIu64 " versions judged\n", steps, versions);
-	ck_assert_uint_gt(steps, 20);
-	ck_assert_uint_gt(versions, 20);
+	ck_assert_uint_gt(steps, 20 / (unsigned)process_scale());
+	ck_assert_uint_gt(versions, 20 / (unsigned)process_scale());
 }
 END_TEST
 
@@ -442,11 +442,16 @@ START_TEST(sigterm_under_load_loses_nothing_acknowledged)
 
 		begin_ms = harness_now_ms();
 		status = harness_stop(&harness);
+		if (status != 0)
+			harness_log_print(&harness);
 		ck_assert_msg(status == 0, "round %d: the daemon ended with status %#x", round, (unsigned)status);
 		ck_assert_int_lt(harness_now_ms() - begin_ms, STOP_MAX_MS * process_scale());
+		/* A call that is under way hopes for a new daemon for a while; what was acknowledged is known by now. */
 		stop_all();
-		for (int i = 0; i < 3; i++)
-			ends_well(pids[i]);
+		for (int i = 0; i < 3; i++) {
+			status = process_wait(pids[i], 40 * process_scale());
+			ck_assert_msg(status <= 0, "round %d: a role ended with status %#x", round, (unsigned)status);
+		}
 		ck_assert_uint_ge(relics_step(&relics), page.all[round % 2].accepted);
 		relics_finish(&relics);
 		harness_start(&harness);
@@ -494,22 +499,29 @@ START_TEST(clients_outlive_a_killed_daemon)
 }
 END_TEST
 
+/* A case for each, so that CK_RUN_CASE can choose one. */
+static void add(Suite *suite, const char *name, const TTest *test)
+{
+	TCase *cases = tcase_create(name);
+
+	tcase_add_checked_fixture(cases, daemon_open, daemon_close);
+	tcase_add_test(cases, test);
+	suite_add_tcase(suite, cases);
+}
+
 static Suite *load_suite(void)
 {
 	Suite *suite = suite_create("load");
-	TCase *cases = tcase_create("load");
 
-	tcase_add_checked_fixture(cases, daemon_open, daemon_close);
-	tcase_add_test(cases, readers_see_whole_versions_only);
-	tcase_add_test(cases, a_trainer_killed_at_any_moment_leaves_the_average_whole);
-	tcase_add_test(cases, half_a_snapshot_is_never_seen);
-	tcase_add_test(cases, the_older_of_two_trainers_is_fenced_under_load);
-	tcase_add_test(cases, ranks_that_lag_and_leave_steps_out_never_mix);
-	tcase_add_test(cases, a_reader_that_never_lets_go_stops_nobody);
-	tcase_add_test(cases, a_lease_holds_for_its_guaranteed_time);
-	tcase_add_test(cases, sigterm_under_load_loses_nothing_acknowledged);
-	tcase_add_test(cases, clients_outlive_a_killed_daemon);
-	suite_add_tcase(suite, cases);
+	add(suite, "whole-versions", readers_see_whole_versions_only);
+	add(suite, "killed-trainer", a_trainer_killed_at_any_moment_leaves_the_average_whole);
+	add(suite, "half-snapshot", half_a_snapshot_is_never_seen);
+	add(suite, "fenced", the_older_of_two_trainers_is_fenced_under_load);
+	add(suite, "ranks", ranks_that_lag_and_leave_steps_out_never_mix);
+	add(suite, "held", a_reader_that_never_lets_go_stops_nobody);
+	add(suite, "lease", a_lease_holds_for_its_guaranteed_time);
+	add(suite, "sigterm", sigterm_under_load_loses_nothing_acknowledged);
+	add(suite, "killed-daemon", clients_outlive_a_killed_daemon);
 	return suite;
 }
 

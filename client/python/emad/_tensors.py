@@ -60,7 +60,8 @@ class Source:
     """One tensor of a registration: what it must look like, and where its values lie at present."""
 
     __slots__ = (
-        "name", "dtype", "shape", "bytes", "address", "is_direct", "held", "seen", "stage", "native", "is_torch",
+        "name", "dtype", "shape", "bytes", "address", "is_direct", "held", "origin", "seen", "stage", "native",
+        "is_torch",
     )  # fmt: skip
 
     def __init__(self, name: str, tensor: Any):
@@ -74,6 +75,7 @@ class Source:
         self.address = 0
         self.is_direct = False  # address is that of the tensor itself, not of a copy
         self.held: Any = None  # owns the memory at address: it must live while the library may read it
+        self.origin: Any = None  # owns the memory that the torch tensor had: no other can come to lie at its address
         self.seen: Any = None  # the object that was given last
         self.stage: Any = None  # copies of tensors whose values do not lie here, or not densely
         self.native: Any = None  # the dtype object of seen
@@ -85,7 +87,7 @@ class Source:
             return False
         if tensor.shape != self.shape:
             return False
-        # held keeps the storage alive, so an equal address is the same storage and no other one in its place.
+        # origin keeps the storage alive, so an equal address is the same storage and no other one in its place.
         return tensor.data_ptr() == self.address if self.is_torch else _is_dense(tensor)
 
     def take(self, tensor: Any, copy: bool = False) -> None:
@@ -111,7 +113,8 @@ class Source:
 
     def _take_torch(self, tensor: Any, copy: bool) -> None:
         torch = sys.modules["torch"]
-        tensor = tensor.detach()  # shares the memory, and keeps it when the caller gives its tensor another one
+        # Shares the memory, and keeps it when the caller gives its tensor another one.
+        self.origin = tensor = tensor.detach()
         self.is_direct = not copy and tensor.device.type == "cpu" and tensor.is_contiguous() and not tensor.is_neg()
         if self.is_direct:
             self.held = tensor

@@ -373,7 +373,7 @@ class ModelEMA:
                 address = table[key].data_ptr()
             except (KeyError, AttributeError):
                 raise ManifestError(f"tensor '{name}' of '{self.name}' is no longer in the model") from None
-            # The source keeps the storage alive, so an equal address is the same memory, and of the same dtype.
+            # Its source keeps the storage alive, so an equal address is the same memory, and of the same dtype.
             if address != addresses[index]:
                 changed.append(index)
             elif is_buffer and copies_buffers:

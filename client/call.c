@@ -119,6 +119,7 @@ int client_call(struct emad_client *client, const struct request *request, const
 	struct client_answer answer = {.fd = -1};
 	struct link_request raw = {.body = body, .body_bytes = body_bytes};
 	uint8_t *head = NULL;
+	size_t answer_bytes;
 	int code;
 
 	code = call_encode(request, &head, &raw.head_bytes, reason);
@@ -127,10 +128,10 @@ int client_call(struct emad_client *client, const struct request *request, const
 	raw.head = head;
 	code = call_limits_check(client, raw.head_bytes - MESSAGE_PREFIX_BYTES, body_bytes, reason);
 	if (code == 0)
-		code = link_call(client->link, &raw, deadline_ms, &answer.message, reason);
+		code = link_call(client->link, &raw, deadline_ms, &answer.bytes, &answer_bytes, reason);
 	free(head);
 	if (code == 0)
-		code = answer_decode(&answer, answer.message.bytes, answer.message.count, reason);
+		code = answer_decode(&answer, answer.bytes, answer_bytes, reason);
 	if (code) {
 		client_answer_finish(&answer);
 		return code;
@@ -192,7 +193,6 @@ void client_answer_finish(struct client_answer *answer)
 	if (answer->fd >= 0)
 		close(answer->fd);
 	unpacked_destroy(answer->unpacked);
-	link_message_finish(&answer->message);
 	free(answer->bytes);
 	*answer = (struct client_answer){.fd = -1};
 }

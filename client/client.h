@@ -37,7 +37,6 @@ struct client_answer {
 	size_t body_bytes;
 	int fd; /* attach socket only; -1 when none came; belongs to whoever takes it out */
 
-	struct link_message message; /* owned */
 	uint8_t *bytes;              /* owned */
 	struct unpacked *unpacked;   /* owned */
 };

@@ -1,51 +1,46 @@
 /*
- * The link to the daemon over NNG 1.5: see link.h.
+ * Connections over NNG 1.5's streams: see link.h.
  *
- * Facts of that version which shape this file: a dial that waits and fails is never tried again, so the dial does not
- * wait and connections are learnt from pipe events; a message over the limit is a silent disconnect, so a limit is set
- * here and the daemon's own is checked by the caller; nng_close may hang, so it gets a thread and a time limit; and
- * everything aborts in a forked child, hence link_process below.
+ * Everything of NNG aborts in a forked child, hence link_process below.
  */
 #include "client/link.h"
 
 #include "client/wait.h"
 #include "proto/limits.h"
+#include "proto/sp.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <nng/nng.h>
-#include <nng/protocol/reqrep0/req.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
-	RECONNECT_MIN_MS = 50,
-	RECONNECT_MAX_MS = 1000,
-	RESEND_MS = 24 * 3600 * 1000, /* never inside a call: NNG sends again by itself when a connection breaks */
-	CLOSE_MAX_MS = 1000,
+	RETRY_MS = 50, /* between attempts to connect */
 	MESSAGE_BYTES_MAX = MESSAGE_BODY_BYTES_MAX + MESSAGE_HEADER_BYTES_MAX + 4096,
 };
 
-struct link {
-	nng_socket socket;
-	const char *url;         /* borrowed until link_close */
-	const char *socket_path; /* the same; NULL unless ipc */
-	pthread_mutex_t lock;
-	pthread_cond_t changed; /* pairs with lock; broadcast when anything guarded by it changes */
-	unsigned pipe_count;    /* guarded by lock */
-	int64_t down_since_ms;  /* guarded by lock; meaningful while pipe_count is 0 */
-	bool closed;            /* guarded by lock */
-	bool abandoned;         /* guarded by lock; the closing thread frees the link */
+/* One request at a time goes over it. */
+struct connection {
+	struct connection *next; /* guarded by the link's lock */
+	nng_stream *stream;
+	nng_aio *aio;
 };
 
-/* One request under way; lives on the caller's stack. */
-struct call {
-	struct link *link;
-	nng_aio *aio;
-	bool done; /* guarded by link->lock */
+struct link {
+	const char *url;         /* borrowed until link_close */
+	const char *socket_path; /* the same; NULL unless ipc */
+	enum sp_wire wire;
+	nng_stream_dialer *dialer;
+	_Atomic uint32_t request_id;
+	pthread_mutex_t lock;
+	struct connection *idle; /* guarded by lock; owned */
 };
 
 /*
@@ -125,41 +120,158 @@ static int link_away(const struct link *link, struct reason *reason)
 	                  link->url, slash ? (int)(slash - link->socket_path) : 1, slash ? link->socket_path : ".");
 }
 
-/* Called by NNG's threads. */
-static void pipe_event(nng_pipe pipe, nng_pipe_ev event, void *argument)
-{
-	struct link *link = argument;
+/* ---- connections ------------------------------------------------------------------------------------------------ */
 
-	(void)pipe;
-	pthread_mutex_lock(&link->lock);
-	if (event == NNG_PIPE_EV_ADD_POST) {
-		link->pipe_count++;
-	} else if (link->pipe_count > 0 && --link->pipe_count == 0) {
-		link->down_since_ms = wait_now_ms();
-	}
-	pthread_cond_broadcast(&link->changed);
-	pthread_mutex_unlock(&link->lock);
+static void connection_close(struct connection *connection)
+{
+	if (!connection)
+		return;
+	if (connection->stream)
+		nng_stream_close(connection->stream);
+	nng_aio_free(connection->aio);
+	nng_stream_free(connection->stream);
+	free(connection);
 }
 
-static int link_configure(struct link *link)
+/* Waits for the operation that has begun on the aio. NNG's code. */
+static int operation_wait(nng_aio *aio)
 {
-	int code = 0;
+	nng_aio_wait(aio);
+	return nng_aio_result(aio);
+}
 
-	code = code ? code : nng_socket_set_ms(link->socket, NNG_OPT_RECONNMINT, RECONNECT_MIN_MS);
-	code = code ? code : nng_socket_set_ms(link->socket, NNG_OPT_RECONNMAXT, RECONNECT_MAX_MS);
-	code = code ? code : nng_socket_set_ms(link->socket, NNG_OPT_REQ_RESENDTIME, RESEND_MS);
-	code = code ? code : nng_socket_set_size(link->socket, NNG_OPT_RECVMAXSZ, MESSAGE_BYTES_MAX);
-	code = code ? code : nng_pipe_notify(link->socket, NNG_PIPE_EV_ADD_POST, pipe_event, link);
-	code = code ? code : nng_pipe_notify(link->socket, NNG_PIPE_EV_REM_POST, pipe_event, link);
-	code = code ? code : nng_dial(link->socket, link->url, NULL, NNG_FLAG_NONBLOCK);
+/* 0 at the deadline would be NNG's "do not wait": the operation then still gets a moment. */
+static void deadline_set(nng_aio *aio, int64_t deadline_ms)
+{
+	int left_ms = wait_left_ms(deadline_ms);
+
+	nng_aio_set_timeout(aio, left_ms > 0 ? left_ms : 1);
+}
+
+/* Sends all parts; they are consumed. NNG's code. */
+static int send_all(struct connection *connection, nng_iov *parts, unsigned count, int64_t deadline_ms)
+{
+	while (count > 0) {
+		size_t sent;
+		int code;
+
+		deadline_set(connection->aio, deadline_ms);
+		code = nng_aio_set_iov(connection->aio, count, parts);
+		if (code)
+			return code;
+		nng_stream_send(connection->stream, connection->aio);
+		code = operation_wait(connection->aio);
+		if (code)
+			return code;
+		sent = nng_aio_count(connection->aio);
+		while (count > 0 && sent >= parts->iov_len) {
+			sent -= parts->iov_len;
+			parts++;
+			count--;
+		}
+		if (count > 0) {
+			parts->iov_buf = (uint8_t *)parts->iov_buf + sent;
+			parts->iov_len -= sent;
+		}
+	}
+	return 0;
+}
+
+/* Receives exactly that many bytes. NNG's code. */
+static int receive_all(struct connection *connection, uint8_t *bytes, size_t count, int64_t deadline_ms)
+{
+	while (count > 0) {
+		nng_iov part = {bytes, count};
+		int code;
+
+		deadline_set(connection->aio, deadline_ms);
+		code = nng_aio_set_iov(connection->aio, 1, &part);
+		if (code)
+			return code;
+		nng_stream_recv(connection->stream, connection->aio);
+		code = operation_wait(connection->aio);
+		if (code)
+			return code;
+		bytes += nng_aio_count(connection->aio);
+		count -= nng_aio_count(connection->aio);
+	}
+	return 0;
+}
+
+static int handshake(struct connection *connection, int64_t deadline_ms)
+{
+	uint8_t own[SP_HANDSHAKE_BYTES], expected[SP_HANDSHAKE_BYTES], received[SP_HANDSHAKE_BYTES];
+	nng_iov part = {own, sizeof(own)};
+	int code;
+
+	sp_handshake(SP_ROLE_REQ, own);
+	sp_handshake(SP_ROLE_REP, expected);
+	code = send_all(connection, &part, 1, deadline_ms);
+	if (code == 0)
+		code = receive_all(connection, received, sizeof(received), deadline_ms);
+	if (code == 0 && memcmp(received, expected, sizeof(expected)) != 0)
+		code = NNG_EPROTO;
 	return code;
 }
 
-static void link_free(struct link *link)
+/* STATUS_EAWAY or -EACCES when nobody listens, STATUS_ETIMEOUT. */
+static int connection_open(struct link *link, int64_t deadline_ms, struct connection **ret_connection,
+                           struct reason *reason)
 {
-	pthread_cond_destroy(&link->changed);
-	pthread_mutex_destroy(&link->lock);
-	free(link);
+	struct connection *connection = calloc(1, sizeof(*connection));
+	int code;
+
+	if (!connection)
+		return -ENOMEM;
+	code = nng_aio_alloc(&connection->aio, NULL, NULL);
+	if (code == 0) {
+		deadline_set(connection->aio, deadline_ms);
+		nng_stream_dialer_dial(link->dialer, connection->aio);
+		code = operation_wait(connection->aio);
+	}
+	if (code == 0) {
+		connection->stream = nng_aio_get_output(connection->aio, 0);
+		code = handshake(connection, deadline_ms);
+	}
+	if (code == 0) {
+		*ret_connection = connection;
+		return 0;
+	}
+	connection_close(connection);
+	if (code == NNG_EPROTO)
+		return reason_set(reason, STATUS_EPROTOCOL, "what answers at %s is not emad", link->url);
+	if (link_code(code) == STATUS_ETIMEOUT || link_code(code) == -ENOMEM || link_code(code) == -EMFILE)
+		return link_fault(link, code, reason);
+	return link_away(link, reason);
+}
+
+static struct connection *idle_take(struct link *link)
+{
+	struct connection *connection;
+
+	pthread_mutex_lock(&link->lock);
+	connection = link->idle;
+	if (connection)
+		link->idle = connection->next;
+	pthread_mutex_unlock(&link->lock);
+	return connection;
+}
+
+static void idle_put(struct link *link, struct connection *connection)
+{
+	pthread_mutex_lock(&link->lock);
+	connection->next = link->idle;
+	link->idle = connection;
+	pthread_mutex_unlock(&link->lock);
+}
+
+/* After one has broken the others are of the same daemon that is gone. */
+static void idle_drop(struct link *link)
+{
+	struct connection *connection;
+
+	while ((connection = idle_take(link)))
+		connection_close(connection);
 }
 
 int link_open(const char *url, const char *socket_path, struct link **ret_link, struct reason *reason)
@@ -176,216 +288,149 @@ int link_open(const char *url, const char *socket_path, struct link **ret_link, 
 		return -ENOMEM;
 	link->url = url;
 	link->socket_path = socket_path;
-	link->down_since_ms = wait_now_ms();
-	code = wait_condition_init(&link->changed);
-	if (code) {
-		free(link);
-		return code;
-	}
+	link->wire = strncmp(url, "ipc://", strlen("ipc://")) == 0 ? SP_WIRE_IPC : SP_WIRE_TCP;
 	pthread_mutex_init(&link->lock, NULL);
-
-	wait_signals_block(&before);
-	code = nng_req0_open(&link->socket);
+	wait_signals_block(&before); /* the first use of NNG starts its threads */
+	code = nng_stream_dialer_alloc(&link->dialer, url);
+	wait_signals_restore(&before);
 	if (code) {
 		code = link_fault(link, code, reason);
-		link_free(link);
-	} else {
-		code = link_configure(link);
-		if (code) {
-			code = link_fault(link, code, reason);
-			link_close(link);
-		}
+		link_close(link);
+		return code;
 	}
-	wait_signals_restore(&before);
-	if (code == 0)
-		*ret_link = link;
-	return code;
-}
-
-static void *link_close_run(void *argument)
-{
-	struct link *link = argument;
-	bool abandoned;
-
-	nng_close(link->socket);
-	pthread_mutex_lock(&link->lock);
-	link->closed = true;
-	abandoned = link->abandoned;
-	pthread_cond_broadcast(&link->changed);
-	pthread_mutex_unlock(&link->lock);
-	if (abandoned)
-		link_free(link);
-	return NULL;
+	*ret_link = link;
+	return 0;
 }
 
 void link_close(struct link *link)
 {
-	int64_t deadline_ms = wait_deadline(CLOSE_MAX_MS);
-	pthread_t thread;
-	bool closed;
-
 	if (!link)
 		return;
-	if (wait_thread_start(&thread, "emad-close", link_close_run, link)) {
-		link_close_run(link);
-		link_free(link);
-		return;
+	idle_drop(link);
+	if (link->dialer)
+		nng_stream_dialer_free(link->dialer);
+	pthread_mutex_destroy(&link->lock);
+	free(link);
+}
+
+static void pause_ms(int64_t deadline_ms)
+{
+	int left_ms = wait_left_ms(deadline_ms);
+	struct timespec pause = {.tv_nsec = (left_ms < RETRY_MS ? left_ms : RETRY_MS) * 1000000L};
+
+	(void)nanosleep(&pause, NULL);
+}
+
+/* Connects; where nobody listens tries again until patience_ms. */
+static int connect_patiently(struct link *link, int64_t deadline_ms, int64_t patience_ms,
+                             struct connection **ret_connection, struct reason *reason)
+{
+	for (;;) {
+		int code = connection_open(link, deadline_ms, ret_connection, reason);
+
+		if (code != STATUS_EAWAY || wait_left_ms(patience_ms) == 0 || wait_left_ms(deadline_ms) == 0)
+			return code;
+		pause_ms(patience_ms);
 	}
-	pthread_mutex_lock(&link->lock);
-	while (!link->closed && wait_left_ms(deadline_ms) > 0)
-		wait_condition(&link->changed, &link->lock, deadline_ms);
-	closed = link->closed;
-	link->abandoned = !closed;
-	pthread_mutex_unlock(&link->lock);
-	if (!closed) {
-		pthread_detach(thread);
-		return;
-	}
-	pthread_join(thread, NULL);
-	link_free(link);
 }
 
 int link_wait(struct link *link, int64_t deadline_ms, struct reason *reason)
 {
-	struct reason away;
-	bool up;
+	struct connection *connection;
+	int code = connect_patiently(link, deadline_ms, deadline_ms, &connection, reason);
 
-	/* A wait for permission would be in vain. */
-	if (link_away(link, &away) == -EACCES)
-		return reason_set(reason, -EACCES, "%s", away.text);
-	pthread_mutex_lock(&link->lock);
-	while (link->pipe_count == 0 && wait_left_ms(deadline_ms) > 0)
-		wait_condition(&link->changed, &link->lock, deadline_ms);
-	up = link->pipe_count > 0;
-	pthread_mutex_unlock(&link->lock);
-	return up ? 0 : link_away(link, reason);
-}
-
-static void call_done(void *argument)
-{
-	struct call *call = argument;
-
-	pthread_mutex_lock(&call->link->lock);
-	call->done = true;
-	pthread_cond_broadcast(&call->link->changed);
-	pthread_mutex_unlock(&call->link->lock);
-}
-
-/*
- * Waits for the operation of call->aio, and cancels it when the deadline passes or the connection stays away.
- * 0 or STATUS_...; the operation has ended either way.
- */
-static int call_wait(struct call *call, int64_t deadline_ms, struct reason *reason)
-{
-	struct link *link = call->link;
-	int64_t limit_ms = deadline_ms;
-	bool away = false, done;
-	int code;
-
-	pthread_mutex_lock(&link->lock);
-	while (!call->done) {
-		away = link->pipe_count == 0;
-		limit_ms = deadline_ms;
-		if (away && link->down_since_ms + LINK_GRACE_MS < limit_ms)
-			limit_ms = link->down_since_ms + LINK_GRACE_MS;
-		if (wait_left_ms(limit_ms) == 0)
-			break;
-		wait_condition(&link->changed, &link->lock, limit_ms);
-	}
-	done = call->done;
-	pthread_mutex_unlock(&link->lock);
-
-	if (!done)
-		nng_aio_cancel(call->aio);
-	nng_aio_wait(call->aio);
-	code = nng_aio_result(call->aio);
 	if (code == 0)
-		return 0; /* it may have ended just before it was cancelled */
-	if (done)
-		return link_fault(link, code, reason);
-	if (away)
-		return link_away(link, reason);
-	return reason_set(reason, STATUS_ETIMEOUT, "the daemon at %s is connected but did not answer in time", link->url);
-}
-
-static int call_message(const struct link_request *request, nng_msg **ret_message)
-{
-	nng_msg *message = NULL;
-	int code;
-
-	code = nng_msg_alloc(&message, request->head_bytes + request->body_bytes);
-	if (code)
-		return code;
-	memcpy(nng_msg_body(message), request->head, request->head_bytes);
-	if (request->body_bytes > 0)
-		memcpy((uint8_t *)nng_msg_body(message) + request->head_bytes, request->body, request->body_bytes);
-	*ret_message = message;
-	return 0;
-}
-
-/* Takes the message over. */
-static int call_exchange(struct call *call, nng_ctx context, nng_msg *message, int64_t deadline_ms,
-                         struct reason *reason)
-{
-	int code;
-
-	nng_aio_set_timeout(call->aio, NNG_DURATION_INFINITE);
-	nng_aio_set_msg(call->aio, message);
-	nng_ctx_send(context, call->aio);
-	code = call_wait(call, deadline_ms, reason);
-	if (code) {
-		nng_msg_free(nng_aio_get_msg(call->aio)); /* what was not sent stays ours */
-		return code;
-	}
-	call->done = false; /* nothing is under way, so nobody else looks at it */
-	nng_aio_set_msg(call->aio, NULL);
-	nng_ctx_recv(context, call->aio);
-	return call_wait(call, deadline_ms, reason);
-}
-
-static bool link_is_up(struct link *link)
-{
-	bool up;
-
-	pthread_mutex_lock(&link->lock);
-	up = link->pipe_count > 0;
-	pthread_mutex_unlock(&link->lock);
-	return up;
-}
-
-int link_call(struct link *link, const struct link_request *request, int64_t deadline_ms,
-              struct link_message *ret_message, struct reason *reason)
-{
-	struct call call = {.link = link};
-	nng_msg *message = NULL;
-	nng_ctx context;
-	int code;
-
-	if (!link_is_up(link))
-		return link_away(link, reason);
-	code = nng_ctx_open(&context, link->socket);
-	if (code)
-		return link_fault(link, code, reason);
-	code = nng_aio_alloc(&call.aio, call_done, &call);
-	if (code == 0)
-		code = call_message(request, &message);
-	if (code)
-		code = link_fault(link, code, reason);
-	else
-		code = call_exchange(&call, context, message, deadline_ms, reason);
-	if (code == 0) {
-		message = nng_aio_get_msg(call.aio);
-		*ret_message = (struct link_message){message, nng_msg_body(message), nng_msg_len(message)};
-	}
-	nng_ctx_close(context);
-	if (call.aio)
-		nng_aio_free(call.aio);
+		idle_put(link, connection);
 	return code;
 }
 
-void link_message_finish(struct link_message *message)
+/* ---- calls ------------------------------------------------------------------------------------------------------ */
+
+/* NNG's code. */
+static int request_send(struct link *link, struct connection *connection, const struct link_request *request,
+                        const uint8_t id[SP_ID_BYTES], int64_t deadline_ms)
 {
-	if (message->owned)
-		nng_msg_free(message->owned);
-	*message = (struct link_message){0};
+	uint8_t prefix[SP_PREFIX_BYTES_MAX];
+	size_t prefix_bytes = sp_prefix(link->wire, id, SP_ID_BYTES, request->head_bytes + request->body_bytes, prefix);
+	nng_iov parts[] = {
+		{prefix, prefix_bytes},
+		{(void *)(uintptr_t)request->head, request->head_bytes},
+		{(void *)(uintptr_t)request->body, request->body_bytes},
+	};
+
+	return send_all(connection, parts, request->body_bytes > 0 ? 3 : 2, deadline_ms);
+}
+
+/* NNG's code. */
+static int answer_receive(struct link *link, struct connection *connection, const uint8_t id[SP_ID_BYTES],
+                          int64_t deadline_ms, uint8_t **ret_bytes, size_t *ret_count)
+{
+	uint8_t prefix[SP_PREFIX_BYTES_MAX], *bytes;
+	size_t prefix_bytes = sp_prefix(link->wire, id, SP_ID_BYTES, 0, prefix);
+	uint64_t message_bytes;
+	int code = receive_all(connection, prefix, prefix_bytes, deadline_ms);
+
+	if (code)
+		return code;
+	if (sp_prefix_read(link->wire, prefix, &message_bytes, NULL) != 0 || message_bytes > MESSAGE_BYTES_MAX ||
+	    memcmp(prefix + prefix_bytes - SP_ID_BYTES, id, SP_ID_BYTES) != 0)
+		return NNG_EPROTO;
+	bytes = malloc(message_bytes + 1);
+	if (!bytes)
+		return NNG_ENOMEM;
+	code = receive_all(connection, bytes, message_bytes, deadline_ms);
+	if (code) {
+		free(bytes);
+		return code;
+	}
+	*ret_bytes = bytes;
+	*ret_count = message_bytes;
+	return 0;
+}
+
+/* What a failed exchange means to the caller. */
+static int exchange_fault(const struct link *link, int code, struct reason *reason)
+{
+	if (code == NNG_EPROTO)
+		return reason_set(reason, STATUS_EPROTOCOL, "%s: the answer is not one to this request", link->url);
+	if (link_code(code) == STATUS_ETIMEOUT)
+		return reason_set(reason, STATUS_ETIMEOUT, "the daemon at %s is connected but did not answer in time",
+		                  link->url);
+	return link_fault(link, code, reason);
+}
+
+int link_call(struct link *link, const struct link_request *request, int64_t deadline_ms, uint8_t **ret_bytes,
+              size_t *ret_count, struct reason *reason)
+{
+	uint32_t number = atomic_fetch_add(&link->request_id, 1) | UINT32_C(0x80000000);
+	const uint8_t id[SP_ID_BYTES] = {(uint8_t)(number >> 24), (uint8_t)(number >> 16), (uint8_t)(number >> 8),
+	                                 (uint8_t)number};
+	struct connection *connection = idle_take(link);
+	int64_t patience_ms = wait_now_ms(); /* how long to wait for a daemon: at first not at all */
+
+	for (;;) {
+		bool sent;
+		int code = 0;
+
+		if (!connection)
+			code = connect_patiently(link, deadline_ms, patience_ms, &connection, reason);
+		if (code)
+			return code;
+		code = request_send(link, connection, request, id, deadline_ms);
+		sent = code == 0;
+		if (code == 0)
+			code = answer_receive(link, connection, id, deadline_ms, ret_bytes, ret_count);
+		if (code == 0) {
+			idle_put(link, connection);
+			return 0;
+		}
+		connection_close(connection);
+		connection = NULL;
+		if (link_code(code) != STATUS_EAWAY || wait_left_ms(deadline_ms) == 0)
+			return exchange_fault(link, code, reason);
+		/* It broke: the daemon has ended, or does so. What it may have got is worth waiting for its return. */
+		idle_drop(link);
+		if (sent)
+			patience_ms = wait_now_ms() + LINK_GRACE_MS;
+	}
 }

@@ -1,16 +1,18 @@
 /*
- * The link: one NNG `req` socket to the daemon, and the only file of the library that knows NNG.
+ * The link: requests to the daemon over NNG's streams, and the only file of the library that knows NNG.
  *
- * Every call runs in a context of its own, so calls of several threads are under way at once. The socket connects by
- * itself, again and again; the link counts its connections, so that a call while there is none fails at once instead
- * of queueing. A request that is under way when the connection breaks is sent again over the next one (requests are
- * idempotent); when none comes within LINK_GRACE_MS the call fails.
+ * It speaks REQ of the scalability protocols by itself (proto/sp.h) instead of using an nng_req0 socket, because NNG 1.5.2
+ * can hang for ever in the background when a req socket's peer dies, and then neither reconnects nor closes. A call takes
+ * a connection that rests, or makes one, has it for itself until the answer is there, and puts it back: so calls of
+ * several threads are under way at once, and no thread waits in the background.
+ *
+ * When a connection breaks under a request the request is sent again over a new one (requests are idempotent); when
+ * none can be had within LINK_GRACE_MS the call fails. A call that finds no daemon at all fails at once.
  *
  * May be used by several threads, except open and close.
  */
 #pragma once
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,28 +22,21 @@ enum { LINK_GRACE_MS = 2000 }; /* longer than a restart of the daemon takes */
 
 struct link;
 
-/* A received message; its bytes live until link_message_finish. */
-struct link_message {
-	void *owned; /* owned; NNG's */
-	const uint8_t *bytes;
-	size_t count;
-};
-
 /*
- * Begins to connect; does not wait. socket_path: the file behind an ipc url, else NULL; borrowed until link_close,
- * like url. STATUS_EARGUMENT: NNG cannot use the url. STATUS_EFORKED: a parent of this process has used NNG, which
- * cannot be used again before exec.
+ * Does not connect yet. socket_path: the file behind an ipc url, else NULL; borrowed until link_close, like url.
+ * STATUS_EARGUMENT: NNG cannot use the url. STATUS_EFORKED: a parent of this process has used NNG, which cannot be
+ * used again before exec.
  */
 int link_open(const char *url, const char *socket_path, struct link **ret_link, struct reason *reason);
 
-/* Nothing may be under way. Gives up waiting for NNG after a second: its close can hang. */
+/* Nothing may be under way. */
 void link_close(struct link *link);
 
-/* Waits for a connection. -EACCES when this user may not connect, else STATUS_EAWAY, with what to do about it. */
+/* Waits until a connection can be made. -EACCES when this user may not connect, else STATUS_EAWAY, with what to do. */
 int link_wait(struct link *link, int64_t deadline_ms, struct reason *reason);
 
 /*
- * Sends head and body as one message and waits for the answer.
+ * Sends head and body as one message and waits for the answer, which is the caller's: free(*ret_bytes).
  * STATUS_EAWAY, -EACCES: no connection. STATUS_ETIMEOUT: no answer; the request may have been carried out.
  */
 struct link_request {
@@ -50,7 +45,5 @@ struct link_request {
 	const uint8_t *body; /* NULL for none */
 	size_t body_bytes;
 };
-int link_call(struct link *link, const struct link_request *request, int64_t deadline_ms,
-              struct link_message *ret_message, struct reason *reason);
-
-void link_message_finish(struct link_message *message);
+int link_call(struct link *link, const struct link_request *request, int64_t deadline_ms, uint8_t **ret_bytes,
+              size_t *ret_count, struct reason *reason);

@@ -118,6 +118,9 @@ static int push_doorbell(struct emad_trainer *trainer, struct push *push, uint32
 			.version = answer.reply.version,
 		};
 		client_text_copy(answer.reply.refusal, result->refusal, sizeof(result->refusal));
+		if (push->wait && outcome == OUTCOME_ACCEPTED)
+			code = reason_set(reason, STATUS_ETIMEOUT, "step %" PRIu64 " was accepted but is not applied yet",
+			                  push->step);
 	}
 	client_answer_finish(&answer);
 	return code;

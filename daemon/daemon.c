@@ -137,7 +137,7 @@ static void on_gone(void *context, uint64_t peer)
 	rearm(daemon);
 }
 
-static void on_memory(void *context, struct memory_order *order)
+static void on_memory(void *context, struct segment_order *order)
 {
 	struct daemon *daemon = context;
 	struct instant now = instant_now();
@@ -174,7 +174,7 @@ static void wake_loop(void *context)
 
 /* ---- from the service to the edges ------------------------------------------------------------------------------- */
 
-static void host_memory_make(void *context, struct memory_order *order)
+static void host_memory_make(void *context, struct segment_order *order)
 {
 	memory_make(((struct daemon *)context)->maker, order);
 }
@@ -249,6 +249,20 @@ static void on_signal(uv_signal_t *handle, int number)
 	uv_timer_start(&daemon->drain, on_drain_over, DRAIN_MS_MAX, 0);
 	service_stop(daemon->service, &now);
 	rearm(daemon);
+}
+
+/*
+ * The signals that end the daemon wait while it starts and while it stops: their handlers are in place only between,
+ * and one that came earlier or later would kill it half-way.
+ */
+static void ending_signals(int how)
+{
+	sigset_t signals;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	pthread_sigmask(how, &signals, NULL);
 }
 
 /* ---- starting and ending ----------------------------------------------------------------------------------------- */
@@ -415,9 +429,13 @@ int daemon_run(const struct config *config, struct reason *reason)
 
 	if (error)
 		return reason_set(reason, error, "the event loop cannot be made: %s", uv_strerror(error));
+	ending_signals(SIG_BLOCK);
 	error = start(&daemon, reason);
-	if (!error)
+	if (!error) {
+		ending_signals(SIG_UNBLOCK);
 		(void)uv_run(&daemon.loop, UV_RUN_DEFAULT);
+		ending_signals(SIG_BLOCK);
+	}
 	stop(&daemon);
 	if (!error)
 		say(&daemon, EVENT_NOTICE, "stopped");

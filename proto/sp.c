@@ -11,6 +11,7 @@
 #include "proto/message.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
@@ -29,12 +30,9 @@ enum sp_state {
 };
 
 enum {
-	SP_WORD_BYTES = 4,
 	SP_LENGTH_BYTES = 8,
 	SP_IPC_TYPE = 1, /* the only kind of message that ipc has */
-	SP_PEER_REQ = 0x30,
-	SP_SELF_REP = 0x31,
-	SP_MESSAGE_BYTES_MIN = SP_WORD_BYTES + MESSAGE_PREFIX_BYTES,
+	SP_MESSAGE_BYTES_MIN = SP_ID_BYTES + MESSAGE_PREFIX_BYTES,
 };
 
 void sp_parser_init(struct sp_parser *parser, enum sp_wire wire, uint64_t body_bytes_max)
@@ -46,9 +44,9 @@ void sp_parser_init(struct sp_parser *parser, enum sp_wire wire, uint64_t body_b
 	parser->state = SP_READ_HANDSHAKE;
 }
 
-void sp_handshake(uint8_t handshake[SP_HANDSHAKE_BYTES])
+void sp_handshake(enum sp_role role, uint8_t handshake[SP_HANDSHAKE_BYTES])
 {
-	static const uint8_t own[SP_HANDSHAKE_BYTES] = {0, 'S', 'P', 0, 0, SP_SELF_REP, 0, 0};
+	const uint8_t own[SP_HANDSHAKE_BYTES] = {0, 'S', 'P', 0, 0, (uint8_t)role, 0, 0};
 
 	memcpy(handshake, own, sizeof(own));
 }
@@ -108,7 +106,7 @@ static bool sp_violate_limit(struct sp_parser *parser, const char *what, uint64_
 
 static bool sp_read_handshake(struct sp_parser *parser)
 {
-	static const uint8_t expected[SP_HANDSHAKE_BYTES] = {0, 'S', 'P', 0, 0, SP_PEER_REQ, 0, 0};
+	static const uint8_t expected[SP_HANDSHAKE_BYTES] = {0, 'S', 'P', 0, 0, SP_ROLE_REQ, 0, 0};
 	const uint8_t *here = parser->buffer + parser->begin;
 	size_t here_bytes = sp_unread(parser) < SP_HANDSHAKE_BYTES ? sp_unread(parser) : SP_HANDSHAKE_BYTES;
 
@@ -169,18 +167,18 @@ static bool sp_read_length(struct sp_parser *parser)
 /* One word of it. */
 static bool sp_read_backtrace(struct sp_parser *parser)
 {
-	const uint8_t *word = sp_take(parser, SP_WORD_BYTES);
+	const uint8_t *word = sp_take(parser, SP_ID_BYTES);
 
 	if (!word)
 		return false;
-	memcpy(parser->backtrace + parser->backtrace_bytes, word, SP_WORD_BYTES);
-	parser->backtrace_bytes += SP_WORD_BYTES;
-	parser->message_left -= SP_WORD_BYTES;
+	memcpy(parser->backtrace + parser->backtrace_bytes, word, SP_ID_BYTES);
+	parser->backtrace_bytes += SP_ID_BYTES;
+	parser->message_left -= SP_ID_BYTES;
 	if (word[0] & 0x80)
 		parser->state = SP_READ_HEADER_SIZE;
 	else if (parser->backtrace_bytes == SP_BACKTRACE_BYTES_MAX)
 		return sp_violate(parser, "no request id in the first 8 words of a message");
-	if (parser->message_left < SP_WORD_BYTES)
+	if (parser->message_left < SP_ID_BYTES)
 		return sp_violate(parser, "a message ends before its header size");
 	return true;
 }
@@ -324,8 +322,8 @@ void sp_request_done(struct sp_parser *parser)
 	parser->state = SP_READ_TYPE;
 }
 
-size_t sp_reply_prefix(enum sp_wire wire, const uint8_t *backtrace, size_t backtrace_bytes, uint64_t message_bytes,
-                       uint8_t prefix[SP_REPLY_PREFIX_BYTES_MAX])
+size_t sp_prefix(enum sp_wire wire, const uint8_t *backtrace, size_t backtrace_bytes, uint64_t message_bytes,
+                 uint8_t prefix[SP_PREFIX_BYTES_MAX])
 {
 	uint64_t length = backtrace_bytes + message_bytes;
 	size_t used = 0;
@@ -337,4 +335,17 @@ size_t sp_reply_prefix(enum sp_wire wire, const uint8_t *backtrace, size_t backt
 		prefix[used++] = (uint8_t)(length >> (8 * i));
 	memcpy(prefix + used, backtrace, backtrace_bytes);
 	return used + backtrace_bytes;
+}
+
+int sp_prefix_read(enum sp_wire wire, const uint8_t *prefix, uint64_t *ret_message_bytes, struct reason *reason)
+{
+	uint64_t bytes;
+
+	if (wire == SP_WIRE_IPC && *prefix++ != SP_IPC_TYPE)
+		return reason_set(reason, STATUS_EPROTOCOL, "the message has type %u, not %u", prefix[-1], SP_IPC_TYPE);
+	bytes = big_endian(prefix, SP_LENGTH_BYTES);
+	if (bytes < SP_ID_BYTES)
+		return reason_set(reason, STATUS_EPROTOCOL, "the message of %" PRIu64 " bytes has no request id", bytes);
+	*ret_message_bytes = bytes - SP_ID_BYTES;
+	return 0;
 }

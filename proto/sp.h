@@ -25,8 +25,9 @@ enum sp_wire {
 
 enum {
 	SP_HANDSHAKE_BYTES = 8,
+	SP_ID_BYTES = 4, /* of a request */
 	SP_BACKTRACE_BYTES_MAX = 32, /* request id and up to 7 hops */
-	SP_REPLY_PREFIX_BYTES_MAX = 9 + SP_BACKTRACE_BYTES_MAX,
+	SP_PREFIX_BYTES_MAX = 9 + SP_BACKTRACE_BYTES_MAX,
 	SP_BUFFER_BYTES = 9 + SP_BACKTRACE_BYTES_MAX + 4 + MESSAGE_HEADER_BYTES_MAX,
 };
 
@@ -77,12 +78,21 @@ void sp_body_place(struct sp_parser *parser, uint8_t *place);
 /* The request's header may be overwritten from now on. */
 void sp_request_done(struct sp_parser *parser);
 
-/* The handshake that a REP peer sends first. */
-void sp_handshake(uint8_t handshake[SP_HANDSHAKE_BYTES]);
+/* The ends of a connection, by their protocol numbers. */
+enum sp_role {
+	SP_ROLE_REQ = 0x30, /* a client */
+	SP_ROLE_REP = 0x31, /* the daemon */
+};
+
+/* The handshake that this end sends first. */
+void sp_handshake(enum sp_role role, uint8_t handshake[SP_HANDSHAKE_BYTES]);
 
 /*
- * Writes what goes in front of a reply of message_bytes to the request with this backtrace.
- * Returns the bytes written, at most SP_REPLY_PREFIX_BYTES_MAX.
+ * Writes what goes in front of a message of message_bytes: a reply with the backtrace of its request, or a request, whose
+ * backtrace is its id alone (4 bytes, the high bit of the first set). Returns the bytes written, at most SP_PREFIX_BYTES_MAX.
  */
-size_t sp_reply_prefix(enum sp_wire wire, const uint8_t *backtrace, size_t backtrace_bytes, uint64_t message_bytes,
-                       uint8_t prefix[SP_REPLY_PREFIX_BYTES_MAX]);
+size_t sp_prefix(enum sp_wire wire, const uint8_t *backtrace, size_t backtrace_bytes, uint64_t message_bytes,
+                 uint8_t prefix[SP_PREFIX_BYTES_MAX]);
+
+/* The message_bytes in a prefix with a backtrace of SP_ID_BYTES, as a client receives it. STATUS_EPROTOCOL. */
+int sp_prefix_read(enum sp_wire wire, const uint8_t *prefix, uint64_t *ret_message_bytes, struct reason *reason);

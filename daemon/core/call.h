@@ -95,7 +95,7 @@ void service_doom(struct service *service, struct model *model);
 void service_touch(struct service *service, struct model *model);
 
 /* Orders memory. -ENOMEM. */
-int service_order(struct service *service, const struct memory_order *order);
+int service_order(struct service *service, const struct segment_order *order);
 
 void service_event(const struct service *service, enum event_severity severity, const char *model, int error,
                    const char *format, ...) __attribute__((format(printf, 5, 6)));

@@ -26,7 +26,7 @@ struct memory {
 };
 
 /* Memory that the core wants. Owned by the core; lent to the host until service_memory_made. */
-struct memory_order {
+struct segment_order {
 	uint64_t model; /* the model's id */
 	uint64_t epoch; /* of the registration that a stage is for; 0: head and slots */
 	uint32_t rank;
@@ -35,7 +35,7 @@ struct memory_order {
 	char label[64];                           /* for /proc/PID/maps */
 	int status;                               /* 0: all was made; else none was */
 	struct reason reason;
-	struct memory_order *next; /* the host's */
+	struct segment_order *next; /* the host's */
 };
 
 /* Something that a person may want to know. */
@@ -71,7 +71,7 @@ struct attachment {
 struct host {
 	void *context;
 	/* Makes the segments of an order in the background. */
-	void (*memory_make)(void *context, struct memory_order *order);
+	void (*memory_make)(void *context, struct segment_order *order);
 	/* Unmaps and closes in the background; the fields of memory are cleared at once. */
 	void (*memory_drop)(void *context, struct memory *memory);
 	/* Sends a reply, or drops it when the peer is gone. */

@@ -143,7 +143,7 @@ void model_destroy(struct model *model, const struct host *host)
 	free(model);
 }
 
-void model_order(const struct model *model, struct memory_order *order)
+void model_order(const struct model *model, struct segment_order *order)
 {
 	memset(order, 0, sizeof *order);
 	order->model = model->id;
@@ -163,7 +163,7 @@ uint64_t model_stage_segment_bytes(const struct model *model, uint32_t rank)
 	return bytes;
 }
 
-void model_order_stage(const struct model *model, uint32_t rank, struct memory_order *order)
+void model_order_stage(const struct model *model, uint32_t rank, struct segment_order *order)
 {
 	memset(order, 0, sizeof *order);
 	order->model = model->id;
@@ -186,7 +186,7 @@ static void segment_fill(const struct model *model, struct segment_header *segme
 	segment_header_seal(segment);
 }
 
-void model_adopt(struct model *model, struct memory_order *order)
+void model_adopt(struct model *model, struct segment_order *order)
 {
 	struct slot_header *slots[SLOT_COUNT_MAX];
 
@@ -213,7 +213,7 @@ void model_adopt(struct model *model, struct memory_order *order)
 	model->serving = true;
 }
 
-void model_adopt_stage(struct model *model, struct memory_order *order)
+void model_adopt_stage(struct model *model, struct segment_order *order)
 {
 	struct rank *rank = &model->ranks[order->rank];
 	struct stage_header *header;

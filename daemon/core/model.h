@@ -85,17 +85,17 @@ int model_create(const struct settings *settings, const char *name, uint32_t wor
 void model_destroy(struct model *model, const struct host *host);
 
 /* Head and slots, as one order. */
-void model_order(const struct model *model, struct memory_order *order);
+void model_order(const struct model *model, struct segment_order *order);
 
 /* The stages of a rank. */
-void model_order_stage(const struct model *model, uint32_t rank, struct memory_order *order);
+void model_order_stage(const struct model *model, uint32_t rank, struct segment_order *order);
 
 /* Bytes of a rank's stage segment. */
 uint64_t model_stage_segment_bytes(const struct model *model, uint32_t rank);
 
 /* Takes over the memory of a fulfilled order and writes the segments' headers. */
-void model_adopt(struct model *model, struct memory_order *order);
-void model_adopt_stage(struct model *model, struct memory_order *order);
+void model_adopt(struct model *model, struct segment_order *order);
+void model_adopt_stage(struct model *model, struct segment_order *order);
 
 /*
  * Whether a rank's pieces fit those of the others, as far as they are known: together they must tile the tensors.

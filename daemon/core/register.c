@@ -305,7 +305,7 @@ int register_handle(struct call *call)
 int attach_handle(struct call *call)
 {
 	struct model *model;
-	struct memory_order order;
+	struct segment_order order;
 	struct reply reply = { 0 };
 	struct attachment attachment = { 0 };
 	struct rank *rank;

@@ -139,9 +139,9 @@ void service_touch(struct service *service, struct model *model)
 	service->touched = model;
 }
 
-int service_order(struct service *service, const struct memory_order *order)
+int service_order(struct service *service, const struct segment_order *order)
 {
-	struct memory_order *copy = malloc(sizeof *copy);
+	struct segment_order *copy = malloc(sizeof *copy);
 
 	if (!copy)
 		return -ENOMEM;
@@ -154,7 +154,7 @@ int service_admit(struct service *service, struct model *model, struct model *re
 {
 	uint64_t used = service->memory_bytes - (replaced ? replaced->memory_bytes : 0), count = 0;
 	uint64_t most = service->settings.memory_bytes_max;
-	struct memory_order order;
+	struct segment_order order;
 	int error;
 
 	for (const struct model *other = service->models; other; other = other->next)
@@ -477,14 +477,14 @@ void service_peer_gone(struct service *service, const struct instant *now, uint6
 	settle(service, now);
 }
 
-static void order_discard(struct service *service, struct memory_order *order)
+static void order_discard(struct service *service, struct segment_order *order)
 {
 	for (uint32_t i = 0; order->status == 0 && i < order->count; i++)
 		service->host.memory_drop(service->host.context, &order->memory[i]);
 }
 
 /* Requests that wait for memory that cannot be had are told so. */
-static void order_failed(struct service *service, uint64_t model, const struct memory_order *order)
+static void order_failed(struct service *service, uint64_t model, const struct segment_order *order)
 {
 	struct parked **link = &service->parked;
 
@@ -498,7 +498,7 @@ static void order_failed(struct service *service, uint64_t model, const struct m
 	}
 }
 
-void service_memory_made(struct service *service, const struct instant *now, struct memory_order *order)
+void service_memory_made(struct service *service, const struct instant *now, struct segment_order *order)
 {
 	struct model *model = model_by_id(service, order->model);
 	bool is_stage = order->epoch != 0;

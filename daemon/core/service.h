@@ -43,7 +43,7 @@ void service_request(struct service *service, const struct instant *now, const s
 void service_peer_gone(struct service *service, const struct instant *now, uint64_t peer);
 
 /* The host has fulfilled an order, or failed to. Takes the order back. */
-void service_memory_made(struct service *service, const struct instant *now, struct memory_order *order);
+void service_memory_made(struct service *service, const struct instant *now, struct segment_order *order);
 
 /* The workers have finished an update. */
 void service_applied(struct service *service, const struct instant *now, struct apply *apply);

@@ -28,7 +28,7 @@ enum {
 };
 
 struct queue {
-	struct memory_order *first, **end;
+	struct segment_order *first, **end;
 };
 
 /* A segment whose pages are still to be made huge. */
@@ -179,7 +179,7 @@ fail:
 	return error;
 }
 
-static void order_fulfil(struct memory_order *order)
+static void order_fulfil(struct segment_order *order)
 {
 	uint64_t need = 0, have = memory_available_bytes();
 
@@ -220,16 +220,16 @@ static void queue_init(struct queue *queue)
 	queue->end = &queue->first;
 }
 
-static void queue_append(struct queue *queue, struct memory_order *order)
+static void queue_append(struct queue *queue, struct segment_order *order)
 {
 	order->next = NULL;
 	*queue->end = order;
 	queue->end = &order->next;
 }
 
-static struct memory_order *queue_take(struct queue *queue)
+static struct segment_order *queue_take(struct queue *queue)
 {
-	struct memory_order *order = queue->first;
+	struct segment_order *order = queue->first;
 
 	if (order)
 		queue->first = order->next;
@@ -238,7 +238,7 @@ static struct memory_order *queue_take(struct queue *queue)
 	return order;
 }
 
-static void order_close(struct memory_order *order)
+static void order_close(struct segment_order *order)
 {
 	for (uint32_t i = 0; order->status == 0 && i < order->count; i++)
 		segment_close(&order->memory[i]);
@@ -286,7 +286,7 @@ static void collapse_some(struct memory_maker *maker)
 		small->done_bytes += bytes;
 }
 
-static void order_do(struct memory_maker *maker, struct memory_order *order)
+static void order_do(struct memory_maker *maker, struct segment_order *order)
 {
 	if (order->epoch == DROP) {
 		collapse_forget(maker, order->memory[0].base);
@@ -308,7 +308,7 @@ static void *run(void *context)
 
 	pthread_mutex_lock(&maker->lock);
 	for (;;) {
-		struct memory_order *order = queue_take(&maker->todo);
+		struct segment_order *order = queue_take(&maker->todo);
 
 		if (!order && maker->stopping)
 			break;
@@ -351,7 +351,7 @@ int memory_start(void (*wake)(void *context), void *context, struct memory_maker
 
 void memory_stop(struct memory_maker *maker)
 {
-	struct memory_order *order;
+	struct segment_order *order;
 
 	if (!maker)
 		return;
@@ -369,7 +369,7 @@ void memory_stop(struct memory_maker *maker)
 	free(maker);
 }
 
-void memory_make(struct memory_maker *maker, struct memory_order *order)
+void memory_make(struct memory_maker *maker, struct segment_order *order)
 {
 	pthread_mutex_lock(&maker->lock);
 	queue_append(&maker->todo, order);
@@ -379,7 +379,7 @@ void memory_make(struct memory_maker *maker, struct memory_order *order)
 
 void memory_drop(struct memory_maker *maker, struct memory *memory)
 {
-	struct memory_order *order = calloc(1, sizeof *order);
+	struct segment_order *order = calloc(1, sizeof *order);
 
 	if (!order) {
 		segment_close(memory);
@@ -392,9 +392,9 @@ void memory_drop(struct memory_maker *maker, struct memory *memory)
 	memory_make(maker, order);
 }
 
-void memory_poll(struct memory_maker *maker, void (*made)(void *context, struct memory_order *order), void *context)
+void memory_poll(struct memory_maker *maker, void (*made)(void *context, struct segment_order *order), void *context)
 {
-	struct memory_order *order;
+	struct segment_order *order;
 
 	do {
 		pthread_mutex_lock(&maker->lock);

@@ -20,13 +20,13 @@ int memory_start(void (*wake)(void *context), void *context, struct memory_maker
 void memory_stop(struct memory_maker *maker);
 
 /* Queues an order; it comes back by memory_poll. */
-void memory_make(struct memory_maker *maker, struct memory_order *order);
+void memory_make(struct memory_maker *maker, struct segment_order *order);
 
 /* Takes a segment's mapping and descriptors and clears it; the pages are given back in the background. */
 void memory_drop(struct memory_maker *maker, struct memory *memory);
 
 /* Calls made for every order that is done. Loop thread. */
-void memory_poll(struct memory_maker *maker, void (*made)(void *context, struct memory_order *order), void *context);
+void memory_poll(struct memory_maker *maker, void (*made)(void *context, struct segment_order *order), void *context);
 
 /* Bytes that can be allocated now: the host's free memory, or less where the control group's limit says so. */
 uint64_t memory_available_bytes(void);

@@ -420,7 +420,7 @@ void transport_reply(struct transport *transport, const struct exchange *exchang
 	uint8_t header[REPLY_HEADER_BYTES_MAX];
 	struct outgoing *outgoing;
 	size_t header_bytes, prefix_bytes;
-	uint8_t prefix[SP_REPLY_PREFIX_BYTES_MAX];
+	uint8_t prefix[SP_PREFIX_BYTES_MAX];
 	struct reply refusal = { 0 };
 
 	if (!connection)
@@ -435,7 +435,7 @@ void transport_reply(struct transport *transport, const struct exchange *exchang
 		connection_close(connection);
 		return;
 	}
-	prefix_bytes = sp_reply_prefix(connection->wire, exchange->tag, exchange->tag_bytes, header_bytes + body_bytes,
+	prefix_bytes = sp_prefix(connection->wire, exchange->tag, exchange->tag_bytes, header_bytes + body_bytes,
 	                               prefix);
 	outgoing = outgoing_make(connection, prefix_bytes + header_bytes + body_bytes);
 	if (!outgoing) {
@@ -484,7 +484,7 @@ static struct connection *connection_make(struct transport *transport, nng_strea
 	connection->stream = stream;
 	connection->wire = wire;
 	connection->queue_end = &connection->queue;
-	sp_handshake(connection->handshake);
+	sp_handshake(SP_ROLE_REP, connection->handshake);
 	sp_parser_init(&connection->parser, wire, MESSAGE_BODY_BYTES_MAX);
 	return connection;
 }

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import os
 import platform
+import signal
 import sys
 import time
 import traceback
@@ -135,6 +136,7 @@ def main() -> int:
         print(markdown(json.loads(given.output.read_text())))
         return 0
     warnings.simplefilter("error", RuntimeWarning)  # how ModelEMA tells that an update went wrong
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))  # no daemon stays behind
     facts = machine()
     if given.quick:
         Daemon.quiet_seconds = 0.03

@@ -14,7 +14,7 @@
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
-static void memory_make(void *context, struct memory_order *order)
+static void memory_make(void *context, struct segment_order *order)
 {
 	struct fake_host *host = context;
 
@@ -201,7 +201,7 @@ const struct fake_reply *fake_host_expect(struct fake_host *host, uint64_t numbe
 	return at;
 }
 
-static void segments_make(struct fake_host *host, struct memory_order *order)
+static void segments_make(struct fake_host *host, struct segment_order *order)
 {
 	int next = 0;
 
@@ -224,7 +224,7 @@ static void segments_make(struct fake_host *host, struct memory_order *order)
 
 void fake_host_make(struct fake_host *host)
 {
-	struct memory_order *order = host->orders[0];
+	struct segment_order *order = host->orders[0];
 
 	assert(host->order_count > 0);
 	host->order_count--;

@@ -41,7 +41,7 @@ struct fake_host {
 	bool prompt;                      /* segments are made and updates done before a call below returns */
 	int memory_status;                /* what orders come back with */
 	uint64_t order_count, apply_count; /* that wait */
-	struct memory_order *orders[FAKE_WAITING_MAX];
+	struct segment_order *orders[FAKE_WAITING_MAX];
 	struct apply *applies[FAKE_WAITING_MAX];
 	struct fake_segment segments[FAKE_SEGMENT_COUNT_MAX]; /* fd is 2 * index, fd_read_only one more */
 	uint64_t segment_count, segment_bytes;                /* that are there */

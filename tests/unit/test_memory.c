@@ -22,7 +22,7 @@ enum { PAGE = 4096, HUGE_PAGE = 2 * 1024 * 1024 };
 
 static sem_t woken;
 static struct memory_maker *maker;
-static struct memory_order *made[32]; /* in the order in which they came back */
+static struct segment_order *made[32]; /* in the order in which they came back */
 static int made_count;
 
 static void wake(void *context)
@@ -31,7 +31,7 @@ static void wake(void *context)
 	sem_post(&woken);
 }
 
-static void take(void *context, struct memory_order *order)
+static void take(void *context, struct segment_order *order)
 {
 	(void)context;
 	made[made_count++] = order;
@@ -52,9 +52,9 @@ static void teardown(void)
 	sem_destroy(&woken);
 }
 
-static struct memory_order *order_of(uint32_t count, uint64_t bytes)
+static struct segment_order *order_of(uint32_t count, uint64_t bytes)
 {
-	struct memory_order *order = calloc(1, sizeof *order);
+	struct segment_order *order = calloc(1, sizeof *order);
 
 	order->count = count;
 	for (uint32_t i = 0; i < count; i++)
@@ -218,7 +218,7 @@ END_TEST
 START_TEST(orders_come_back_in_their_turn)
 {
 	for (uint64_t i = 0; i < 20; i++) {
-		struct memory_order *order = order_of(1 + (uint32_t)i % 3, PAGE);
+		struct segment_order *order = order_of(1 + (uint32_t)i % 3, PAGE);
 
 		order->model = i;
 		memory_make(maker, order);
@@ -237,7 +237,7 @@ START_TEST(more_than_there_is_is_refused_with_both_numbers)
 {
 	int before = fd_count();
 	uint64_t available = memory_available_bytes(), need;
-	struct memory_order *order = order_of(2, PAGE);
+	struct segment_order *order = order_of(2, PAGE);
 	char part[64];
 
 	ck_assert_uint_gt(available, 0);
@@ -257,7 +257,7 @@ START_TEST(what_was_made_of_an_order_that_fails_is_given_back)
 {
 	int before = fd_count();
 	struct rlimit limit;
-	struct memory_order *order;
+	struct segment_order *order;
 
 	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
 	/* Room for one segment and a half; what `before` counts are "." and ".." and the directory itself as well. */

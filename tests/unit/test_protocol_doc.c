@@ -330,7 +330,7 @@ static const uint8_t example_id[4] = {0x80, 0, 0, 1};
 
 static void example_message(struct example *example, const uint8_t *message, size_t message_bytes)
 {
-	example->count = sp_reply_prefix(SP_WIRE_IPC, example_id, sizeof(example_id), message_bytes, example->bytes);
+	example->count = sp_prefix(SP_WIRE_IPC, example_id, sizeof(example_id), message_bytes, example->bytes);
 	memcpy(example->bytes + example->count, message, message_bytes);
 	example->count += message_bytes;
 }

@@ -398,18 +398,39 @@ START_TEST(a_limit_of_all_bytes_does_not_wrap)
 }
 END_TEST
 
+START_TEST(a_client_reads_the_prefix_that_a_daemon_writes)
+{
+	uint8_t prefix[SP_PREFIX_BYTES_MAX];
+	uint64_t message_bytes = 0;
+
+	for (enum sp_wire wire = SP_WIRE_TCP; wire <= SP_WIRE_IPC; wire++) {
+		sp_prefix(wire, B("\x80\0\0\1"), 12345, prefix);
+		ck_assert_int_eq(sp_prefix_read(wire, prefix, &message_bytes, NULL), 0);
+		ck_assert_uint_eq(message_bytes, 12345);
+	}
+	prefix[0] = 2; /* not the type that ipc's messages have */
+	ck_assert_int_eq(sp_prefix_read(SP_WIRE_IPC, prefix, &message_bytes, NULL), STATUS_EPROTOCOL);
+	memset(prefix, 0, sizeof(prefix));
+	prefix[7] = 3; /* shorter than a request id */
+	ck_assert_int_eq(sp_prefix_read(SP_WIRE_TCP, prefix, &message_bytes, NULL), STATUS_EPROTOCOL);
+	ck_assert_uint_eq(message_bytes, 12345);
+}
+END_TEST
+
 START_TEST(handshake_and_reply_prefix_are_what_a_req_socket_reads)
 {
-	uint8_t handshake[SP_HANDSHAKE_BYTES], prefix[SP_REPLY_PREFIX_BYTES_MAX];
+	uint8_t handshake[SP_HANDSHAKE_BYTES], prefix[SP_PREFIX_BYTES_MAX];
 	uint8_t longest[SP_BACKTRACE_BYTES_MAX] = {0};
 
-	sp_handshake(handshake);
+	sp_handshake(SP_ROLE_REP, handshake);
 	ck_assert_mem_eq(handshake, "\0SP\0\0\x31\0\0", 8);
-	ck_assert_uint_eq(sp_reply_prefix(SP_WIRE_TCP, B("\x80\0\0\1"), 3, prefix), 12);
+	sp_handshake(SP_ROLE_REQ, handshake);
+	ck_assert_mem_eq(handshake, "\0SP\0\0\x30\0\0", 8);
+	ck_assert_uint_eq(sp_prefix(SP_WIRE_TCP, B("\x80\0\0\1"), 3, prefix), 12);
 	ck_assert_mem_eq(prefix, "\0\0\0\0\0\0\0\7\x80\0\0\1", 12);
-	ck_assert_uint_eq(sp_reply_prefix(SP_WIRE_IPC, B("\0\0\0\2\x80\0\0\1"), UINT64_C(0x123456789a), prefix), 17);
+	ck_assert_uint_eq(sp_prefix(SP_WIRE_IPC, B("\0\0\0\2\x80\0\0\1"), UINT64_C(0x123456789a), prefix), 17);
 	ck_assert_mem_eq(prefix, "\1\0\0\0\x12\x34\x56\x78\xa2\0\0\0\2\x80\0\0\1", 17);
-	ck_assert_uint_eq(sp_reply_prefix(SP_WIRE_IPC, longest, sizeof(longest), 0, prefix), SP_REPLY_PREFIX_BYTES_MAX);
+	ck_assert_uint_eq(sp_prefix(SP_WIRE_IPC, longest, sizeof(longest), 0, prefix), SP_PREFIX_BYTES_MAX);
 }
 END_TEST
 
@@ -433,6 +454,7 @@ int main(void)
 	tcase_add_test(tcase, a_violation_is_final_whatever_comes_behind_it);
 	tcase_add_loop_test(tcase, requests_before_a_violation_are_handed_over, SP_WIRE_TCP, SP_WIRE_IPC + 1);
 	tcase_add_test(tcase, a_limit_of_all_bytes_does_not_wrap);
+	tcase_add_test(tcase, a_client_reads_the_prefix_that_a_daemon_writes);
 	tcase_add_test(tcase, handshake_and_reply_prefix_are_what_a_req_socket_reads);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);

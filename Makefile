@@ -29,7 +29,7 @@ edge := $(addprefix daemon/edge/, \
 daemon := $(proto) $(core) $(edge) daemon/daemon daemon/main
 
 library := $(proto) $(addprefix client/, \
-	attach call client copy error export link push pusher registration trainer view wait)
+	attach call client copy error export link push pusher registration snapshot team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask command_daemon command_explain command_export command_model command_verify emactl facts figure \
@@ -96,6 +96,7 @@ test_service_heap := $(service)
 test_service_register := $(service)
 test_service_waits := $(service)
 test_service_walk := $(service)
+test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
@@ -242,7 +243,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy layout memory pusher trainer transport view workers,$(unit_names))
+unit_names := $(filter attach copy layout memory pusher snapshot trainer transport view workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)

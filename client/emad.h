@@ -200,7 +200,8 @@ struct emad_push_result {
 enum { EMAD_PUSH_WAIT = 1 }; /* return when the snapshot has been applied or refused, not when it is accepted */
 
 /*
- * Copies the tensors' values into shared memory and hands them to the daemon.
+ * Copies the tensors' values into shared memory and hands them to the daemon. From 8 MiB on up to three threads of the
+ * library help with the copy.
  * data[i]: the values of this rank's box of tensor i, in the order of emad_trainer_open, row-major and dense.
  * The memory may be changed as soon as the call returns.
  * Codes: EMAD_EBUSY (the daemon lags and no stage became free in time: nothing was pushed), EMAD_EFENCED, EMAD_EAWAY,

@@ -74,19 +74,6 @@ static int push_stage(struct emad_trainer *trainer, const struct push *push, uin
 	return code == STATUS_ETIMEOUT ? STATUS_EBUSY : code;
 }
 
-static void push_copy(const struct emad_trainer *trainer, const void *const *data, uint8_t *stage)
-{
-	const struct manifest *manifest = trainer->registration.manifest;
-
-	for (uint32_t i = 0; i < manifest->piece_count; i++) {
-		const struct piece *piece = &manifest->pieces[i];
-		uint64_t bytes = piece->element_count * dtype_bytes(manifest->tensors[piece->tensor].dtype);
-
-		copy_bytes(trainer->copy_kind, stage + piece->stage_offset, data[piece->tensor], bytes);
-	}
-	copy_fence();
-}
-
 /* Tells the daemon that the stage holds the snapshot. */
 static int push_doorbell(struct emad_trainer *trainer, struct push *push, uint32_t stage,
                          struct emad_push_result *result, struct reason *reason)
@@ -119,7 +106,7 @@ static int push_doorbell(struct emad_trainer *trainer, struct push *push, uint32
 		};
 		client_text_copy(answer.reply.refusal, result->refusal, sizeof(result->refusal));
 		if (push->wait && outcome == OUTCOME_ACCEPTED)
-			code = reason_set(reason, STATUS_ETIMEOUT, "step %" PRIu64 " was accepted but is not applied yet",
+			code = reason_set(reason, STATUS_ETIMEOUT, "step %" PRIu64 " was accepted but is not applied yet; flush waits for it",
 			                  push->step);
 	}
 	client_answer_finish(&answer);
@@ -142,7 +129,7 @@ static int push_again(struct emad_trainer *trainer, struct push *push, uint32_t 
 		return code;
 	code = push_stage(trainer, push, &stage, reason);
 	if (code == 0) {
-		copy_bytes(trainer->copy_kind, stage_map_stage(&registration->map, stage),
+		copy_bytes(trainer->snapshot.copy_kind, stage_map_stage(&registration->map, stage),
 		           stage_map_stage(&before, stage_before), registration->manifest->stage_bytes);
 		copy_fence();
 		code = push_doorbell(trainer, push, stage, result, reason);
@@ -169,7 +156,7 @@ static int push_attempt(struct emad_trainer *trainer, struct push *push, struct 
 	}
 	if (code)
 		return code;
-	push_copy(trainer, push->data, stage_map_stage(&trainer->registration.map, stage));
+	snapshot_copy(&trainer->snapshot, push->data, stage_map_stage(&trainer->registration.map, stage), !push->pusher);
 	if (push->pusher)
 		pusher_copied(push->pusher);
 	code = push_doorbell(trainer, push, stage, result, reason);

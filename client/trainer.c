@@ -124,6 +124,7 @@ int trainer_settle(struct emad_trainer *trainer, int64_t deadline_ms, struct rea
 static void trainer_destroy(struct emad_trainer *trainer)
 {
 	pusher_destroy(trainer->pusher);
+	snapshot_finish(&trainer->snapshot);
 	registration_finish(&trainer->registration);
 	pthread_mutex_destroy(&trainer->lock);
 	free(trainer);
@@ -150,10 +151,11 @@ static int trainer_open(struct emad_client *client, const char *model, const str
 		return -ENOMEM;
 	pthread_mutex_init(&trainer->lock, NULL);
 	trainer->client = client;
-	trainer->copy_kind = copy_kind_best();
 	code = registration_init(&trainer->registration, client, model, options, reason);
 	if (code == 0)
 		code = registration_tensors(&trainer->registration, tensors, tensor_count, reason);
+	if (code == 0)
+		code = snapshot_init(&trainer->snapshot, trainer->registration.manifest);
 	if (code == 0)
 		code = registration_claim(&trainer->registration, options->resume, deadline_ms, NULL, reason);
 	if (code) {

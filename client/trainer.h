@@ -11,16 +11,16 @@
 #include <stdint.h>
 
 #include "client/client.h"
-#include "client/copy.h"
 #include "client/pusher.h"
 #include "client/registration.h"
+#include "client/snapshot.h"
 
 struct emad_trainer {
 	struct emad_client *client; /* borrowed until emad_trainer_close */
 
 	/* Of whoever pushes. */
 	struct registration registration;
-	enum copy_kind copy_kind;
+	struct snapshot snapshot;
 	uint64_t refused_count; /* as of the latest flush */
 	bool has_pushed;
 	uint64_t pushed_step; /* the latest that was accepted */

@@ -31,6 +31,8 @@ enum {
 	HUGE_PAGE_BYTES = 2 * 1024 * 1024,
 	LINE_DOUBLES = 8,
 	AHEAD_BYTES = 2048,
+	/* The arrays begin this far apart within their pages: side by side they were 4 % slower. */
+	STAGGER_DOUBLES = 17 * LINE_DOUBLES,
 };
 
 struct arrays {
@@ -170,10 +172,10 @@ static double triad_measure(const struct arrays *arrays, unsigned thread_count, 
 	return ended - begun;
 }
 
-/* Lives until the program ends. */
-static double *array_create(size_t count, double value)
+/* Lives until the program ends. The array begins behind `skipped` doubles. */
+static double *array_create(size_t count, double value, size_t skipped)
 {
-	size_t bytes = count * sizeof(double);
+	size_t bytes = (skipped + count) * sizeof(double);
 	int fd = memfd_create("bench_triad", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	char *room = mmap(NULL, bytes + HUGE_PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	double *array = MAP_FAILED;
@@ -186,10 +188,10 @@ static double *array_create(size_t count, double value)
 		exit(1);
 	}
 	close(fd);
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < skipped + count; i++)
 		array[i] = value;
 	(void)madvise(array, bytes, MADV_COLLAPSE);
-	return array;
+	return array + skipped;
 }
 
 int main(int argc, char **argv)
@@ -202,9 +204,9 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: bench_triad MEBIBYTES\n");
 		return 2;
 	}
-	arrays.a = array_create(arrays.count, 0);
-	arrays.b = array_create(arrays.count, 1);
-	arrays.c = array_create(arrays.count, 2);
+	arrays.a = array_create(arrays.count, 0, 0);
+	arrays.b = array_create(arrays.count, 1, STAGGER_DOUBLES);
+	arrays.c = array_create(arrays.count, 2, 2 * STAGGER_DOUBLES);
 	while (fgets(line, sizeof line, stdin)) {
 		unsigned long thread_count = strtoul(line, NULL, 10);
 		double plain, ahead;

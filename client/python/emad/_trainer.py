@@ -13,7 +13,7 @@ from ctypes import byref, c_char_p, c_uint64, c_void_p
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 from . import _library
-from ._errors import ClosedError, Error, RefusedError, error_from
+from ._errors import ClosedError, Error, RefusedError
 from ._library import EBUSY, SLICE_SECONDS, CFlushResult, CPushResult, CTensor, CTrainerInfo, CTrainerOptions
 from ._library import milliseconds
 from ._tensors import DTYPES, Piece, Source, check_names, check_piece, settle
@@ -145,16 +145,7 @@ class Trainer:
         """
         with self._lock:
             handle = self._begin(tensors)
-            result = self._push(handle, step, _library.PUSH_WAIT if wait else 0, timeout)
-        if wait and result.outcome == "accepted":
-            seconds = self._client.timeout if timeout is None else timeout
-            raise error_from(
-                _library.ETIMEOUT,
-                "timeout",
-                f"step {result.step} of '{self.model}' was accepted, but is not applied after {seconds:g} s; "
-                "flush() waits for it",
-            )
-        return result
+            return self._push(handle, step, _library.PUSH_WAIT if wait else 0, timeout)
 
     def push_begin(self, step: int, tensors: Mapping[str, Any]) -> None:
         """The same by a thread of the library: returns at once. The values must not change until fence() returned."""

@@ -35,6 +35,7 @@ struct service {
 	struct parked **parked_end;
 	struct parked *parked_spare; /* owned; so that waiting for pushes in turn allocates nothing */
 	uint64_t parked_count;
+	uint64_t parked_bytes;
 	uint64_t instance; /* random */
 	uint64_t model_id_next;
 	uint64_t epoch_next;

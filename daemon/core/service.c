@@ -12,6 +12,9 @@
 
 #include "daemon/core/call.h"
 
+/* Of all waiting requests together. */
+static const uint64_t PARKED_BYTES_MAX = 4 * (uint64_t)MESSAGE_BODY_BYTES_MAX;
+
 enum { PARKED_SPARE_BYTES = 512 }; /* of a waiting request whose node is kept for the next one */
 
 static int (*const handlers[OPERATION_COUNT])(struct call *) = {
@@ -316,6 +319,10 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 		return reason_set(&call->reason, STATUS_EBUSY, "%" PRIu64 " requests wait already, and %" PRIu64
 		                  " (waiting-max) may: try again later", service->parked_count,
 		                  service->settings.parked_count_max);
+	if (header_bytes + call->body_bytes > PARKED_BYTES_MAX - service->parked_bytes)
+		return reason_set(&call->reason, STATUS_EBUSY, "a request of %zu bytes cannot wait: requests of %" PRIu64
+		                  " bytes wait already, and %" PRIu64 " may: try again later", header_bytes + call->body_bytes,
+		                  service->parked_bytes, PARKED_BYTES_MAX);
 	result = request_decode(service->unpacked, header, header_bytes, &request, &call->reason);
 	if (!result && service->stopping && !waits_for_work(request.operation))
 		result = reason_set(&call->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
@@ -337,6 +344,7 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 	*service->parked_end = parked;
 	service->parked_end = &parked->next;
 	service->parked_count++;
+	service->parked_bytes += header_bytes + call->body_bytes;
 	return 0;
 }
 
@@ -349,6 +357,7 @@ static void unpark(struct service *service, struct parked **link)
 	if (service->parked_end == &parked->next)
 		service->parked_end = link;
 	service->parked_count--;
+	service->parked_bytes -= parked->header_bytes + parked->body_bytes;
 	parked_free(service, parked);
 }
 
@@ -567,6 +576,7 @@ uint64_t service_due_ms(const struct service *service)
 void service_stop(struct service *service, const struct instant *now)
 {
 	service->stopping = true;
+	service->settings.lease_min_ms = 0; /* what was accepted must not wait for readers any more */
 	for (struct model *model = service->models; model; model = model->next)
 		service_touch(service, model);
 	settle(service, now);

@@ -437,6 +437,7 @@ START_TEST(sigterm_under_load_loses_nothing_acknowledged)
 		for (uint32_t i = 0; i < 2; i++)
 			ck_assert(progress_reaches(&page.all[i].accepted, 3, TIMEOUT_MS));
 		pids[2] = role_reader_start(&page, 2, harness.url, "waits");
+		ck_assert(progress_reaches(&page.all[2].versions, 1, TIMEOUT_MS));
 		relics_take(&relics, round % 2 ? "waits" : "runs", SLOT_COUNT);
 		process_sleep_ms((int)seed_next(&seed, 25));
 

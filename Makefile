@@ -356,7 +356,7 @@ fixed_addresses_tsan := setarch -R
 test_environment = BUILD=$(BUILD) EMAD_DAEMON=$(abspath $(B)/emad) EMAD_LIBRARY=$(abspath $(B)/libemad.so) \
 	PYTHONPATH=$(abspath client/python) PYTHONDONTWRITEBYTECODE=1 \
 	CK_TIMEOUT_MULTIPLIER=$(scale_$(BUILD)) ASAN_OPTIONS=detect_stack_use_after_return=1 \
-	REPLAY_VERBOSE=1 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
+	REPLAY_VERBOSE=1 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS="halt_on_error=1 suppressions=$(abspath tests/tsan.supp)"
 
 .PHONY: tests-run
 tests-run: $(foreach s,$(SUITES),$($(s)_needs))
@@ -426,7 +426,7 @@ bench-run: $(products) $(bench_programs)
 	@mkdir -p build/bench
 	@$(test_environment) $(PYTHON) tests/bench/bench.py $(if $(QUICK),--quick)
 	@echo
-	@$(B)/tests/bench/bench_kernel $(if $(QUICK),--rounds 1 --mebi-elements 4) >build/bench/kernel.txt
+	@$(B)/tests/bench/bench_kernel $(if $(QUICK),--rounds 1 --mebi-elements 4,--rounds 2) >build/bench/kernel.txt
 	@cat build/bench/kernel.txt
 
 # ---- installing ------------------------------------------------------------------------------------------------------

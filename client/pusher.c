@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,7 +41,10 @@ static void *pusher_thread(void *argument)
 	struct pusher *pusher = argument;
 	struct reason reason;
 	int code;
+	const struct sched_param parameters = {0};
 
+	/* Where every processor is busy, an ordinary thread that is woken would interrupt the caller, for milliseconds. */
+	(void)sched_setscheduler(0, SCHED_BATCH, &parameters);
 	pthread_mutex_lock(&pusher->lock);
 	for (;;) {
 		while (pusher->state == PUSHER_IDLE && !pusher->stop)

@@ -25,6 +25,7 @@ struct team {
 	void (*work)(void *context);
 	void *context;
 
+	int caller_processor; /* where team_run was called last; -1 for never */
 	unsigned helper_count;
 	pthread_t helpers[HELPER_COUNT_MAX];
 };
@@ -69,6 +70,7 @@ int team_create(unsigned helper_count, struct team **ret_team)
 
 	if (!team)
 		return -ENOMEM;
+	team->caller_processor = -1;
 	pthread_mutex_init(&team->lock, NULL);
 	pthread_cond_init(&team->changed, NULL);
 	while (code == 0 && team->helper_count < helper_count && team->helper_count < HELPER_COUNT_MAX) {
@@ -98,8 +100,26 @@ void team_destroy(struct team *team)
 	free(team);
 }
 
+/*
+ * Keeps helpers off the processor that the caller runs on: the kernel likes to wake a thread where its waker runs, and
+ * there it would wait for the copy that it is to help with.
+ */
+static void helpers_place(struct team *team)
+{
+	int here = sched_getcpu();
+	cpu_set_t processors;
+
+	if (here < 0 || here == team->caller_processor || sched_getaffinity(0, sizeof(processors), &processors) != 0)
+		return;
+	team->caller_processor = here;
+	CPU_CLR((unsigned)here, &processors);
+	for (unsigned i = 0; i < team->helper_count && CPU_COUNT(&processors) > 0; i++)
+		(void)pthread_setaffinity_np(team->helpers[i], sizeof(processors), &processors);
+}
+
 void team_run(struct team *team, void (*work)(void *context), void *context)
 {
+	helpers_place(team);
 	pthread_mutex_lock(&team->lock);
 	team->work = work;
 	team->context = context;

@@ -280,7 +280,11 @@ static void collapse_some(struct memory_maker *maker)
 	uint64_t left = small->bytes - small->done_bytes;
 	uint64_t bytes = left < COLLAPSE_BYTES ? left : COLLAPSE_BYTES;
 
-	if (madvise(small->base + small->done_bytes, bytes, MADV_COLLAPSE) != 0 || bytes == left)
+	/* EAGAIN and EBUSY: a page of it was in use just now; the rest is worth going on. */
+	bool hopeless = madvise(small->base + small->done_bytes, bytes, MADV_COLLAPSE) != 0 && errno != EAGAIN &&
+	                errno != EBUSY;
+
+	if (hopeless || bytes == left)
 		collapse_forget(maker, small->base);
 	else
 		small->done_bytes += bytes;

@@ -11,10 +11,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# PyTorch is always asked for by its version, and taken from the processor-only index where that can be reached:
-# without both, PyPI hands out gigabytes of CUDA libraries that nothing here uses.
+# PyTorch is always asked for by its version, so that everybody tests with the same.
 requirements=(torch==2.13.0 safetensors numpy scikit-learn pytest matplotlib)
-torch_index=https://download.pytorch.org/whl/cpu
 
 debian_python=/usr/bin/python3
 debian_python_packages=(python3 python3-torch python3-numpy python3-sklearn python3-pytest python3-matplotlib)
@@ -99,20 +97,16 @@ pypi_is_reachable() {
 }
 
 venv_create() {
-	local options=() log
+	local log
 	rm -rf .venv
 	"$debian_python" -m venv .venv >&2 || return 1
 	if ! pypi_is_reachable; then
 		say "PyPI cannot be reached"
 		return 1
 	fi
-	if .venv/bin/python -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=5)' \
-		"$torch_index/torch/" 2>/dev/null; then
-		options=(--extra-index-url "$torch_index")
-	fi
 	say "installing ${requirements[*]} into .venv (some minutes)"
 	log=$(mktemp)
-	if ! .venv/bin/python -m pip install --timeout 15 --retries 2 "${options[@]}" "${requirements[@]}" \
+	if ! .venv/bin/python -m pip install --timeout 15 --retries 2 "${requirements[@]}" \
 		>"$log" 2>&1 </dev/null; then
 		tail -n 5 "$log" >&2
 		rm -f "$log"

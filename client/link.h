@@ -1,10 +1,10 @@
 /*
  * The link: requests to the daemon over NNG's streams, and the only file of the library that knows NNG.
  *
- * It speaks REQ of the scalability protocols by itself (proto/sp.h) instead of using an nng_req0 socket, because NNG 1.5.2
- * can hang for ever in the background when a req socket's peer dies, and then neither reconnects nor closes. A call takes
- * a connection that rests, or makes one, has it for itself until the answer is there, and puts it back: so calls of
- * several threads are under way at once, and no thread waits in the background.
+ * It speaks REQ of the scalability protocols by itself (proto/sp.h) instead of using an nng_req0 socket, because NNG
+ * 1.5.2 can hang for ever in the background when a req socket's peer dies, and then neither reconnects nor closes. A
+ * call takes a connection that rests, or makes one, has it for itself until the answer is there, and puts it back: so
+ * calls of several threads are under way at once, and no thread waits in the background.
  *
  * When a connection breaks under a request the request is sent again over a new one (requests are idempotent); when
  * none can be had within LINK_GRACE_MS the call fails. A call that finds no daemon at all fails at once.

@@ -1,8 +1,8 @@
 /*
  * A team: a few threads that help the calling one with a copy too large for one core, and sleep otherwise.
  *
- * One core moves only part of what a memory can, and while a synchronous push copies, the training waits. Belongs to one trainer and is used
- * by one thread at a time.
+ * One core moves only part of what a memory can, and while a synchronous push copies, the training waits. Belongs to
+ * one trainer and is used by one thread at a time.
  */
 #pragma once
 

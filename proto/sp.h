@@ -88,8 +88,9 @@ enum sp_role {
 void sp_handshake(enum sp_role role, uint8_t handshake[SP_HANDSHAKE_BYTES]);
 
 /*
- * Writes what goes in front of a message of message_bytes: a reply with the backtrace of its request, or a request, whose
- * backtrace is its id alone (4 bytes, the high bit of the first set). Returns the bytes written, at most SP_PREFIX_BYTES_MAX.
+ * Writes what goes in front of a message of message_bytes: a reply with the backtrace of its request, or a request,
+ * whose backtrace is its id alone (4 bytes, the high bit of the first set). Returns the bytes written, at most
+ * SP_PREFIX_BYTES_MAX.
  */
 size_t sp_prefix(enum sp_wire wire, const uint8_t *backtrace, size_t backtrace_bytes, uint64_t message_bytes,
                  uint8_t prefix[SP_PREFIX_BYTES_MAX]);

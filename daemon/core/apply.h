@@ -2,8 +2,9 @@
  * One update: every profile of a model, from the old slot and the ranks' snapshots into the new slot, in one pass.
  *
  * The loop thread fills in a `struct apply` and hands it to the workers; each calls apply_block for the blocks that it
- * takes off the counter, and touches nothing but the new slot's tensors and the results of its own runs. When all blocks are done the
- * loop thread adds the results up, always in the order of the plan, so that the sums do not depend on who did what.
+ * takes off the counter, and touches nothing but the new slot's tensors and the results of its own runs. When all
+ * blocks are done the loop thread adds the results up, always in the order of the plan, so that the sums do not depend
+ * on who did what.
  */
 #pragma once
 

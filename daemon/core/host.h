@@ -1,9 +1,9 @@
 /*
- * What the core asks of the world outside: one table of functions, filled in by the composition root (daemon.c), or by a
- * test with memory from malloc and a clock of its own.
+ * What the core asks of the world outside: one table of functions, filled in by the composition root (daemon.c), or by
+ * a test with memory from malloc and a clock of its own.
  *
- * No function of the table blocks, and none calls back into the core before it returns. What takes time comes back later by
- * service_memory_made and service_applied.
+ * No function of the table blocks, and none calls back into the core before it returns. What takes time comes back
+ * later by service_memory_made and service_applied.
  */
 #pragma once
 

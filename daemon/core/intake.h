@@ -7,8 +7,8 @@
  *                                                  +-- another rank left the step out: incomplete ------+
  *
  * READY is recorded in the head segment before the push is acknowledged. Each rank remembers its last ANSWER_COUNT
- * answers by sequence number, so that a repeated request is answered as it was and never applied twice; another push of a
- * step that was accepted is `duplicate`, an older one `stale`. The epoch fences: only the newest registration of
+ * answers by sequence number, so that a repeated request is answered as it was and never applied twice; another push of
+ * a step that was accepted is `duplicate`, an older one `stale`. The epoch fences: only the newest registration of
  * a rank is listened to.
  *
  * Pure: works on the records alone.
@@ -70,8 +70,8 @@ struct intake_next {
 };
 
 /*
- * What to do next, looking at the oldest READY stage of each rank. A rank pushes in rising order, so a step older than the
- * oldest of another rank will never be whole.
+ * What to do next, looking at the oldest READY stage of each rank. A rank pushes in rising order, so a step older than
+ * the oldest of another rank will never be whole.
  */
 void intake_select(const struct rank_record *records, uint32_t world, uint32_t stage_count,
                    struct intake_next *ret_next);

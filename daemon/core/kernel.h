@@ -51,8 +51,8 @@ struct kernel_set {
 	/*
 	 * Widens count (<= KERNEL_CHUNK) elements of a float dtype to float or double. NULL entries: the source
 	 * already has the work type (widen_f32[DTYPE_F32], widen_f64[DTYPE_F64]) or the dtype is not a float. Both
-	 * arrays have entries for F16, BF16, F8_E4M3, F8_E5M2; widen_f32 none for F64 (a double is never narrowed here),
-	 * widen_f64 one for F32.
+	 * arrays have entries for F16, BF16, F8_E4M3, F8_E5M2; widen_f32 none for F64 (a double is never narrowed
+	 * here), widen_f64 one for F32.
 	 */
 	void (*widen_f32[DTYPE_COUNT])(float *target, const void *source, size_t count);
 	void (*widen_f64[DTYPE_COUNT])(double *target, const void *source, size_t count);
@@ -74,8 +74,8 @@ struct kernel_set {
 	                      struct kernel_lanes *value_squares);
 
 	/*
-	 * target = value exactly (ACTION_COPY, the start of a shadow) with the same sums; shadow may be NULL: then drift
-	 * is left alone.
+	 * target = value exactly (ACTION_COPY, the start of a shadow) with the same sums; shadow may be NULL: then
+	 * drift is left alone.
 	 */
 	void (*assign_f32)(float *target, const float *shadow, const float *value, size_t count, unsigned phase,
 	                   struct kernel_lanes *drift, struct kernel_lanes *value_squares);

@@ -105,8 +105,8 @@ int model_pieces_check(const struct model *model, uint32_t rank, const struct ma
                        struct reason *reason);
 
 /*
- * Takes a rank's pieces (also on failure), and makes the plan when all ranks are known. They must have been checked, and no
- * update may be under way. STATUS_ELIMIT as plan_create, -ENOMEM: everything is as before.
+ * Takes a rank's pieces (also on failure), and makes the plan when all ranks are known. They must have been checked,
+ * and no update may be under way. STATUS_ELIMIT as plan_create, -ENOMEM: everything is as before.
  */
 int model_rank_pieces(struct model *model, uint32_t rank, struct manifest *candidate, struct reason *reason);
 

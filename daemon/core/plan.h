@@ -1,10 +1,10 @@
 /*
  * The apply plan: which bytes of which rank's stage go where in a slot, cut into blocks for the workers.
  *
- * Made once, when the last rank has registered its pieces. A `run` is a stretch of one rank's stage that lies inside one
- * tensor: `count` elements, `repeat` times, dense in the stage and `stride` apart in the tensor (a box of a sharded
- * tensor is a few such runs; an unsharded tensor is one, or several when it is large). A block is a handful of runs, about
- * PLAN_BLOCK_ELEMENTS together: the unit that a worker takes off the counter. Every element of every tensor is in
+ * Made once, when the last rank has registered its pieces. A `run` is a stretch of one rank's stage that lies inside
+ * one tensor: `count` elements, `repeat` times, dense in the stage and `stride` apart in the tensor (a box of a sharded
+ * tensor is a few such runs; an unsharded tensor is one, or several when it is large). A block is a handful of runs,
+ * about PLAN_BLOCK_ELEMENTS together: the unit that a worker takes off the counter. Every element of every tensor is in
  * exactly one run, so blocks can be done in any order by anybody.
  *
  * Pure; belongs to the loop thread while it is made, and is only read afterwards.

@@ -1,8 +1,9 @@
 /*
  * Registering: who may push what into which model.
  *
- * A registration may have to wait twice: for the memory of a new model, and for what an earlier trainer of the same rank
- * still has in its stages. Either way it is parked, and everything here is looked at afresh when it is handled again.
+ * A registration may have to wait twice: for the memory of a new model, and for what an earlier trainer of the same
+ * rank still has in its stages. Either way it is parked, and everything here is looked at afresh when it is handled
+ * again.
  */
 #include <errno.h>
 #include <inttypes.h>

@@ -3,8 +3,8 @@
  * arguments; replies and work go out through the host's table. It knows no socket, thread or clock.
  *
  * A request that cannot be answered yet (a wait for a version, for a free stage, for memory) is `parked`: its bytes are
- * kept, and it is simply handled again whenever something has changed in its model, until it is answered or its deadline
- * passes. Every handler is therefore written as if it were asked for the first time.
+ * kept, and it is simply handled again whenever something has changed in its model, until it is answered or its
+ * deadline passes. Every handler is therefore written as if it were asked for the first time.
  *
  * Loop thread only. Every entry point ends by settling: models that were touched begin their next update and their
  * parked requests are looked at again.

@@ -1,5 +1,6 @@
 /*
- * Settings: the limits that an operator may set, as the core sees them. The configuration (edge/config.h) fills them in.
+ * Settings: the limits that an operator may set, as the core sees them. The configuration (edge/config.h) fills them
+ * in.
  */
 #pragma once
 

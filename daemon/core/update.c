@@ -138,7 +138,8 @@ static bool nonfinite_find(const struct model *model, struct reason *reason)
 }
 
 /*
- * Finite values can still overflow on the way (x - s). A drift that is not finite is the sign; the shadow itself decides.
+ * Finite values can still overflow on the way (x - s). A drift that is not finite is the sign; the shadow itself
+ * decides.
  */
 static bool overflow_find(const struct model *model, struct reason *reason)
 {

@@ -2,10 +2,10 @@
  * Versions and leases: which slot holds what, and who reads it.
  *
  * A slot is `current` (the newest published version), `writing` (an update is filling it), kept (a lease pins it) or
- * free. The last two are not stored but follow from the leases. A lease belongs to a connection and ends with it. When an update needs a slot and every
- * slot but the current one is leased, the slot whose guaranteed time (lease_min_ms) ends first is taken back: its fence
- * word is bumped before the first byte is overwritten, and the reader, which looks at the fence after its last read,
- * knows that it must throw away what it has.
+ * free. The last two are not stored but follow from the leases. A lease belongs to a connection and ends with it. When
+ * an update needs a slot and every slot but the current one is leased, the slot whose guaranteed time (lease_min_ms)
+ * ends first is taken back: its fence word is bumped before the first byte is overwritten, and the reader, which looks
+ * at the fence after its last read, knows that it must throw away what it has.
  *
  * Loop thread only.
  */
@@ -61,7 +61,8 @@ void versions_publish(struct versions *versions, uint64_t version);
 void versions_abandon(struct versions *versions);
 
 /*
- * Pins the current version for a peer; where it has done so already, its guaranteed time begins anew. STATUS_ENOVERSION,
+ * Pins the current version for a peer; where it has done so already, its guaranteed time begins anew.
+ * STATUS_ENOVERSION,
  * -ENOMEM.
  */
 int versions_lease(struct versions *versions, uint64_t peer, uint64_t now_ms, uint32_t *ret_slot);

@@ -1,6 +1,6 @@
 /*
- * The attach socket: AF_UNIX, SOCK_SEQPACKET, one message a datagram. It passes file descriptors, which NNG cannot, and its connections are
- * what leases and attached trainers live by: when one ends, by whatever death, so do they.
+ * The attach socket: AF_UNIX, SOCK_SEQPACKET, one message a datagram. It passes file descriptors, which NNG cannot, and
+ * its connections are what leases and attached trainers live by: when one ends, by whatever death, so do they.
  */
 #pragma once
 

@@ -1,6 +1,6 @@
 /*
- * The configuration: an INI file in systemd's style, read with inih. One table (config.c) holds every key with its section, kind, default,
- * range and meaning.
+ * The configuration: an INI file in systemd's style, read with inih. One table (config.c) holds every key with its
+ * section, kind, default, range and meaning.
  */
 #pragma once
 
@@ -32,7 +32,8 @@ struct config {
 void config_init(struct config *config);
 
 /*
- * Reads a file over what is there. STATUS_EARGUMENT with a sentence that names file, line, key, reason, and the nearest known key;
+ * Reads a file over what is there. STATUS_EARGUMENT with a sentence that names file, line, key, reason, and the nearest
+ * known key;
  * -errno when the file cannot be read. On failure the config is as it was.
  */
 int config_read(struct config *config, const char *path, struct reason *reason);

@@ -1,9 +1,9 @@
 /*
  * Shared memory from the kernel: the only file that calls memfd_create.
  *
- * A segment is allocated to the last byte when it is made (no room is an error, not a SIGBUS later), mode 0600 and sealed
- * against any change of size, so that nobody who holds its descriptor can reopen it for writing under another uid or pull it
- * from under a reader. Readers are given a second, read-only description of it.
+ * A segment is allocated to the last byte when it is made (no room is an error, not a SIGBUS later), mode 0600 and
+ * sealed against any change of size, so that nobody who holds its descriptor can reopen it for writing under another
+ * uid or pull it from under a reader. Readers are given a second, read-only description of it.
  *
  * Making and dropping take long (the kernel clears gigabytes): a thread of this file does both, in the order asked.
  */

@@ -11,8 +11,8 @@ struct runtime {
 };
 
 /*
- * Makes the directory if it is not there (0755, parents not), and locks it. -EEXIST with the pid of the daemon that holds it
- * already; it does not notice. -errno with a sentence naming the path.
+ * Makes the directory if it is not there (0755, parents not), and locks it. -EEXIST with the pid of the daemon that
+ * holds it already; it does not notice. -errno with a sentence naming the path.
  */
 int runtime_open(const char *path, struct runtime *ret_runtime, struct reason *reason);
 

@@ -1,6 +1,6 @@
 /*
- * systemd: readiness, status, and the journal. The only file that includes its headers. Everything here does nothing when the daemon
- * was not started by systemd.
+ * systemd: readiness, status, and the journal. The only file that includes its headers. Everything here does nothing
+ * when the daemon was not started by systemd.
  */
 #pragma once
 

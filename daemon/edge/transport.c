@@ -180,8 +180,8 @@ static void connection_free(struct connection *connection)
 }
 
 /*
- * Ends a connection. It is freed when its operations have ended, in transport_poll; only then is it reported as gone, because
- * this may be called in the middle of a reply.
+ * Ends a connection. It is freed when its operations have ended, in transport_poll; only then is it reported as gone,
+ * because this may be called in the middle of a reply.
  */
 static void connection_close(struct connection *connection)
 {

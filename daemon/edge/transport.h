@@ -1,15 +1,16 @@
 /*
- * The NNG socket: REQ/REP of the scalability protocols, served on NNG's streams with our own framing (proto/sp.h). The only daemon
- * file that includes NNG's headers.
+ * The NNG socket: REQ/REP of the scalability protocols, served on NNG's streams with our own framing (proto/sp.h). The
+ * only daemon file that includes NNG's headers.
  *
- * Not nng_rep0, because in NNG 1.5.2 one connect() and close() stops such a listener for ever, because a stalled peer has no
- * time limit there, and because a stream receives straight to the place that we name. Any stock NNG `req` socket is a client.
+ * Not nng_rep0, because in NNG 1.5.2 one connect() and close() stops such a listener for ever, because a stalled peer
+ * has no time limit there, and because a stream receives straight to the place that we name. Any stock NNG `req` socket
+ * is a client.
  *
  *     NNG's threads: an operation has ended -> put the connection into a list, wake the loop
  *     loop thread:   transport_poll -> parse, hand requests over, start the next operation
  *
- * Every connection has a deadline for its handshake and for each message, a budget of unsent reply bytes beyond which nothing more is read
- * from it, and a deadline for a peer that does not read its replies.
+ * Every connection has a deadline for its handshake and for each message, a budget of unsent reply bytes beyond which
+ * nothing more is read from it, and a deadline for a peer that does not read its replies.
  */
 #pragma once
 

@@ -1,8 +1,8 @@
 /*
  * The workers: threads that do the blocks of updates.
  *
- * Updates wait in one queue; every worker takes blocks of the first one off its counter until there are none left, then goes on
- * to the next, so that all workers share one large update and several small ones alike. A finished update comes
+ * Updates wait in one queue; every worker takes blocks of the first one off its counter until there are none left, then
+ * goes on to the next, so that all workers share one large update and several small ones alike. A finished update comes
  * back by workers_poll on the loop thread. Workers touch no other state.
  */
 #pragma once

@@ -1,9 +1,10 @@
 /*
- * The other processes of a load test: trainers, readers and victims. Each is the test program itself, started again with
+ * The other processes of a load test: trainers, readers and victims. Each is the test program itself, started again
+ * with
  * --role; it shares a page of progress with the test.
  *
- * Every snapshot has the same value in every element: role_value of its step. Whatever an average mixes, two steps in one
- * version or half a snapshot, shows as elements that differ.
+ * Every snapshot has the same value in every element: role_value of its step. Whatever an average mixes, two steps in
+ * one version or half a snapshot, shows as elements that differ.
  */
 #pragma once
 

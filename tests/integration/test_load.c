@@ -1,6 +1,6 @@
 /*
- * The daemon under load, with real processes: readers that look at every version at full speed, trainers that die at any
- * moment, ranks that lag, daemons that are ended and killed in the middle. See role.h for how a mixture is noticed.
+ * The daemon under load, with real processes: readers that look at every version at full speed, trainers that die at
+ * any moment, ranks that lag, daemons that are ended and killed in the middle. See role.h for how a mixture is noticed.
  */
 #include "tests/integration/harness.h"
 #include "tests/integration/process.h"

@@ -1,6 +1,6 @@
 /*
- * The daemon's sockets, as seen by clients that speak PROTOCOL.md by hand: stock NNG sockets, and peers that are broken,
- * slow, greedy or hostile. Whatever they do, others are served and memory stays bounded.
+ * The daemon's sockets, as seen by clients that speak PROTOCOL.md by hand: stock NNG sockets, and peers that are
+ * broken, slow, greedy or hostile. Whatever they do, others are served and memory stays bounded.
  */
 #include "tests/integration/harness.h"
 #include "tests/integration/process.h"
@@ -1028,8 +1028,8 @@ static int answers_that_fit(void)
 }
 
 /*
- * A reader waits for a version, and its buffer is full when the version comes: the daemon can only close the connection, in
- * the middle of answering the request that waited.
+ * A reader waits for a version, and its buffer is full when the version comes: the daemon can only close the
+ * connection, in the middle of answering the request that waited.
  */
 START_TEST(survives_a_waiting_reader_whose_buffer_is_full)
 {

@@ -1,6 +1,6 @@
 /*
- * The plan: whatever the boxes, every element of every tensor is in exactly one run, and the run reads it from where the
- * rank's piece has it.
+ * The plan: whatever the boxes, every element of every tensor is in exactly one run, and the run reads it from where
+ * the rank's piece has it.
  */
 #include "daemon/core/plan.h"
 

@@ -56,6 +56,7 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 		.name = "register",
 		.required = HAS(model) | HAS(client) | HAS(sequence) | HAS(rank) | HAS(world) | HAS(profiles),
 		.optional = HAS(resume) | HAS(start_step) | HAS(attributes) | HAS(agent),
+		.may_wait = true,
 		.text = "claim a rank of a model; body: the manifest",
 	},
 	[OP_ATTACH] = {
@@ -63,6 +64,7 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 		.required = HAS(model) | HAS(rank) | HAS(epoch),
 		.optional = HAS(agent) | HAS(client),
 		.needs_attach = true,
+		.may_wait = true,
 		.text = "the stage segment of a registration, as a file descriptor",
 	},
 	[OP_PUSH] = {

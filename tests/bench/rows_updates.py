@@ -9,7 +9,7 @@ directly before the push of every round.
 
 import statistics
 import time
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 import torch
 
@@ -127,7 +127,32 @@ def flat(quick: bool) -> List[Row]:
     for cases in (by_size, by_count):
         with Daemon(slots=2, stages=1) as daemon:
             found += flat_rows(daemon, cases, 2 if quick else 9)
+    with Daemon(slots=2, stages=1) as daemon:
+        found += trainer_rows(daemon, (1, 4) if quick else (1, 8, 64), (4 if quick else 64) * million, 2 if quick else 9)
     return found
+
+
+def trainer_rows(daemon: Daemon, counts: Tuple[int, ...], total: int, round_count: int) -> List[Row]:
+    """Cost of a parameter when as many of them are shared out to more trainers, each with a model of its own."""
+    teams = {
+        f"{count} trainer{'s' if count > 1 else ''}": [
+            Pushed(daemon, f"{count}-{index}", tensors(total // count, 100)) for index in range(count)
+        ]
+        for count in counts
+    }
+    daemon.wait_quiet()
+    figures: Dict[str, List[float]] = {name: [] for name in teams}
+    for _ in rounds(round_count + 1, 15):
+        for name, team in teams.items():
+            figures[name].append(1e9 * sum(model.push()[0] for model in team) / total)
+    for team in teams.values():
+        for model in team:
+            model.close()
+    best = min(figures, key=lambda name: statistics.median(figures[name][1:]))
+    return [
+        compared("flatness", f"update: {name}", "ns/parameter", figures[name][1:], f"best: {best}", figures[best][1:], FLAT)
+        for name in teams
+    ]
 
 
 def flat_rows(daemon: Daemon, cases: Dict[str, tuple], round_count: int) -> List[Row]:

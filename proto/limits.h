@@ -11,6 +11,9 @@ enum {
 	SCHEDULE_BYTES_MAX = 256,     /* "yolo:decay=0.999,tau=2000" */
 	ATTRIBUTES_BYTES_MAX = 32768, /* JSON object of plain attributes */
 	PROFILE_COUNT_MAX = 16,
+	RULE_COUNT_MAX = 16,      /* of one profile */
+	PATTERN_BYTES_MAX = 128,  /* of one rule */
+	PROFILE_BYTES_MAX = 2560, /* a specification with all its rules */
 	TENSOR_COUNT_MAX = 100000,
 	DIMENSION_COUNT_MAX = 16,
 	WORLD_MAX = 1024, /* ranks of one model */

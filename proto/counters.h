@@ -18,6 +18,12 @@
 	X(pushes_stale, "pushes of a step older than the newest")                                                     \
 	X(pushes_nonfinite, "snapshots refused because they hold NaN or infinity")                                    \
 	X(pushes_incomplete, "snapshots dropped because another rank left their step out")                            \
+	X(pushes_loss, "pushes refused because of their loss")                                                        \
+	X(pushes_jump, "snapshots refused because a tensor's norm jumped")                                            \
+	X(pushes_coalesced, "snapshots that gave way to a newer one because the daemon lagged")                       \
+	X(calls_skipped, "calls of the schedules for which no snapshot came: the next one stood for them too")        \
+	X(tensors_skipped, "tensors that kept their old average because their values were not finite")                \
+	X(rewinds, "times that a trainer went back to an older step")                                                 \
 	X(versions_published, "versions published")                                                                   \
 	X(views_opened, "views opened")                                                                               \
 	X(leases_revoked, "leases revoked because updates needed their memory")                                       \

@@ -27,6 +27,7 @@ struct image_tensor {
 	uint32_t tensor;  /* index in the manifest */
 	enum dtype dtype; /* as stored here */
 	enum schedule_entry entry;
+	int32_t rule; /* of the profile; -1: none names it */
 	uint64_t offset; /* bytes from the start of the tensors */
 	uint64_t bytes;
 };

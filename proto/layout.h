@@ -28,7 +28,7 @@
 #define SEGMENT_MAGIC UINT64_C(0x4745532d44414d45) /* the bytes "EMAD-SEG" */
 
 enum {
-	LAYOUT_VERSION = 1,
+	LAYOUT_VERSION = 2,
 	LAYOUT_PAGE_BYTES = 4096,
 	ANSWER_COUNT = 16, /* answers remembered per rank */
 };
@@ -56,9 +56,12 @@ struct slot_profile {
 	uint64_t region_offset; /* bytes from the segment's start */
 	uint64_t region_bytes;
 	uint64_t updates; /* updates since the start of the shadow */
+	uint64_t calls;   /* of the schedule, also those that did not count as updates */
+	double decay_rest; /* 1 - the product of all decays since the start */
 	double decay;     /* of the last update */
 	uint32_t action;  /* enum schedule_action of the last update */
 	uint32_t reserved;
+	uint64_t nonfinite; /* tensors whose average holds NaN or infinity; only where the guards let them in */
 	double drift;      /* sqrt(sum (x-s)^2) over all averaged elements, x the snapshot, s the shadow before */
 	double value_norm; /* sqrt(sum x^2) */
 };
@@ -69,6 +72,7 @@ struct slot_header {
 	_Atomic uint64_t version; /* sequence number; 0 while the slot is being written; stored last, with release */
 	uint64_t step;
 	uint64_t updates;
+	uint64_t calls; /* that its snapshot stood for */
 	uint64_t published_us; /* wall clock, microseconds since 1970 */
 	uint32_t profile_count;
 	uint32_t reserved;
@@ -96,6 +100,7 @@ struct answer {
 	uint64_t sequence;
 	uint64_t step;
 	uint64_t version;
+	uint64_t calls; /* that the snapshot stood for, once it is applied */
 	uint32_t outcome;
 	uint32_t stage;
 };
@@ -112,6 +117,7 @@ struct rank_record {
 	uint64_t epoch;
 	uint64_t register_sequence;
 	uint64_t refused_count;
+	uint64_t coalesced_count;
 	struct stage_record stages[STAGE_COUNT_MAX];
 	struct answer answers[ANSWER_COUNT]; /* ring, by sequence % ANSWER_COUNT */
 };

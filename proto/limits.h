@@ -10,6 +10,8 @@ enum {
 	TENSOR_NAME_BYTES_MAX = 512,  /* "encoder.layers.0.attn.q_proj.weight" */
 	SCHEDULE_BYTES_MAX = 256,     /* "yolo:decay=0.999,tau=2000" */
 	ATTRIBUTES_BYTES_MAX = 32768, /* JSON object of plain attributes */
+	METADATA_BYTES_MAX = 4096,    /* JSON object that a push leaves with its version */
+	HISTORY_BYTES_MAX = 8192,     /* JSON array of a profile's changes */
 	PROFILE_COUNT_MAX = 16,
 	RULE_COUNT_MAX = 16,      /* of one profile */
 	PATTERN_BYTES_MAX = 128,  /* of one rule */

@@ -42,10 +42,20 @@ int manifest_create(struct manifest **ret_manifest)
 	return 0;
 }
 
+struct manifest *manifest_share(struct manifest *manifest)
+{
+	manifest->share_count++;
+	return manifest;
+}
+
 void manifest_destroy(struct manifest *manifest)
 {
 	if (!manifest)
 		return;
+	if (manifest->share_count > 0) {
+		manifest->share_count--;
+		return;
+	}
 	for (uint32_t i = 0; i < manifest->tensor_count; i++)
 		free(manifest->tensors[i].name);
 	free(manifest->tensors);

@@ -46,6 +46,7 @@ struct piece {
 struct manifest_key;
 
 struct manifest {
+	uint32_t share_count; /* holders beside the first */
 	uint32_t tensor_count;
 	uint32_t tensor_capacity;
 	struct tensor *tensors; /* owned */
@@ -57,6 +58,11 @@ struct manifest {
 };
 
 int manifest_create(struct manifest **ret_manifest);
+
+/* One more holder of a finished manifest; each calls manifest_destroy. Of one thread. */
+struct manifest *manifest_share(struct manifest *manifest);
+
+/* The last holder's call frees it. NULL is allowed. */
 void manifest_destroy(struct manifest *manifest);
 
 /*

@@ -55,7 +55,8 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 	[OP_REGISTER] = {
 		.name = "register",
 		.required = HAS(model) | HAS(client) | HAS(sequence) | HAS(rank) | HAS(world) | HAS(profiles),
-		.optional = HAS(resume) | HAS(start_step) | HAS(attributes) | HAS(agent),
+		.optional = HAS(resume) | HAS(start_step) | HAS(stride) | HAS(rewind) | HAS(policy) | HAS(guards) |
+			    HAS(attributes) | HAS(agent),
 		.may_wait = true,
 		.text = "claim a rank of a model; body: the manifest",
 	},
@@ -70,7 +71,8 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 	[OP_PUSH] = {
 		.name = "push",
 		.required = HAS(model) | HAS(rank) | HAS(epoch) | HAS(client) | HAS(sequence) | HAS(step) | HAS(stage),
-		.optional = HAS(wait) | HAS(timeout_ms) | HAS(agent),
+		.optional = HAS(wait) | HAS(timeout_ms) | HAS(loss) | HAS(metadata) | HAS(profile) | HAS(updates) |
+			    HAS(agent),
 		.may_wait = true,
 		.text = "a stage holds a whole snapshot",
 	},
@@ -123,6 +125,20 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 		.required = HAS(model),
 		.optional = HAS(agent) | HAS(client),
 		.text = "forget a model",
+	},
+	[OP_PROFILE_SET] = {
+		.name = "profile_set",
+		.required = HAS(model) | HAS(profiles),
+		.optional = HAS(timeout_ms) | HAS(agent) | HAS(client),
+		.may_wait = true,
+		.text = "add profiles, or change those of the same names, from the next update on",
+	},
+	[OP_PROFILE_REMOVE] = {
+		.name = "profile_remove",
+		.required = HAS(model) | HAS(profile),
+		.optional = HAS(timeout_ms) | HAS(agent) | HAS(client),
+		.may_wait = true,
+		.text = "stop one profile, from the next update on",
 	},
 };
 
@@ -441,6 +457,27 @@ const char *outcome_name(enum outcome outcome)
 {
 	assert(outcome < OUTCOME_COUNT);
 	return outcome_names[outcome];
+}
+
+bool outcome_refuses(enum outcome outcome)
+{
+	switch (outcome) {
+	case OUTCOME_NONFINITE:
+	case OUTCOME_INCOMPLETE:
+	case OUTCOME_LOSS:
+	case OUTCOME_JUMP:
+		return true;
+	case OUTCOME_ACCEPTED:
+	case OUTCOME_STARTED:
+	case OUTCOME_APPLIED:
+	case OUTCOME_DUPLICATE:
+	case OUTCOME_STALE:
+	case OUTCOME_COALESCED:
+	case OUTCOME_SKIPPED:
+	case OUTCOME_COUNT:
+		break;
+	}
+	return false;
 }
 
 bool outcome_parse(struct text text, enum outcome *ret_outcome)

@@ -40,9 +40,16 @@ struct text_list {
 	X(BOOL, wait, "answer when the snapshot has been applied or refused, not when it is accepted")                \
 	X(U64, min_step, "answer when a version of this step or later is there")                                      \
 	X(U64, timeout_ms, "give up waiting after this long")                                                         \
-	X(TEXT, resume, "auto, never or must")                                                                        \
+	X(TEXT, resume, "auto, adapt, never or must")                                                                 \
 	X(U64, start_step, "step of the first snapshot")                                                              \
-	X(LIST, profiles, "profile specifications, name=schedule")                                                    \
+	X(U64, stride, "steps from one call of the schedules to the next; 1 where it is left out")                    \
+	X(TEXT, rewind, "what a start_step that is averaged already means: refuse, continue or back")                 \
+	X(TEXT, policy, "when the daemon lags: block, or coalesce")                                                   \
+	X(TEXT, guards, "what a snapshot must satisfy: nonfinite=refuse,loss_max=10,norm_jump=5")                     \
+	X(F64, loss, "the loss at this step")                                                                         \
+	X(TEXT, metadata, "JSON object that stays with the version")                                                  \
+	X(U64, updates, "the snapshot is the average itself, of the named profile, after that many updates")          \
+	X(LIST, profiles, "profile specifications, name=schedule;rules")                                              \
 	X(TEXT, attributes, "JSON object of plain model attributes")                                                  \
 	X(TEXT, agent, "program and version of the sender, for logs")
 
@@ -63,9 +70,11 @@ struct text_list {
 	X(U64, version, "sequence number of a version; 0 for none")                                                   \
 	X(U64, stage_count, "stages of this rank")                                                                    \
 	X(U64, segment_bytes, "size of the attached segment")                                                         \
-	X(TEXT, outcome, "accepted, started, applied, duplicate, stale, nonfinite, incomplete")                       \
+	X(TEXT, outcome, "what became of the snapshot")                                                               \
 	X(U64, step, "step that the answer is about")                                                                 \
 	X(U64, stage, "a free stage")                                                                                 \
+	X(U64, calls, "calls of the schedules that the applied snapshot stood for: 1, or more after a gap")           \
+	X(U64, coalesced, "snapshots of this registration that gave way to a newer one")                              \
 	X(U64, refused, "snapshots of this registration that were refused")                                           \
 	X(TEXT, refusal, "why the latest of them was refused")                                                        \
 	X(U64, segment, "identity of the attached segment")                                                           \
@@ -74,7 +83,7 @@ struct text_list {
 	X(U64, region_bytes, "bytes of the image")                                                                    \
 	X(U64, profile_index, "0-based index of the profile in the slot's header")                                    \
 	X(U64, freed_bytes, "memory given back")                                                                      \
-	X(TEXT, report, "what a registration averages, copies, freezes and drops")
+	X(TEXT, report, "what a registration averages, copies, freezes and drops; what is new, what has vanished")
 
 #define MESSAGE_MEMBER_TEXT(name) struct text name;
 #define MESSAGE_MEMBER_U64(name) uint64_t name;
@@ -113,6 +122,8 @@ enum operation {
 	OP_LIST,       /* body of the reply: JSON about all models */
 	OP_SHOW,       /* body of the reply: JSON about one model */
 	OP_REMOVE,     /* forget a model */
+	OP_PROFILE_SET,    /* add profiles, or change those of the same names */
+	OP_PROFILE_REMOVE, /* stop one profile */
 	OPERATION_COUNT
 };
 
@@ -180,7 +191,11 @@ int message_split(const uint8_t *bytes, size_t count, const uint8_t **ret_header
 	X(DUPLICATE, "duplicate") /* this step was pushed before */                                                   \
 	X(STALE, "stale")         /* an older step than the newest */                                                 \
 	X(NONFINITE, "nonfinite") /* refused: it holds NaN or infinity */                                             \
-	X(INCOMPLETE, "incomplete") /* dropped: another rank left this step out */
+	X(INCOMPLETE, "incomplete") /* dropped: another rank left this step out */                                    \
+	X(LOSS, "loss")             /* refused: its loss is above loss_max, or NaN */                                 \
+	X(JUMP, "norm-jump")        /* refused: a tensor's norm has changed by more than norm_jump */                 \
+	X(COALESCED, "coalesced")   /* gave way to a newer snapshot, which stands for its call as well */             \
+	X(SKIPPED, "skipped")       /* never sent: the library found no free stage, and its policy is skip */
 
 enum outcome {
 #define X(name, wire) OUTCOME_##name,
@@ -190,4 +205,7 @@ enum outcome {
 };
 
 const char *outcome_name(enum outcome outcome);
+
+/* The snapshot was there and will never be in an average. */
+bool outcome_refuses(enum outcome outcome);
 bool outcome_parse(struct text text, enum outcome *ret_outcome);

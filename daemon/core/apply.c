@@ -14,7 +14,7 @@ int apply_init(struct apply *apply, const struct plan *plan)
 	apply->plan = plan;
 	apply->kernels = kernel_best();
 	apply->runs = calloc((size_t)plan->run_count + 1, sizeof *apply->runs);
-	apply->drifts = calloc((size_t)plan->run_count * plan->profile_count + 1, sizeof *apply->drifts);
+	apply->drifts = calloc((size_t)plan->run_count * plan->geometry->profile_count + 1, sizeof *apply->drifts);
 	if (!apply->runs || !apply->drifts) {
 		apply_finish(apply);
 		return -ENOMEM;
@@ -33,6 +33,7 @@ void apply_finish(struct apply *apply)
 /* A stretch of one tensor that lies dense both in the stage and in the slots. */
 struct stretch {
 	const struct placement *placements; /* of the tensor, by profile */
+	const struct placement *sources;    /* the same in the old slot */
 	enum dtype dtype;                   /* as pushed */
 	const uint8_t *source;
 	uint64_t first;  /* element of the tensor */
@@ -47,62 +48,160 @@ struct sums {
 	bool counted; /* value_squares covers the run: some profile averages it */
 };
 
-/* Values in the work type of a shadow: widened into the buffer where the push has another type. */
-static const void *widened(const struct kernel_set *kernels, enum dtype shadow, enum dtype dtype, const void *source,
+/* Values of a chunk in the work types: as they lie in memory, or widened into a buffer on first use. */
+struct chunk {
+	_Alignas(64) float narrow[KERNEL_CHUNK];
+	_Alignas(64) double wide[KERNEL_CHUNK];
+	_Alignas(64) double shadow[KERNEL_CHUNK]; /* of one profile, where its type has changed */
+	const void *f32, *f64;
+};
+
+/* Floats of any type in a work type; itself where it has that type already. */
+static const void *widened(const struct kernel_set *kernels, enum dtype work, enum dtype dtype, const void *source,
                            size_t count, void *buffer)
 {
-	if (dtype == shadow)
+	if (dtype == work)
 		return source;
-	if (shadow == DTYPE_F64)
+	if (work == DTYPE_F64)
 		kernels->widen_f64[dtype](buffer, source, count);
 	else
 		kernels->widen_f32[dtype](buffer, source, count);
 	return buffer;
 }
 
-static void average(const struct apply *apply, const struct placement *placement, uint32_t profile, const void *value,
-                    uint64_t first, size_t count, struct kernel_lanes *drift, struct kernel_lanes *value_squares)
+/* Whether a profile goes on from an old shadow of the tensor. */
+static bool continues(const struct apply *apply, const struct placement *source)
+{
+	return apply->shadow && source->entry != ENTRY_DROP;
+}
+
+static struct schedule_result action_of(const struct apply *apply, const struct placement *placement,
+                                        const struct placement *source, uint32_t profile)
+{
+	const struct apply_profile *at = &apply->profiles[profile];
+
+	if (!continues(apply, source) || !dtype_is_float(source->dtype))
+		return at->start;
+	switch (at->mode) {
+	case APPLY_UPDATE:
+		return at->actions[placement->group];
+	case APPLY_SEED:
+		return (struct schedule_result){ ACTION_COPY, 0 };
+	case APPLY_HOLD:
+		break;
+	}
+	return (struct schedule_result){ ACTION_NOOP, 1 };
+}
+
+/* Values in the work type into one profile. shadow: in the work type too; NULL where there is none. */
+static void average(const struct apply *apply, const struct placement *placement, uint32_t profile,
+                    struct schedule_result action, const void *shadow, const void *value, uint64_t first, size_t count,
+                    struct kernel_lanes *drift, struct kernel_lanes *value_squares)
 {
 	const struct kernel_set *kernels = apply->kernels;
-	const struct schedule_result *action = &apply->actions[profile];
 	uint64_t element_bytes = dtype_bytes(placement->dtype);
 	uint64_t at = placement->offset + first * element_bytes;
 	unsigned phase = (unsigned)(at / element_bytes % KERNEL_LANES);
-	uint8_t *target = apply->target + at;
-	const uint8_t *shadow = apply->shadow ? apply->shadow + at : NULL;
-	enum schedule_form form = apply->plan->forms[profile];
+	void *target = apply->target + at;
+	enum schedule_form form = apply->profiles[profile].form;
 
-	if (action->action == ACTION_COPY) {
+	if (action.action == ACTION_COPY) {
 		if (placement->dtype == DTYPE_F64)
-			kernels->assign_f64((void *)target, (const void *)shadow, value, count, phase, drift,
-			                    value_squares);
+			kernels->assign_f64(target, shadow, value, count, phase, drift, value_squares);
 		else
-			kernels->assign_f32((void *)target, (const void *)shadow, value, count, phase, drift,
-			                    value_squares);
+			kernels->assign_f32(target, shadow, value, count, phase, drift, value_squares);
 		return;
 	}
 	if (placement->dtype == DTYPE_F64)
-		kernels->update_f64[form]((void *)target, (const void *)shadow, value, count, phase, action->decay,
-		                          drift, value_squares);
+		kernels->update_f64[form](target, shadow, value, count, phase, action.decay, drift, value_squares);
 	else
-		kernels->update_f32[form]((void *)target, (const void *)shadow, value, count, phase, action->decay,
-		                          drift, value_squares);
+		kernels->update_f32[form](target, shadow, value, count, phase, action.decay, drift, value_squares);
+}
+
+static const uint8_t *shadow_at(const struct apply *apply, const struct placement *source, uint64_t first)
+{
+	return apply->shadow + source->offset + first * dtype_bytes(source->dtype);
+}
+
+/* Keeps an average as it is, in a new type where that has changed. */
+static void keep(const struct apply *apply, const struct placement *placement, const struct placement *source,
+                 const struct stretch *stretch)
+{
+	uint64_t element_bytes = dtype_bytes(placement->dtype);
+	uint8_t *target = apply->target + placement->offset + stretch->first * element_bytes;
+	_Alignas(64) double buffer[KERNEL_CHUNK];
+
+	if (source->dtype == placement->dtype) {
+		apply->kernels->move(target, shadow_at(apply, source, stretch->first), stretch->count * element_bytes);
+		return;
+	}
+	for (uint32_t done = 0; done < stretch->count; done += KERNEL_CHUNK) {
+		uint32_t left = stretch->count - done, count = left < KERNEL_CHUNK ? left : KERNEL_CHUNK;
+
+		memcpy(target + done * element_bytes,
+		       widened(apply->kernels, placement->dtype, source->dtype,
+		               shadow_at(apply, source, stretch->first + done), count, buffer),
+		       count * element_bytes);
+	}
 }
 
 /* Entries that are not blended: bytes from the stage or from the old slot. */
-static void carry(const struct apply *apply, const struct placement *placement, bool fresh,
-                  const struct stretch *stretch)
+static void carry(const struct apply *apply, const struct placement *placement, const struct placement *source,
+                  bool fresh, const struct stretch *stretch)
 {
 	uint64_t element_bytes = dtype_bytes(placement->dtype);
-	uint64_t at = placement->offset + stretch->first * element_bytes;
-	const uint8_t *source = fresh || !apply->shadow ? stretch->source : apply->shadow + at;
 
-	apply->kernels->move(apply->target + at, source, stretch->count * element_bytes);
+	if (fresh || !continues(apply, source) || source->dtype != placement->dtype)
+		apply->kernels->move(apply->target + placement->offset + stretch->first * element_bytes, stretch->source,
+		                     stretch->count * element_bytes);
+	else
+		keep(apply, placement, source, stretch);
 }
 
-static bool blends(const struct apply *apply, const struct placement *placement, uint32_t profile)
+/* Whether an entry that is not averaged takes the snapshot's value. */
+static bool takes_value(const struct apply *apply, enum schedule_entry entry, uint32_t profile)
 {
-	return placement->entry == ENTRY_AVERAGE && apply->actions[profile].action != ACTION_NOOP;
+	const struct apply_profile *at = &apply->profiles[profile];
+
+	switch (at->mode) {
+	case APPLY_UPDATE:
+		return entry == ENTRY_COPY || (entry == ENTRY_FIRST && at->is_first);
+	case APPLY_SEED:
+		return true;
+	case APPLY_HOLD:
+		break;
+	}
+	return false;
+}
+
+static void chunk_average(const struct apply *apply, const struct stretch *stretch, uint32_t done, uint32_t count,
+                          struct chunk *chunk, struct sums *sums)
+{
+	const uint8_t *source = stretch->source + done * dtype_bytes(stretch->dtype);
+	struct kernel_lanes *value_squares = &sums->value_squares;
+
+	chunk->f32 = chunk->f64 = NULL;
+	for (uint32_t p = 0; p < apply->plan->geometry->profile_count; p++) {
+		const struct placement *placement = &stretch->placements[p], *from = &stretch->sources[p];
+		struct schedule_result action;
+		const void *shadow = NULL, **value;
+
+		if (placement->entry != ENTRY_AVERAGE)
+			continue;
+		action = action_of(apply, placement, from, p);
+		if (action.action == ACTION_NOOP || action.action == ACTION_ZERO)
+			continue;
+		value = placement->dtype == DTYPE_F64 ? &chunk->f64 : &chunk->f32;
+		if (!*value)
+			*value = widened(apply->kernels, placement->dtype, stretch->dtype, source, count,
+			                 placement->dtype == DTYPE_F64 ? (void *)chunk->wide : (void *)chunk->narrow);
+		if (continues(apply, from) && dtype_is_float(from->dtype))
+			shadow = widened(apply->kernels, placement->dtype, from->dtype,
+			                 shadow_at(apply, from, stretch->first + done), count, chunk->shadow);
+		average(apply, placement, p, action, shadow, *value, stretch->first + done, count, &sums->drift[p],
+		        value_squares);
+		value_squares = NULL;
+	}
 }
 
 /*
@@ -111,28 +210,16 @@ static bool blends(const struct apply *apply, const struct placement *placement,
  */
 static void stretch_average(const struct apply *apply, const struct stretch *stretch, struct sums *sums)
 {
-	_Alignas(64) double buffer[KERNEL_CHUNK];
-	uint64_t source_bytes = dtype_bytes(stretch->dtype);
-	enum dtype shadow = dtype_shadow(stretch->dtype);
+	struct chunk chunk;
 	uint32_t done = 0;
 
 	while (done < stretch->count) {
 		uint32_t left = stretch->count - done;
 		uint32_t count = KERNEL_CHUNK - (uint32_t)((stretch->origin + stretch->first + done) % KERNEL_CHUNK);
-		struct kernel_lanes *value_squares = &sums->value_squares;
-		const void *value;
 
 		if (count > left)
 			count = left;
-		value = widened(apply->kernels, shadow, stretch->dtype, stretch->source + done * source_bytes, count,
-		                buffer);
-		for (uint32_t p = 0; p < apply->plan->profile_count; p++) {
-			if (!blends(apply, &stretch->placements[p], p))
-				continue;
-			average(apply, &stretch->placements[p], p, value, stretch->first + done, count,
-			        &sums->drift[p], value_squares);
-			value_squares = NULL;
-		}
+		chunk_average(apply, stretch, done, count, &chunk, sums);
 		done += count;
 	}
 }
@@ -140,69 +227,135 @@ static void stretch_average(const struct apply *apply, const struct stretch *str
 static void stretch_apply(const struct apply *apply, const struct stretch *stretch, struct sums *sums)
 {
 	uint32_t blend_count = 0, blend_profile = 0;
+	struct schedule_result action, blend_action = { ACTION_NOOP, 1 };
+	const struct placement *from;
 
-	for (uint32_t p = 0; p < apply->plan->profile_count; p++) {
+	for (uint32_t p = 0; p < apply->plan->geometry->profile_count; p++) {
 		const struct placement *placement = &stretch->placements[p];
 
-		if (blends(apply, placement, p)) {
+		if (placement->entry == ENTRY_DROP)
+			continue;
+		from = &stretch->sources[p];
+		if (placement->entry != ENTRY_AVERAGE) {
+			carry(apply, placement, from, takes_value(apply, placement->entry, p), stretch);
+			continue;
+		}
+		action = action_of(apply, placement, from, p);
+		if (action.action == ACTION_NOOP) {
+			keep(apply, placement, from, stretch);
+		} else if (action.action == ACTION_ZERO) {
+			uint64_t element_bytes = dtype_bytes(placement->dtype);
+
+			memset(apply->target + placement->offset + stretch->first * element_bytes, 0,
+			       stretch->count * element_bytes);
+		} else {
 			blend_count++;
 			blend_profile = p;
-		} else if (placement->entry != ENTRY_DROP) {
-			carry(apply, placement, placement->entry == ENTRY_COPY, stretch);
+			blend_action = action;
 		}
 	}
 	if (blend_count == 0)
 		return;
 	sums->counted = true;
-	if (blend_count == 1 && stretch->dtype == stretch->placements[blend_profile].dtype)
-		average(apply, &stretch->placements[blend_profile], blend_profile, stretch->source, stretch->first,
-		        stretch->count, &sums->drift[blend_profile], &sums->value_squares);
-	else
+	from = &stretch->sources[blend_profile];
+	if (blend_count > 1 || stretch->dtype != stretch->placements[blend_profile].dtype ||
+	    (continues(apply, from) && from->dtype != stretch->dtype))
 		stretch_average(apply, stretch, sums);
+	else
+		average(apply, &stretch->placements[blend_profile], blend_profile, blend_action,
+		        continues(apply, from) ? shadow_at(apply, from, stretch->first) : NULL, stretch->source,
+		        stretch->first, stretch->count, &sums->drift[blend_profile], &sums->value_squares);
 }
 
 /* Whether any profile takes something from this snapshot: if all keep what they have, its values are not looked at. */
-static bool reads_values(const struct apply *apply, const struct placement *placements)
+static bool reads_values(const struct apply *apply, const struct stretch *stretch)
 {
-	for (uint32_t p = 0; p < apply->plan->profile_count; p++)
-		if (placements[p].entry != ENTRY_DROP &&
-		    (!apply->shadow || placements[p].entry == ENTRY_COPY || blends(apply, &placements[p], p)))
+	for (uint32_t p = 0; p < apply->plan->geometry->profile_count; p++) {
+		const struct placement *placement = &stretch->placements[p], *source = &stretch->sources[p];
+
+		if (placement->entry == ENTRY_DROP)
+			continue;
+		if (!continues(apply, source))
 			return true;
+		if (placement->entry != ENTRY_AVERAGE ? takes_value(apply, placement->entry, p)
+		                                      : action_of(apply, placement, source, p).action != ACTION_NOOP)
+			return true;
+	}
 	return false;
+}
+
+/* A tensor that keeps its old shadow in all profiles. It has one: the first snapshot is refused whole. */
+static void stretch_keep(const struct apply *apply, const struct stretch *stretch)
+{
+	for (uint32_t p = 0; p < apply->plan->geometry->profile_count; p++) {
+		const struct placement *placement = &stretch->placements[p];
+
+		if (placement->entry == ENTRY_AVERAGE)
+			keep(apply, placement, &stretch->sources[p], stretch);
+		else if (placement->entry != ENTRY_DROP)
+			carry(apply, placement, &stretch->sources[p], false, stretch);
+	}
+}
+
+static void stretch_advance(struct stretch *stretch, const struct run *run)
+{
+	stretch->source += run->count * dtype_bytes(stretch->dtype);
+	stretch->first += run->stride;
+}
+
+static void run_keep(struct apply *apply, uint32_t index, struct stretch *stretch)
+{
+	const struct run *run = &apply->plan->runs[index];
+	uint32_t profile_count = apply->plan->geometry->profile_count;
+
+	for (uint32_t i = 0; i < run->repeat; i++, stretch_advance(stretch, run))
+		stretch_keep(apply, stretch);
+	apply->runs[index].value_squares = 0;
+	memset(&apply->drifts[(size_t)index * profile_count], 0, profile_count * sizeof apply->drifts[0]);
+}
+
+static void run_update(struct apply *apply, uint32_t index, struct stretch *stretch)
+{
+	const struct run *run = &apply->plan->runs[index];
+	uint32_t profile_count = apply->plan->geometry->profile_count;
+	struct run_result *result = &apply->runs[index];
+	const uint8_t *source = stretch->source;
+	struct sums sums;
+
+	memset(&sums, 0, offsetof(struct sums, drift) + profile_count * sizeof sums.drift[0]);
+	sums.counted = false;
+	for (uint32_t i = 0; i < run->repeat; i++, stretch_advance(stretch, run))
+		stretch_apply(apply, stretch, &sums);
+	result->nonfinite = 0;
+	result->value_squares = sums.counted ? kernel_lanes_sum(&sums.value_squares) : 0;
+	for (uint32_t p = 0; p < profile_count; p++)
+		apply->drifts[(size_t)index * profile_count + p] = kernel_lanes_sum(&sums.drift[p]);
+	if (dtype_is_float(stretch->dtype) &&
+	    (sums.counted ? !isfinite(result->value_squares) : reads_values(apply, stretch)))
+		result->nonfinite =
+		        kernel_count_nonfinite(stretch->dtype, source, (uint64_t)run->count * run->repeat);
 }
 
 static void run_apply(struct apply *apply, uint32_t index)
 {
 	const struct plan *plan = apply->plan;
+	const struct geometry *geometry = plan->geometry;
 	const struct run *run = &plan->runs[index];
-	struct run_result *result = &apply->runs[index];
-	enum dtype dtype = plan->manifest->tensors[run->tensor].dtype;
+	size_t row = (size_t)run->tensor * geometry->profile_count;
 	struct stretch stretch = {
-		.placements = &plan->placements[(size_t)run->tensor * plan->profile_count],
-		.dtype = dtype,
+		.placements = &geometry->placements[row],
+		.sources = &apply->sources[row],
+		.dtype = geometry->manifest->tensors[run->tensor].dtype,
 		.source = apply->stages[run->rank] + run->stage_offset,
 		.first = run->first,
-		.origin = plan->origins[run->tensor],
+		.origin = geometry->origins[run->tensor],
 		.count = run->count,
 	};
-	const uint8_t *source = stretch.source;
-	uint64_t element_count = (uint64_t)run->count * run->repeat;
-	struct sums sums;
 
-	memset(&sums, 0, offsetof(struct sums, drift) + plan->profile_count * sizeof sums.drift[0]);
-	sums.counted = false;
-	for (uint32_t i = 0; i < run->repeat; i++) {
-		stretch_apply(apply, &stretch, &sums);
-		stretch.source += run->count * dtype_bytes(dtype);
-		stretch.first += run->stride;
-	}
-	result->nonfinite = 0;
-	result->value_squares = sums.counted ? kernel_lanes_sum(&sums.value_squares) : 0;
-	for (uint32_t p = 0; p < plan->profile_count; p++)
-		apply->drifts[(size_t)index * plan->profile_count + p] = kernel_lanes_sum(&sums.drift[p]);
-	if (dtype_is_float(dtype) && (sums.counted ? !isfinite(result->value_squares)
-	                                           : reads_values(apply, stretch.placements)))
-		result->nonfinite = kernel_count_nonfinite(dtype, source, element_count);
+	if (!apply->kept)
+		run_update(apply, index, &stretch);
+	else if (apply->kept[run->tensor])
+		run_keep(apply, index, &stretch);
 }
 
 void apply_block(struct apply *apply, uint32_t block)
@@ -215,14 +368,15 @@ void apply_block(struct apply *apply, uint32_t block)
 void apply_results(const struct apply *apply, struct tensor_result *results)
 {
 	const struct plan *plan = apply->plan;
+	uint32_t profile_count = plan->geometry->profile_count;
 
-	memset(results, 0, plan->manifest->tensor_count * sizeof *results);
+	memset(results, 0, plan->geometry->manifest->tensor_count * sizeof *results);
 	for (uint32_t i = 0; i < plan->run_count; i++) {
 		struct tensor_result *result = &results[plan->runs[i].tensor];
 
 		result->nonfinite += apply->runs[i].nonfinite;
 		result->value_squares += apply->runs[i].value_squares;
-		for (uint32_t p = 0; p < plan->profile_count; p++)
-			result->drift_squares[p] += apply->drifts[(size_t)i * plan->profile_count + p];
+		for (uint32_t p = 0; p < profile_count; p++)
+			result->drift_squares[p] += apply->drifts[(size_t)i * profile_count + p];
 	}
 }

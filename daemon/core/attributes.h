@@ -1,5 +1,6 @@
 /*
- * A model's attributes: a JSON object of plain values that travels with its averages.
+ * Attributes and metadata: JSON objects of plain values. The attributes travel with a model, its metadata with one
+ * version.
  */
 #pragma once
 
@@ -8,7 +9,8 @@
 #include "proto/status.h"
 
 /*
- * Checks that the text is one JSON object and writes it compactly to *ret_json (free with free()).
- * STATUS_EARGUMENT saying where it is wrong; STATUS_ELIMIT with both numbers; -ENOMEM.
+ * Checks that the text is a JSON object of at most ATTRIBUTES_BYTES_MAX (METADATA_BYTES_MAX) bytes as compact JSON.
+ * *ret_json receives that (free with free()). STATUS_EARGUMENT, STATUS_ELIMIT with a sentence; -ENOMEM.
  */
 int attributes_parse(const char *text, size_t bytes, char **ret_json, struct reason *reason);
+int metadata_parse(const char *text, size_t bytes, char **ret_json, struct reason *reason);

@@ -15,6 +15,7 @@
 struct parked {
 	struct parked *next;
 	uint64_t model; /* id of what it waits for */
+	bool wants_profiles;   /* it waits for slots of another geometry, or may */
 	uint64_t attach_epoch; /* of the registration whose stages it waits for; 0: for something else */
 	uint64_t deadline_ms;
 	enum operation operation;
@@ -39,7 +40,6 @@ struct service {
 	uint64_t instance; /* random */
 	uint64_t model_id_next;
 	uint64_t epoch_next;
-	uint64_t memory_bytes; /* of all models */
 	bool stopping;
 };
 
@@ -54,6 +54,7 @@ struct call {
 	size_t body_bytes;
 	const struct exchange *exchange;
 	bool expired;        /* its deadline has passed: answer now */
+	bool retried;        /* it has waited */
 	struct model *waits; /* set with CALL_PARK */
 	struct reason reason;
 };
@@ -64,6 +65,8 @@ int push_handle(struct call *call); /* push.c */
 int reserve_handle(struct call *call);
 int flush_handle(struct call *call);
 int attributes_handle(struct call *call);
+int profile_set_handle(struct call *call); /* profiles.c */
+int profile_remove_handle(struct call *call);
 int hello_handle(struct call *call); /* query.c */
 int view_handle(struct call *call);
 int status_handle(struct call *call);
@@ -83,11 +86,32 @@ int call_rank(struct call *call, struct model **ret_model, uint32_t *ret_rank);
 /* The client that the request names; where it names none, whoever holds the rank. */
 uint64_t call_client(const struct call *call, const struct rank_record *record);
 
+/* The request's profiles, each name once. */
+int profiles_parse(struct call *call, struct profile *ret_profiles, uint32_t *ret_count);
+
+/* 0 when the model averages by these profiles; CALL_PARK until it does; or a failure. */
+int profiles_want(struct call *call, struct model *model, const struct profile *profiles, uint32_t profile_count);
+
+/* What a model averages, copies, freezes and drops by which rules, and what its latest change of tensors was. */
+enum { REPORT_BYTES_MAX = 2048 };
+void registration_report(const struct model *model, char *text, size_t capacity);
+
 /* The model of that name, also while its memory is being made, or NULL. */
 struct model *service_find(const struct service *service, const char *name, size_t name_bytes);
 
-/* Adds a model to the service, in the place of another or of none (NULL), and orders its memory. */
-int service_admit(struct service *service, struct model *model, struct model *replaced, struct reason *reason);
+/*
+ * Adds a model to the service and orders its memory. other: the model of that name, which it replaces at once, or
+ * (inherits) whose heir it becomes; NULL for none.
+ */
+int service_admit(struct service *service, struct model *model, struct model *other, bool inherits,
+                  struct reason *reason);
+
+/* Bytes of all models' segments, also those on their way. */
+uint64_t service_memory_bytes(const struct service *service);
+
+/* Whether a model's segments fit beside all others'. freed_bytes: that will have been given back. STATUS_EMEMORY. */
+int service_memory_check(const struct service *service, const struct model *model, uint64_t freed_bytes,
+                         struct reason *reason);
 
 /* Takes a model out of the service; it is destroyed when the entry point settles and no update of it runs. */
 void service_doom(struct service *service, struct model *model);

@@ -29,6 +29,7 @@ struct memory {
 struct segment_order {
 	uint64_t model; /* the model's id */
 	uint64_t epoch; /* of the registration that a stage is for; 0: head and slots */
+	bool relays;    /* slots of another geometry for a model that has some */
 	uint32_t rank;
 	uint32_t count;
 	struct memory memory[SLOT_COUNT_MAX + 1]; /* bytes given by the core; the rest made by the host */

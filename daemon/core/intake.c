@@ -78,7 +78,8 @@ int intake_push(struct rank_record *record, uint32_t stage_count, const uint64_t
 		                  "stage %" PRIu64 " still holds step %" PRIu64 ": ask for a free one with reserve",
 		                  push->stage, record->stages[push->stage].step);
 	*ret_answer = (struct answer){ .sequence = push->sequence, .step = push->step, .stage = (uint32_t)push->stage };
-	if (newest_accepted(record, stage_count, newest_step, &accepted_step) && push->step <= accepted_step) {
+	if (!push->seeds && newest_accepted(record, stage_count, newest_step, &accepted_step) &&
+	    push->step <= accepted_step) {
 		ret_answer->outcome = push->step == accepted_step ? OUTCOME_DUPLICATE : OUTCOME_STALE;
 	} else {
 		ret_answer->outcome = OUTCOME_ACCEPTED;
@@ -109,7 +110,20 @@ int32_t intake_free_stage(const struct rank_record *record, uint32_t stage_count
 	return -1;
 }
 
-static int32_t oldest_ready(const struct rank_record *record, uint32_t stage_count)
+void intake_refuse(struct rank_record *record, const struct push *push, enum outcome outcome,
+                   struct answer *ret_answer)
+{
+	*ret_answer = (struct answer){
+		.sequence = push->sequence,
+		.step = push->step,
+		.stage = (uint32_t)push->stage,
+		.outcome = outcome,
+	};
+	record->answers[push->sequence % ANSWER_COUNT] = *ret_answer;
+	record->refused_count++;
+}
+
+int32_t intake_oldest_ready(const struct rank_record *record, uint32_t stage_count)
 {
 	int32_t oldest = -1;
 
@@ -120,7 +134,28 @@ static int32_t oldest_ready(const struct rank_record *record, uint32_t stage_cou
 	return oldest;
 }
 
-void intake_select(const struct rank_record *records, uint32_t world, uint32_t stage_count,
+/* Whether every rank has a step ready that is newer than the one that is chosen. */
+static bool newer_is_whole(const struct rank_record *records, uint32_t world, uint32_t stage_count, uint64_t step)
+{
+	for (uint32_t i = 0; i < stage_count; i++) {
+		uint64_t newer = records[0].stages[i].step;
+		bool whole = records[0].stages[i].state == STAGE_READY && newer > step;
+
+		for (uint32_t r = 1; whole && r < world; r++) {
+			bool found = false;
+
+			for (uint32_t j = 0; j < stage_count; j++)
+				found = found || (records[r].stages[j].state == STAGE_READY &&
+				                  records[r].stages[j].step == newer);
+			whole = found;
+		}
+		if (whole)
+			return true;
+	}
+	return false;
+}
+
+void intake_select(const struct rank_record *records, uint32_t world, uint32_t stage_count, bool coalesce,
                    struct intake_next *ret_next)
 {
 	struct intake_next *next = ret_next;
@@ -128,7 +163,7 @@ void intake_select(const struct rank_record *records, uint32_t world, uint32_t s
 	next->choice = INTAKE_NOTHING;
 	next->step = 0;
 	for (uint32_t r = 0; r < world; r++) {
-		int32_t stage = oldest_ready(&records[r], stage_count);
+		int32_t stage = intake_oldest_ready(&records[r], stage_count);
 
 		if (stage < 0)
 			return;
@@ -143,7 +178,8 @@ void intake_select(const struct rank_record *records, uint32_t world, uint32_t s
 		next->rank = r;
 		return;
 	}
-	next->choice = INTAKE_APPLY;
+	next->choice = coalesce && newer_is_whole(records, world, stage_count, next->step) ? INTAKE_COALESCE
+	                                                                                   : INTAKE_APPLY;
 }
 
 void intake_begin(struct rank_record *record, uint32_t stage)
@@ -151,7 +187,7 @@ void intake_begin(struct rank_record *record, uint32_t stage)
 	record->stages[stage].state = STAGE_APPLYING;
 }
 
-void intake_settle(struct rank_record *record, uint32_t stage, enum outcome outcome, uint64_t version)
+void intake_settle(struct rank_record *record, uint32_t stage, enum outcome outcome, uint64_t version, uint64_t calls)
 {
 	struct stage_record *at = &record->stages[stage];
 	struct answer *answer = &record->answers[at->sequence % ANSWER_COUNT];
@@ -159,8 +195,11 @@ void intake_settle(struct rank_record *record, uint32_t stage, enum outcome outc
 	if (answer->sequence == at->sequence) {
 		answer->outcome = outcome;
 		answer->version = version;
+		answer->calls = calls;
 	}
-	if (outcome == OUTCOME_NONFINITE || outcome == OUTCOME_INCOMPLETE)
+	if (outcome_refuses(outcome))
 		record->refused_count++;
+	if (outcome == OUTCOME_COALESCED)
+		record->coalesced_count++;
 	*at = (struct stage_record){ .state = STAGE_FREE };
 }

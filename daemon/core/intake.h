@@ -28,6 +28,7 @@ struct push {
 	uint64_t sequence;
 	uint64_t step;
 	uint64_t stage;
+	bool seeds; /* the snapshot is the average itself: its step may be any */
 };
 
 /* The rank now belongs to this registration; earlier answers and stages are forgotten. No stage may be in use. */
@@ -40,7 +41,7 @@ void intake_claim(struct rank_record *record, uint64_t client, uint64_t register
 int intake_holds(const struct rank_record *record, uint64_t client, uint64_t epoch, struct reason *reason);
 
 /*
- * Decides a push. newest_step: step of the newest version, NULL when there is none. 0 with the answer (ACCEPTED: the
+ * Decides a push. newest_step: the latest step that is averaged, NULL when there is none. 0 with the answer (ACCEPTED: the
  * stage is READY now; DUPLICATE; STALE; or what the same request was answered before), STATUS_EFENCED, or
  * STATUS_EARGUMENT for a stage that is not there or not free.
  */
@@ -59,6 +60,7 @@ int32_t intake_free_stage(const struct rank_record *record, uint32_t stage_count
 enum intake_choice {
 	INTAKE_NOTHING, /* some rank has nothing ready */
 	INTAKE_DROP,    /* the snapshot in `rank`, `stages[rank]` can never be completed: settle it as INCOMPLETE */
+	INTAKE_COALESCE, /* the snapshots in stages[] give way to a newer step: settle them as COALESCED */
 	INTAKE_APPLY,   /* every rank has the step ready: stages[] says where */
 };
 
@@ -71,13 +73,23 @@ struct intake_next {
 
 /*
  * What to do next, looking at the oldest READY stage of each rank. A rank pushes in rising order, so a step older than
- * the oldest of another rank will never be whole.
+ * the oldest of another rank will never be whole. With coalesce, of several whole steps the newest alone is applied.
  */
-void intake_select(const struct rank_record *records, uint32_t world, uint32_t stage_count,
+void intake_select(const struct rank_record *records, uint32_t world, uint32_t stage_count, bool coalesce,
                    struct intake_next *ret_next);
+
+/* The oldest READY stage of the rank, or -1. */
+int32_t intake_oldest_ready(const struct rank_record *record, uint32_t stage_count);
+
+/* Records an answer that was decided without a stage: a push refused for its loss. */
+void intake_refuse(struct rank_record *record, const struct push *push, enum outcome outcome,
+                   struct answer *ret_answer);
 
 /* The READY stage is being applied. */
 void intake_begin(struct rank_record *record, uint32_t stage);
 
-/* The stage's snapshot is decided: records the answer and frees the stage. */
-void intake_settle(struct rank_record *record, uint32_t stage, enum outcome outcome, uint64_t version);
+/*
+ * The stage's snapshot is decided: records the answer and frees the stage. calls: that the snapshot stood for; 0 where
+ * it was not applied.
+ */
+void intake_settle(struct rank_record *record, uint32_t stage, enum outcome outcome, uint64_t version, uint64_t calls);

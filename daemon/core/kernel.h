@@ -50,9 +50,8 @@ struct kernel_set {
 
 	/*
 	 * Widens count (<= KERNEL_CHUNK) elements of a float dtype to float or double. NULL entries: the source
-	 * already has the work type (widen_f32[DTYPE_F32], widen_f64[DTYPE_F64]) or the dtype is not a float. Both
-	 * arrays have entries for F16, BF16, F8_E4M3, F8_E5M2; widen_f32 none for F64 (a double is never narrowed
-	 * here), widen_f64 one for F32.
+	 * already has the work type (widen_f32[DTYPE_F32], widen_f64[DTYPE_F64]) or the dtype is not a float.
+	 * widen_f32[DTYPE_F64] rounds to nearest: a float shadow of double weights was asked for.
 	 */
 	void (*widen_f32[DTYPE_COUNT])(float *target, const void *source, size_t count);
 	void (*widen_f64[DTYPE_COUNT])(double *target, const void *source, size_t count);

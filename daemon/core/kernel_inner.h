@@ -152,6 +152,11 @@ static void f32_to_f64(double *target, const void *source, size_t count)
 	kernel_scalar.widen_f64[DTYPE_F32](target + i, from + i * sizeof(float), count - i);
 }
 
+static void f64_to_f32(float *target, const void *source, size_t count)
+{
+	kernel_scalar.widen_f32[DTYPE_F64](target, source, count);
+}
+
 static void move(void *target, const void *source, size_t bytes)
 {
 	char *to = target;
@@ -175,6 +180,7 @@ extern const struct kernel_set KERNEL_SET;
 const struct kernel_set KERNEL_SET = {
 	.name = KERNEL_SET_NAME,
 	.widen_f32 = {
+		[DTYPE_F64] = f64_to_f32,
 		[DTYPE_F16] = f16_to_f32,
 		[DTYPE_BF16] = bf16_to_f32,
 		[DTYPE_F8_E4M3] = f8_e4m3_to_f32,

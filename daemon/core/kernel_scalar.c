@@ -86,6 +86,16 @@ static void f32_to_f64(double *target, const void *source, size_t count)
 	}
 }
 
+/* The one narrowing: a float shadow of double weights. */
+static void f64_to_f32(float *target, const void *source, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		double value;
+		memcpy(&value, (const char *)source + i * sizeof value, sizeof value);
+		target[i] = (float)value;
+	}
+}
+
 /* Adds the squares of a run to its lanes. The difference has been rounded to the work type by the caller. */
 static void lanes_add(struct kernel_lanes *lanes, size_t position, double value)
 {
@@ -152,6 +162,7 @@ static void move(void *target, const void *source, size_t bytes)
 const struct kernel_set kernel_scalar = {
 	.name = "scalar",
 	.widen_f32 = {
+		[DTYPE_F64] = f64_to_f32,
 		[DTYPE_F16] = f16_to_f32,
 		[DTYPE_BF16] = bf16_to_f32,
 		[DTYPE_F8_E4M3] = f8_e4m3_to_f32,

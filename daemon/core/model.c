@@ -3,49 +3,17 @@
  */
 #include "daemon/core/model.h"
 
+#include "daemon/core/relay.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* JSON quoting at most doubles compact JSON; the rest is names, numbers and a schedule. */
-enum { METADATA_BYTES = 2 * ATTRIBUTES_BYTES_MAX + 4096 };
-
-/* Two models of one geometry have the same tensors at the same places, averaged in the same way. */
-static int geometry_make(struct model *model)
-{
-	uint64_t sums[2 * PROFILE_COUNT_MAX];
-	char text[PROFILE_NAME_BYTES_MAX + SCHEDULE_BYTES_MAX + 2];
-
-	for (uint32_t p = 0; p < model->profile_count; p++) {
-		int error = profile_format(&model->profiles[p], text, sizeof text);
-
-		if (error)
-			return error;
-		sums[2 * p] = layout_checksum(text, strlen(text));
-		sums[2 * p + 1] = layout_checksum(model->images[p]->header, model->images[p]->header_fixed_bytes);
-	}
-	model->geometry = layout_checksum(sums, 2 * model->profile_count * sizeof sums[0]);
-	return 0;
-}
-
-static int images_make(struct model *model, struct reason *reason)
-{
-	uint64_t image_bytes[PROFILE_COUNT_MAX];
-	int error;
-
-	for (uint32_t p = 0; p < model->profile_count; p++) {
-		error = image_create(model->manifest, &model->profiles[p], METADATA_BYTES, &model->images[p], reason);
-		if (error)
-			return error;
-		image_bytes[p] = model->images[p]->image_bytes;
-	}
-	error = layout_slot_bytes(image_bytes, model->profile_count, model->region_offsets, &model->slot_bytes);
-	if (error)
-		return reason_set(reason, STATUS_ELIMIT, "model '%s' is larger than 2^63 bytes", model->name);
-	return geometry_make(model);
-}
+/* JSON quoting at most doubles compact JSON; the rest is names, numbers and a specification. */
+const size_t MODEL_METADATA_BYTES =
+        2 * (ATTRIBUTES_BYTES_MAX + METADATA_BYTES_MAX + HISTORY_BYTES_MAX + PROFILE_BYTES_MAX) + 4096;
 
 /*
  * What one snapshot and all segments together take. Every rank's stages have a page of their own in front, and each is
@@ -68,11 +36,11 @@ static int sizes_make(struct model *model, struct reason *reason)
 	sum = head_bytes + model->world * page_bytes;
 	overflow = overflow || __builtin_mul_overflow(model->stage_count, stage_bytes, &bytes) ||
 	           __builtin_add_overflow(sum, bytes, &sum) ||
-	           __builtin_mul_overflow(model->slot_count, model->slot_bytes, &bytes) ||
+	           __builtin_mul_overflow(model->slot_count, model->geometry->slot_bytes, &bytes) ||
 	           __builtin_add_overflow(sum, bytes, &sum) || sum > INT64_MAX;
 	if (overflow)
 		return reason_set(reason, STATUS_ELIMIT, "model '%s' needs more than 2^63 bytes: %" PRIu32 " slots of %" PRIu64
-		                  " and %" PRIu32 " stages", model->name, model->slot_count, model->slot_bytes,
+		                  " and %" PRIu32 " stages", model->name, model->slot_count, model->geometry->slot_bytes,
 		                  model->stage_count);
 	model->memory_bytes = sum;
 	return 0;
@@ -91,13 +59,13 @@ int model_create(const struct settings *settings, const char *name, uint32_t wor
 	}
 	model->manifest = manifest;
 	model->world = world;
-	model->profile_count = profile_count;
 	model->slot_count = (uint32_t)settings->slot_count;
 	model->stage_count = (uint32_t)settings->stage_count;
 	model->version_next = 1;
+	model->stride = 1;
+	model->guards = guards_default();
 	snprintf(model->name, sizeof model->name, "%s", name);
-	memcpy(model->profiles, profiles, profile_count * sizeof *profiles);
-	error = images_make(model, reason);
+	error = geometry_create(manifest, profiles, profile_count, MODEL_METADATA_BYTES, &model->geometry, reason);
 	if (!error)
 		error = sizes_make(model, reason);
 	if (error)
@@ -105,8 +73,9 @@ int model_create(const struct settings *settings, const char *name, uint32_t wor
 	model->ranks = calloc(world, sizeof *model->ranks);
 	model->results = calloc(manifest->tensor_count, sizeof *model->results);
 	model->results_next = calloc(manifest->tensor_count, sizeof *model->results_next);
+	model->kept = calloc(manifest->tensor_count, sizeof *model->kept);
 	model->attributes = strdup("{}");
-	error = model->ranks && model->results && model->results_next && model->attributes ? 0 : -ENOMEM;
+	error = model->ranks && model->results && model->results_next && model->kept && model->attributes ? 0 : -ENOMEM;
 fail:
 	if (error) {
 		model_destroy(model, NULL);
@@ -116,11 +85,19 @@ fail:
 	return 0;
 }
 
+void enclosure_clear(struct enclosure *enclosure)
+{
+	free(enclosure->metadata);
+	*enclosure = (struct enclosure){ 0 };
+}
+
 void model_destroy(struct model *model, const struct host *host)
 {
 	if (!model)
 		return;
 	for (uint32_t r = 0; model->ranks && r < model->world; r++) {
+		for (uint32_t i = 0; i < STAGE_COUNT_MAX; i++)
+			enclosure_clear(&model->ranks[r].enclosures[i]);
 		manifest_destroy(model->ranks[r].manifest);
 		if (model->ranks[r].stage.base)
 			host->memory_drop(host->context, &model->ranks[r].stage);
@@ -130,12 +107,19 @@ void model_destroy(struct model *model, const struct host *host)
 			host->memory_drop(host->context, &model->slot_memory[i]);
 	if (model->head_memory.base)
 		host->memory_drop(host->context, &model->head_memory);
-	for (uint32_t p = 0; p < model->profile_count; p++)
-		image_destroy(model->images[p]);
+	heirloom_drop(model, host);
+	relay_drop(model, host);
+	for (uint32_t p = 0; p < PROFILE_COUNT_MAX; p++)
+		free(model->histories[p]);
+	enclosure_clear(&model->applying_enclosure);
 	versions_finish(&model->versions);
 	apply_finish(&model->apply);
 	plan_destroy(model->plan);
+	geometry_destroy(model->geometry);
 	manifest_destroy(model->manifest);
+	free(model->kept);
+	free(model->metadata);
+	free(model->changes);
 	free(model->ranks);
 	free(model->results);
 	free(model->results_next);
@@ -150,7 +134,7 @@ void model_order(const struct model *model, struct segment_order *order)
 	order->count = 1 + model->slot_count;
 	order->memory[0].bytes = layout_head_bytes(model->world);
 	for (uint32_t i = 0; i < model->slot_count; i++)
-		order->memory[1 + i].bytes = model->slot_bytes;
+		order->memory[1 + i].bytes = model->geometry->slot_bytes;
 	snprintf(order->label, sizeof order->label, "emad:%.50s", model->name);
 }
 
@@ -181,35 +165,41 @@ static void segment_fill(const struct model *model, struct segment_header *segme
 	segment->segment_bytes = memory->bytes;
 	segment->segment = model->id << 16 | (uint64_t)kind << 12 | index;
 	segment->model = model->id;
-	segment->geometry = model->geometry;
+	segment->geometry = model->geometry->checksum;
 	segment->index = index;
 	segment_header_seal(segment);
 }
 
-void model_adopt(struct model *model, struct segment_order *order)
+void model_adopt_slots(struct model *model, const struct memory *memory)
 {
 	struct slot_header *slots[SLOT_COUNT_MAX];
 
+	for (uint32_t i = 0; i < model->slot_count; i++) {
+		model->slot_memory[i] = memory[i];
+		slots[i] = (void *)memory[i].base;
+		slots[i]->profile_count = model->geometry->profile_count;
+		for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
+			slots[i]->profiles[p].region_offset = model->geometry->region_offsets[p];
+			slots[i]->profiles[p].region_bytes = model->geometry->images[p]->image_bytes;
+		}
+		segment_fill(model, &slots[i]->segment, SEGMENT_SLOT, &model->slot_memory[i], i);
+	}
+	versions_finish(&model->versions);
+	versions_init(&model->versions, slots, model->slot_count);
+}
+
+void model_adopt(struct model *model, struct segment_order *order)
+{
 	model->head_memory = order->memory[0];
 	model->head = (void *)model->head_memory.base;
 	model->records = (void *)(model->head_memory.base + sizeof *model->head);
 	snprintf(model->head->name, sizeof model->head->name, "%s", model->name);
 	model->head->world = model->world;
-	model->head->profile_count = model->profile_count;
+	model->head->profile_count = model->geometry->profile_count;
 	model->head->slot_count = model->slot_count;
 	model->head->stage_count = model->stage_count;
 	segment_fill(model, &model->head->segment, SEGMENT_HEAD, &model->head_memory, 0);
-	for (uint32_t i = 0; i < model->slot_count; i++) {
-		model->slot_memory[i] = order->memory[1 + i];
-		slots[i] = (void *)model->slot_memory[i].base;
-		slots[i]->profile_count = model->profile_count;
-		for (uint32_t p = 0; p < model->profile_count; p++) {
-			slots[i]->profiles[p].region_offset = model->region_offsets[p];
-			slots[i]->profiles[p].region_bytes = model->images[p]->image_bytes;
-		}
-		segment_fill(model, &slots[i]->segment, SEGMENT_SLOT, &model->slot_memory[i], i);
-	}
-	versions_init(&model->versions, slots, model->slot_count);
+	model_adopt_slots(model, &order->memory[1]);
 	model->serving = true;
 }
 
@@ -257,20 +247,14 @@ int model_pieces_check(const struct model *model, uint32_t rank, const struct ma
 	return error;
 }
 
-static int plan_make(struct model *model, const struct manifest *const *pieces, struct reason *reason)
+static int plan_make(struct model *model, const struct geometry *geometry, const struct manifest *const *pieces,
+                     struct reason *reason)
 {
-	struct plan_profile profiles[PROFILE_COUNT_MAX];
 	struct plan *plan;
 	struct apply apply;
 	int error;
 
-	for (uint32_t p = 0; p < model->profile_count; p++)
-		profiles[p] = (struct plan_profile){
-			.image = model->images[p],
-			.region_offset = model->region_offsets[p],
-			.form = model->profiles[p].schedule.form,
-		};
-	error = plan_create(model->manifest, profiles, model->profile_count, pieces, model->world, &plan, reason);
+	error = plan_create(geometry, pieces, model->world, &plan, reason);
 	if (error)
 		return error;
 	error = apply_init(&apply, plan);
@@ -286,6 +270,18 @@ static int plan_make(struct model *model, const struct manifest *const *pieces, 
 	return 0;
 }
 
+int model_replan(struct model *model, const struct geometry *geometry, struct reason *reason)
+{
+	bool complete;
+	const struct manifest **pieces = pieces_collect(model, UINT32_MAX, NULL, &complete);
+	int error = pieces ? 0 : -ENOMEM;
+
+	if (!error && complete)
+		error = plan_make(model, geometry, pieces, reason);
+	free(pieces);
+	return error;
+}
+
 int model_rank_pieces(struct model *model, uint32_t rank, struct manifest *candidate, struct reason *reason)
 {
 	bool complete;
@@ -293,7 +289,7 @@ int model_rank_pieces(struct model *model, uint32_t rank, struct manifest *candi
 	int error = pieces ? 0 : -ENOMEM;
 
 	if (!error && complete)
-		error = plan_make(model, pieces, reason);
+		error = plan_make(model, model->geometry, pieces, reason);
 	free(pieces);
 	if (error) {
 		manifest_destroy(candidate);
@@ -314,11 +310,27 @@ bool model_stage_sweep(struct model *model, uint32_t rank, const struct host *ho
 	return true;
 }
 
-const uint64_t *model_newest_step(const struct model *model)
+const struct geometry *model_newest_geometry(const struct model *model)
+{
+	return model->heirloom.geometry ? model->heirloom.geometry : model->geometry;
+}
+
+const struct slot_profile *model_newest_facts(const struct model *model, uint32_t profile)
 {
 	const struct slot_header *newest = versions_newest(&model->versions);
+	int32_t index = geometry_profile(model_newest_geometry(model), model->geometry->profiles[profile].name);
 
-	return newest ? &newest->step : NULL;
+	return newest && index >= 0 ? &newest->profiles[index] : NULL;
+}
+
+const struct memory *model_newest_memory(const struct model *model)
+{
+	return model->heirloom.memory.base ? &model->heirloom.memory : &model->slot_memory[model->versions.current];
+}
+
+const uint64_t *model_newest_step(const struct model *model)
+{
+	return model->has_step ? &model->step : NULL;
 }
 
 uint32_t model_lag(const struct model *model)

@@ -1,7 +1,13 @@
 /*
- * A model: its manifest and profiles, its memory, its ranks, and the one update that may be under way.
+ * A model: its geometry, its memory, its ranks, and the one update that may be under way.
  *
  *     create -> (memory is made) -> serving -> (doomed: removed or replaced, an update still runs) -> destroy
+ *
+ * Other profiles need other slots, other tensors or another world a whole new model. Either way the newest version of
+ * before stays readable as the `heirloom`, and the next update goes on from there into the new slots:
+ *
+ *     relay:  same ranks and stages, new geometry; its slots are made, then adopted between two updates
+ *     heir:   a new model, hidden until its memory is made; then it inherits from its ancestor, which is doomed
  *
  * Loop thread only. The workers see `apply` and nothing else.
  */
@@ -11,16 +17,26 @@
 #include <stdint.h>
 
 #include "daemon/core/apply.h"
+#include "daemon/core/geometry.h"
+#include "daemon/core/guards.h"
 #include "daemon/core/host.h"
 #include "daemon/core/intake.h"
 #include "daemon/core/plan.h"
 #include "daemon/core/settings.h"
 #include "daemon/core/versions.h"
 #include "proto/counters.h"
-#include "proto/image.h"
 #include "proto/layout.h"
 #include "proto/manifest.h"
+#include "proto/message.h"
 #include "proto/profile.h"
+
+/* What belongs to a snapshot in a stage beside its values. */
+struct enclosure {
+	char *metadata; /* owned; JSON object, NULL for none */
+	bool seeds;     /* the snapshot is the average itself */
+	char profile[PROFILE_NAME_BYTES_MAX + 1]; /* of that profile */
+	uint64_t updates;                         /* after so many updates */
+};
 
 /* What the daemon knows of one rank beside its record in the head segment. */
 struct rank {
@@ -30,6 +46,22 @@ struct rank {
 	uint64_t attached_peer; /* 0: nobody */
 	int64_t pid;            /* of the trainer, for logs */
 	struct reason refusal;  /* why its latest snapshot was refused */
+	struct enclosure enclosures[STAGE_COUNT_MAX];
+};
+
+/* The newest version of a model's earlier geometry: read until the first update after the change, never written. */
+struct heirloom {
+	struct memory memory; /* none where there is no heirloom */
+	struct geometry *geometry; /* owned */
+	struct placement *sources; /* owned; where the model's geometry finds its old shadows in it */
+};
+
+/* Slots of another geometry on their way. */
+struct relay {
+	struct geometry *geometry; /* owned; NULL: none is wanted */
+	bool made;                 /* memory is there, to be adopted when no update runs */
+	struct memory slots[SLOT_COUNT_MAX];
+	uint64_t slot_bytes_sum; /* of the memory */
 };
 
 struct model {
@@ -37,22 +69,28 @@ struct model {
 	uint64_t id;
 	char name[MODEL_NAME_BYTES_MAX + 1];
 	struct manifest *manifest; /* owned; the tensors */
+	struct geometry *geometry; /* owned; of the slots that are written */
 	uint32_t world;
-	uint32_t profile_count;
 	uint32_t slot_count;
 	uint32_t stage_count;
-	struct profile profiles[PROFILE_COUNT_MAX];
-	struct image *images[PROFILE_COUNT_MAX]; /* owned */
-	uint64_t region_offsets[PROFILE_COUNT_MAX];
-	uint64_t slot_bytes;
-	uint64_t geometry;
-	uint64_t memory_bytes; /* of all its segments, made or still to be made */
+	uint64_t memory_bytes; /* of all its segments, made or still to be made, but for a relay's */
 	char *attributes;      /* owned; compact JSON object */
+	char *metadata;        /* owned; of the newest version; NULL for none */
+	char *histories[PROFILE_COUNT_MAX]; /* owned; of the geometry's profiles; NULL: nothing was changed */
+
+	/* As the latest registration wants it. */
+	struct guards guards;
+	uint64_t stride; /* steps from one call of the schedules to the next */
+	bool coalesces;
+	char *changes; /* owned; how its tensors differ from those of its ancestor; NULL: it had none */
+	bool managed; /* profiles were changed on request: later registrations take them as they are */
 
 	bool serving; /* its memory is there */
 	bool doomed;  /* no longer in the service's list of names; destroyed when the update ends */
 	bool touched; /* in the service's list of models to look at again */
 	struct model *touched_next;
+	struct model *ancestor; /* whose newest version it waits to inherit; until then it is hidden */
+	struct model *heir;     /* the other way round */
 
 	struct memory head_memory;
 	struct memory slot_memory[SLOT_COUNT_MAX];
@@ -60,14 +98,23 @@ struct model {
 	struct rank_record *records; /* in head_memory, one a rank */
 	struct rank *ranks;          /* owned, one a rank */
 	struct versions versions;
+	struct heirloom heirloom;
+	struct relay relay;
+
+	bool has_step; /* `step` is the latest that was averaged, or before which the trainer has begun again */
+	uint64_t step;
 
 	struct plan *plan;             /* owned; NULL until every rank has registered */
 	struct apply apply;            /* room for the results */
 	struct tensor_result *results;      /* owned; of the newest version */
 	struct tensor_result *results_next; /* owned; of the update under way */
+	bool *kept;                         /* owned; tensors that keep their old shadow in the update under way */
 	bool applying;
 	struct intake_next applying_next; /* which stages */
+	struct enclosure applying_enclosure; /* that of rank 0 */
+	struct reason keeping; /* why `kept` is in use */
 	uint64_t applying_since_us;
+	uint64_t coalesced_count; /* snapshots that gave way since the version before */
 	uint64_t room_due_ms; /* when a leased slot may be taken back for a waiting update; 0: none waits */
 	uint64_t version_next;
 	uint64_t payload_bytes; /* of one snapshot, all ranks together */
@@ -110,10 +157,28 @@ int model_pieces_check(const struct model *model, uint32_t rank, const struct ma
  */
 int model_rank_pieces(struct model *model, uint32_t rank, struct manifest *candidate, struct reason *reason);
 
+/* Makes the plan for another geometry, if all ranks are known. No update may be under way; failures as above. */
+int model_replan(struct model *model, const struct geometry *geometry, struct reason *reason);
+
+/* Slots of the model's geometry take the place of those it had, which have been given back. */
+void model_adopt_slots(struct model *model, const struct memory *memory);
+
+/* Room for the metadata in the images of a model. */
+extern const size_t MODEL_METADATA_BYTES;
+
 /* Frees the stage of a rank whose trainer has gone and that has nothing pending. True when it was freed. */
 bool model_stage_sweep(struct model *model, uint32_t rank, const struct host *host);
 
-/* Step of the newest version, NULL when there is none. */
+/* The geometry of the newest version: the heirloom's, while there is one. */
+const struct geometry *model_newest_geometry(const struct model *model);
+
+/* The newest version's facts of a profile of the model's geometry; NULL: it has none yet. */
+const struct slot_profile *model_newest_facts(const struct model *model, uint32_t profile);
+
+/* The memory of the newest version, which must be there. */
+const struct memory *model_newest_memory(const struct model *model);
+
+/* The latest averaged step, NULL when there is none. */
 const uint64_t *model_newest_step(const struct model *model);
 
 /* Snapshots accepted but not decided, of the rank that has most. */
@@ -121,3 +186,6 @@ uint32_t model_lag(const struct model *model);
 
 /* Copies the stage's state to where the trainer sees it. */
 void model_stage_mirror(struct model *model, uint32_t rank, uint32_t stage);
+
+/* Lets go of what belonged to a snapshot. */
+void enclosure_clear(struct enclosure *enclosure);

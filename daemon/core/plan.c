@@ -9,7 +9,7 @@
 /* Runs are cut where the tensor's place in the image is a multiple of this, which keeps whole vectors whole. */
 static uint64_t run_room(const struct plan *plan, const struct run *run)
 {
-	return PLAN_BLOCK_ELEMENTS - (plan->origins[run->tensor] + run->first) % PLAN_BLOCK_ELEMENTS;
+	return PLAN_BLOCK_ELEMENTS - (plan->geometry->origins[run->tensor] + run->first) % PLAN_BLOCK_ELEMENTS;
 }
 
 static int run_append(struct plan *plan, const struct run *run)
@@ -32,7 +32,7 @@ static int run_append(struct plan *plan, const struct run *run)
 /* Appends count dense elements, cut to at most a block each. */
 static int dense_append(struct plan *plan, struct run run, uint64_t count)
 {
-	uint64_t element_bytes = dtype_bytes(plan->manifest->tensors[run.tensor].dtype);
+	uint64_t element_bytes = dtype_bytes(plan->geometry->manifest->tensors[run.tensor].dtype);
 
 	run.repeat = 1;
 	run.stride = 0;
@@ -54,7 +54,7 @@ static int dense_append(struct plan *plan, struct run run, uint64_t count)
 /* Appends `rows` stretches of `count` elements each, `stride` apart in the tensor. */
 static int rows_append(struct plan *plan, struct run run, uint64_t count, uint64_t rows, uint64_t stride)
 {
-	uint64_t element_bytes = dtype_bytes(plan->manifest->tensors[run.tensor].dtype);
+	uint64_t element_bytes = dtype_bytes(plan->geometry->manifest->tensors[run.tensor].dtype);
 	uint64_t rows_max = count < PLAN_BLOCK_ELEMENTS ? PLAN_BLOCK_ELEMENTS / count : 0;
 
 	while (rows > 0) {
@@ -85,7 +85,7 @@ static int rows_append(struct plan *plan, struct run run, uint64_t count, uint64
  */
 static int box_append(struct plan *plan, const struct piece *piece, uint32_t rank)
 {
-	const struct tensor *tensor = &plan->manifest->tensors[piece->tensor];
+	const struct tensor *tensor = &plan->geometry->manifest->tensors[piece->tensor];
 	uint32_t inner = tensor->dimension_count;
 	uint64_t dense = 1, strides[DIMENSION_COUNT_MAX + 1] = { 0 }, counter[DIMENSION_COUNT_MAX] = { 0 };
 	struct run run = { .tensor = piece->tensor, .rank = rank, .stage_offset = piece->stage_offset };
@@ -128,43 +128,17 @@ static int box_append(struct plan *plan, const struct piece *piece, uint32_t ran
 	}
 }
 
-static int placements_make(struct plan *plan, const struct plan_profile *profiles)
-{
-	plan->placements =
-	        calloc((size_t)plan->manifest->tensor_count * plan->profile_count, sizeof *plan->placements);
-	plan->origins = calloc(plan->manifest->tensor_count, sizeof *plan->origins);
-	if (!plan->placements || !plan->origins)
-		return -ENOMEM;
-	for (uint32_t t = 0; t < plan->manifest->tensor_count; t++) {
-		for (uint32_t p = plan->profile_count; p-- > 0;) {
-			struct placement *placement = &plan->placements[(size_t)t * plan->profile_count + p];
-			const struct image *image = profiles[p].image;
-			const struct image_tensor *entry;
-
-			placement->entry = ENTRY_DROP;
-			if (image->index_of[t] == UINT32_MAX)
-				continue;
-			entry = &image->tensors[image->index_of[t]];
-			placement->entry = entry->entry;
-			placement->dtype = entry->dtype;
-			placement->offset = profiles[p].region_offset + image->data_offset + entry->offset;
-			plan->origins[t] = placement->offset / dtype_bytes(placement->dtype);
-		}
-	}
-	return 0;
-}
-
 /* Tensors in the order in which they lie in memory, so that blocks sweep it: an array of manifest indices. */
 static uint32_t *sweep_order(const struct plan *plan, const struct image *image)
 {
-	uint32_t *order = calloc(plan->manifest->tensor_count, sizeof *order);
+	uint32_t *order = calloc(plan->geometry->manifest->tensor_count, sizeof *order);
 	uint32_t count = 0;
 
 	if (!order)
 		return NULL;
 	for (uint32_t i = 0; i < image->tensor_count; i++)
 		order[count++] = image->tensors[i].tensor;
-	for (uint32_t t = 0; t < plan->manifest->tensor_count; t++)
+	for (uint32_t t = 0; t < plan->geometry->manifest->tensor_count; t++)
 		if (image->index_of[t] == UINT32_MAX)
 			order[count++] = t;
 	return order;
@@ -189,7 +163,7 @@ static int runs_make(struct plan *plan, const struct image *image, const struct 
 	for (uint32_t r = 0; r < rank_count; r++)
 		piece_count += ranks[r]->piece_count;
 	order = sweep_order(plan, image);
-	chains = calloc(plan->manifest->tensor_count, sizeof *chains);
+	chains = calloc(plan->geometry->manifest->tensor_count, sizeof *chains);
 	links = calloc(piece_count + 1, sizeof *links);
 	if (!order || !chains || !links)
 		goto fail;
@@ -201,7 +175,7 @@ static int runs_make(struct plan *plan, const struct image *image, const struct 
 			chains[tensor] = ++link_count;
 		}
 	}
-	for (uint32_t i = 0; i < plan->manifest->tensor_count; i++) {
+	for (uint32_t i = 0; i < plan->geometry->manifest->tensor_count; i++) {
 		for (uint32_t link = chains[order[i]]; link != 0; link = links[link - 1].next) {
 			const struct piece_link *at = &links[link - 1];
 
@@ -239,24 +213,18 @@ static int blocks_make(struct plan *plan)
 	return 0;
 }
 
-int plan_create(const struct manifest *manifest, const struct plan_profile *profiles, uint32_t profile_count,
-                const struct manifest *const *ranks, uint32_t rank_count, struct plan **ret_plan,
-                struct reason *reason)
+int plan_create(const struct geometry *geometry, const struct manifest *const *ranks, uint32_t rank_count,
+                struct plan **ret_plan, struct reason *reason)
 {
 	struct plan *plan = calloc(1, sizeof *plan);
 	int error;
 
 	if (!plan)
 		return -ENOMEM;
-	plan->manifest = manifest;
-	plan->profile_count = profile_count;
-	for (uint32_t t = 0; t < manifest->tensor_count; t++)
-		plan->element_count += manifest->tensors[t].element_count;
-	for (uint32_t p = 0; p < profile_count; p++)
-		plan->forms[p] = profiles[p].form;
-	error = placements_make(plan, profiles);
-	if (!error)
-		error = runs_make(plan, profiles[0].image, ranks, rank_count);
+	plan->geometry = geometry;
+	for (uint32_t t = 0; t < geometry->manifest->tensor_count; t++)
+		plan->element_count += geometry->manifest->tensors[t].element_count;
+	error = runs_make(plan, geometry->images[0], ranks, rank_count);
 	if (!error)
 		error = blocks_make(plan);
 	if (error == STATUS_ELIMIT)
@@ -274,8 +242,6 @@ void plan_destroy(struct plan *plan)
 {
 	if (!plan)
 		return;
-	free(plan->placements);
-	free(plan->origins);
 	free(plan->runs);
 	free(plan->blocks);
 	free(plan);

@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#include "proto/image.h"
+#include "daemon/core/geometry.h"
 #include "proto/limits.h"
 #include "proto/manifest.h"
 #include "proto/status.h"
@@ -33,19 +33,8 @@ struct run {
 	uint32_t rank;
 };
 
-/* What one profile does with one tensor, and where it lies. */
-struct placement {
-	enum schedule_entry entry;
-	enum dtype dtype; /* of the shadow */
-	uint64_t offset;  /* bytes from the start of the slot's segment */
-};
-
 struct plan {
-	const struct manifest *manifest; /* borrowed from the model */
-	uint32_t profile_count;
-	enum schedule_form forms[PROFILE_COUNT_MAX];
-	struct placement *placements; /* owned; [tensor * profile_count + profile] */
-	uint64_t *origins; /* owned; [tensor] where it begins in the first profile that holds it, in elements of the slot */
+	const struct geometry *geometry; /* borrowed from the model */
 	uint32_t run_count;
 	uint32_t run_capacity;
 	struct run *runs; /* owned; in the order of the first profile's image */
@@ -54,18 +43,10 @@ struct plan {
 	uint64_t element_count; /* of all tensors */
 };
 
-/* Where one profile lies in a slot, and how it is averaged. */
-struct plan_profile {
-	const struct image *image; /* borrowed during plan_create */
-	uint64_t region_offset;
-	enum schedule_form form;
-};
-
 /*
  * ranks[r]: the manifest of rank r, whose pieces must tile the tensors (manifest_tiling_check). STATUS_ELIMIT with a
  * sentence when they are cut too small; -ENOMEM.
  */
-int plan_create(const struct manifest *manifest, const struct plan_profile *profiles, uint32_t profile_count,
-                const struct manifest *const *ranks, uint32_t rank_count, struct plan **ret_plan,
-                struct reason *reason);
+int plan_create(const struct geometry *geometry, const struct manifest *const *ranks, uint32_t rank_count,
+                struct plan **ret_plan, struct reason *reason);
 void plan_destroy(struct plan *plan);

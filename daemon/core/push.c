@@ -2,6 +2,7 @@
  * Pushing: snapshots, free stages, flushing, attributes.
  */
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "daemon/core/attributes.h"
@@ -19,10 +20,16 @@ static void count_answer(struct counters *counters, const struct answer *answer)
 	case OUTCOME_STALE:
 		counters->pushes_stale++;
 		break;
+	case OUTCOME_LOSS:
+		counters->pushes_loss++;
+		break;
 	case OUTCOME_STARTED:
 	case OUTCOME_APPLIED:
 	case OUTCOME_NONFINITE:
 	case OUTCOME_INCOMPLETE:
+	case OUTCOME_JUMP:
+	case OUTCOME_COALESCED:
+	case OUTCOME_SKIPPED:
 	case OUTCOME_COUNT:
 		break; /* a repeated request: counted when it was decided */
 	}
@@ -35,10 +42,118 @@ static void push_reply(struct call *call, const struct model *model, uint32_t ra
 	reply_set(&reply, outcome, text_of(outcome_name((enum outcome)answer->outcome)));
 	reply_set(&reply, step, answer->step);
 	reply_set(&reply, version, answer->version);
+	reply_set(&reply, calls, answer->calls);
 	reply_set(&reply, refused, model->records[rank].refused_count);
-	if (answer->outcome == OUTCOME_NONFINITE || answer->outcome == OUTCOME_INCOMPLETE)
+	reply_set(&reply, coalesced, model->records[rank].coalesced_count);
+	if (outcome_refuses((enum outcome)answer->outcome))
 		reply_set(&reply, refusal, text_of(model->ranks[rank].refusal.text));
 	call_reply(call, &reply, NULL);
+}
+
+/* A gap must be a number of calls that the schedules can be asked for one by one. */
+static int gap_check(struct call *call, const struct model *model, uint64_t step)
+{
+	uint64_t calls = model->has_step && step > model->step ? (step - model->step) / model->stride : 0;
+
+	if (calls <= GAP_CALL_COUNT_MAX)
+		return 0;
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
+		const struct profile *profile = &model->geometry->profiles[p];
+
+		if (profile->schedule.kind->spans_steps)
+			continue;
+		return reason_set(&call->reason, STATUS_EARGUMENT,
+		                  "step %" PRIu64 " is %" PRIu64 " calls of schedule '%s' behind step %" PRIu64
+		                  ", and a gap may have %d: if steps count samples, register with stride=SAMPLES per call "
+		                  "(it is %" PRIu64 "); if training has begun again, with rewind=continue",
+		                  step, calls, profile->schedule.kind->name, model->step, GAP_CALL_COUNT_MAX,
+		                  model->stride);
+	}
+	return 0;
+}
+
+/* What comes with the snapshot beside its values. */
+static int enclosure_make(struct call *call, const struct model *model, struct enclosure *ret_enclosure)
+{
+	const struct request *request = call->request;
+	struct enclosure enclosure = { .seeds = request->present & REQUEST_HAS(profile) };
+	int error = 0;
+
+	if (!enclosure.seeds && request->present & REQUEST_HAS(updates))
+		return reason_set(&call->reason, STATUS_EARGUMENT,
+		                  "updates is the counter of a profile that the snapshot is the average of: name the profile");
+	if (enclosure.seeds) {
+		error = profile_name_check(request->profile.bytes, request->profile.count, &call->reason);
+		if (!error)
+			error = text_copy(request->profile, enclosure.profile, sizeof enclosure.profile);
+		if (!error && geometry_profile(model->geometry, enclosure.profile) < 0)
+			error = reason_set(&call->reason, STATUS_ENOPROFILE, "model '%s' has no profile '%s'", model->name,
+			                   enclosure.profile);
+		enclosure.updates = request->updates;
+	}
+	if (!error && request->present & REQUEST_HAS(metadata))
+		error = metadata_parse(request->metadata.bytes, request->metadata.count, &enclosure.metadata, &call->reason);
+	if (error)
+		return error;
+	*ret_enclosure = enclosure;
+	return 0;
+}
+
+/* Whether the push's loss keeps it out; its stage stays free. */
+static bool loss_refuses(struct call *call, struct model *model, uint32_t rank, const struct push *push,
+                         struct answer *ret_answer)
+{
+	const struct request *request = call->request;
+
+	/* Written so that NaN is refused as well. */
+	if (!(request->present & REQUEST_HAS(loss)) || !isfinite(model->guards.loss_max) ||
+	    request->loss <= model->guards.loss_max)
+		return false;
+	reason_set(&model->ranks[rank].refusal, STATUS_EREFUSED,
+	           "step %" PRIu64 " was refused: its loss %.6g is above loss_max %.6g; the average is unchanged", push->step,
+	           request->loss, model->guards.loss_max);
+	intake_refuse(&model->records[rank], push, OUTCOME_LOSS, ret_answer);
+	return true;
+}
+
+/* A push that was not answered before. */
+static int push_take(struct call *call, struct model *model, uint32_t rank, const struct push *push,
+                     struct answer *ret_answer)
+{
+	struct enclosure enclosure;
+	int error;
+
+	if (call->service->stopping)
+		return reason_set(&call->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
+	if (push->sequence == 0)
+		return reason_set(&call->reason, STATUS_EARGUMENT, "sequence must not be 0");
+	if (!model->ranks[rank].stage.base)
+		return reason_set(&call->reason, STATUS_EARGUMENT,
+		                  "rank %" PRIu32 " of '%s' has no stages yet: send attach on the attach socket first",
+		                  rank, model->name);
+	if (loss_refuses(call, model, rank, push, ret_answer)) {
+		count_answer(&call->service->counters, ret_answer);
+		return 0;
+	}
+	error = gap_check(call, model, push->step);
+	if (!error)
+		error = enclosure_make(call, model, &enclosure);
+	if (error)
+		return error;
+	error = intake_push(&model->records[rank], model->stage_count, model_newest_step(model), push, ret_answer,
+	                    &call->reason);
+	if (error || ret_answer->outcome != OUTCOME_ACCEPTED) {
+		enclosure_clear(&enclosure);
+	} else {
+		enclosure_clear(&model->ranks[rank].enclosures[push->stage]);
+		model->ranks[rank].enclosures[push->stage] = enclosure;
+	}
+	if (error)
+		return error;
+	count_answer(&call->service->counters, ret_answer);
+	model_stage_mirror(model, rank, ret_answer->stage);
+	service_touch(call->service, model);
+	return 0;
 }
 
 int push_handle(struct call *call)
@@ -50,36 +165,25 @@ int push_handle(struct call *call)
 		.sequence = request->sequence,
 		.step = request->step,
 		.stage = request->stage,
+		.seeds = request->present & REQUEST_HAS(profile),
 	};
+	const struct answer *known;
 	struct answer answer;
 	struct model *model;
 	uint32_t rank;
-	bool repeated;
 	int error = call_rank(call, &model, &rank);
 
+	if (!error)
+		error = intake_holds(&model->records[rank], push.client, push.epoch, &call->reason);
 	if (error)
 		return error;
-	repeated = intake_answer(&model->records[rank], push.sequence) != NULL;
-	if (!repeated && call->service->stopping)
-		return reason_set(&call->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
-	if (!repeated && push.sequence == 0)
-		return reason_set(&call->reason, STATUS_EARGUMENT, "sequence must not be 0");
-	error = intake_holds(&model->records[rank], push.client, push.epoch, &call->reason);
+	known = intake_answer(&model->records[rank], push.sequence);
+	if (known)
+		answer = *known;
+	else
+		error = push_take(call, model, rank, &push, &answer);
 	if (error)
 		return error;
-	if (!repeated && !model->ranks[rank].stage.base)
-		return reason_set(&call->reason, STATUS_EARGUMENT,
-		                  "rank %" PRIu32 " of '%s' has no stages yet: send attach on the attach socket first",
-		                  rank, model->name);
-	error = intake_push(&model->records[rank], model->stage_count, model_newest_step(model), &push, &answer,
-	                    &call->reason);
-	if (error)
-		return error;
-	if (!repeated) {
-		count_answer(&call->service->counters, &answer);
-		model_stage_mirror(model, rank, answer.stage);
-		service_touch(call->service, model);
-	}
 	if (answer.outcome == OUTCOME_ACCEPTED && request->present & REQUEST_HAS(wait) && request->wait &&
 	    !call->expired) {
 		call->waits = model;
@@ -111,6 +215,11 @@ int reserve_handle(struct call *call)
 	if (error)
 		return error;
 	stage = intake_free_stage(&model->records[rank], model->stage_count);
+	if (stage < 0 && model->coalesces) {
+		stage = intake_oldest_ready(&model->records[rank], model->stage_count);
+		if (stage >= 0)
+			update_coalesce(model, rank, (uint32_t)stage, &call->service->counters);
+	}
 	if (stage < 0 && call->expired)
 		return reason_set(&call->reason, STATUS_EBUSY,
 		                  "the daemon lags: all %" PRIu32 " stages of rank %" PRIu32 " of '%s' still wait to be "
@@ -150,6 +259,7 @@ int flush_handle(struct call *call)
 	reply_set(&reply, version, newest ? newest->version : 0);
 	reply_set(&reply, last_step, newest ? newest->step : 0);
 	reply_set(&reply, refused, model->records[rank].refused_count);
+	reply_set(&reply, coalesced, model->records[rank].coalesced_count);
 	if (model->ranks[rank].refusal.text[0])
 		reply_set(&reply, refusal, text_of(model->ranks[rank].refusal.text));
 	call_reply(call, &reply, NULL);

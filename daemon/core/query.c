@@ -26,7 +26,8 @@ int hello_handle(struct call *call)
 }
 
 /* The index of the profile that the request names, the first when it names none. */
-static int profile_find(struct call *call, const struct model *model, uint32_t *ret_index)
+static int profile_find(struct call *call, const struct model *model, const struct geometry *geometry,
+                        uint32_t *ret_index)
 {
 	const struct request *request = call->request;
 	char shown[PROFILE_NAME_BYTES_MAX + 1], known[300] = "";
@@ -35,14 +36,14 @@ static int profile_find(struct call *call, const struct model *model, uint32_t *
 		*ret_index = 0;
 		return 0;
 	}
-	for (uint32_t p = 0; p < model->profile_count; p++) {
+	for (uint32_t p = 0; p < geometry->profile_count; p++) {
 		size_t used = strlen(known);
 
-		if (text_equal(request->profile, model->profiles[p].name)) {
+		if (text_equal(request->profile, geometry->profiles[p].name)) {
 			*ret_index = p;
 			return 0;
 		}
-		snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", model->profiles[p].name);
+		snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", geometry->profiles[p].name);
 	}
 	if (profile_name_check(request->profile.bytes, request->profile.count, &call->reason) != 0)
 		return STATUS_ENAME;
@@ -69,16 +70,25 @@ int view_handle(struct call *call)
 	bool waits = request->present & REQUEST_HAS(min_step) && request->present & REQUEST_HAS(timeout_ms);
 	struct attachment attachment = { 0 };
 	struct reply reply = { 0 };
+	const struct geometry *geometry;
 	const struct slot_header *newest;
 	struct model *model;
 	uint32_t profile = 0, slot;
 	int error = call_model(call, &model);
 
-	if (!error)
-		error = profile_find(call, model, &profile);
 	if (error)
 		return error;
 	newest = versions_newest(&model->versions);
+	geometry = model_newest_geometry(model);
+	/* A profile that is wanted but not yet there comes with the next version. */
+	if (waits && !call->expired && profile_find(call, model, geometry, &profile) == STATUS_ENOPROFILE &&
+	    profile_find(call, model, model->geometry, &profile) == 0) {
+		call->waits = model;
+		return CALL_PARK;
+	}
+	error = profile_find(call, model, geometry, &profile);
+	if (error)
+		return error;
 	if (!newest || (request->present & REQUEST_HAS(min_step) && newest->step < request->min_step)) {
 		if (!waits || call->expired)
 			return view_late(call, model, newest);
@@ -89,15 +99,15 @@ int view_handle(struct call *call)
 	if (error)
 		return error;
 	call->service->counters.views_opened++;
-	attachment.fd = model->slot_memory[slot].fd_read_only;
+	attachment.fd = model_newest_memory(model)->fd_read_only;
 	reply_set(&reply, version, newest->version);
 	reply_set(&reply, step, newest->step);
 	reply_set(&reply, segment, newest->segment.segment);
-	reply_set(&reply, segment_bytes, model->slot_memory[slot].bytes);
+	reply_set(&reply, segment_bytes, model_newest_memory(model)->bytes);
 	reply_set(&reply, fence, newest->fence);
 	reply_set(&reply, profile_index, profile);
-	reply_set(&reply, region_offset, model->region_offsets[profile]);
-	reply_set(&reply, region_bytes, model->images[profile]->image_bytes);
+	reply_set(&reply, region_offset, geometry->region_offsets[profile]);
+	reply_set(&reply, region_bytes, geometry->images[profile]->image_bytes);
 	call_reply(call, &reply, &attachment);
 	return 0;
 }

@@ -13,13 +13,19 @@
 
 #include "daemon/core/attributes.h"
 #include "daemon/core/call.h"
+#include "daemon/core/history.h"
 
-enum resume { RESUME_AUTO, RESUME_NEVER, RESUME_MUST };
+enum resume { RESUME_AUTO, RESUME_ADAPT, RESUME_NEVER, RESUME_MUST };
+enum rewind { REWIND_REFUSE, REWIND_CONTINUE, REWIND_BACK };
 
 /* What a register request asks for, checked by itself. */
 struct wish {
 	char name[MODEL_NAME_BYTES_MAX + 1];
 	enum resume resume;
+	enum rewind rewind;
+	bool coalesces;
+	uint64_t stride;
+	struct guards guards;
 	uint32_t world;
 	uint32_t rank;
 	uint32_t profile_count;
@@ -34,39 +40,42 @@ static void wish_finish(struct wish *wish)
 	manifest_destroy(wish->manifest);
 }
 
-static int resume_parse(const struct request *request, enum resume *ret_resume, struct reason *reason)
+/* The index of a word among some, or what it must be. */
+static int word_parse(struct text text, const char *what, const char *const *words, int word_count, int *ret_index,
+                      struct reason *reason)
 {
-	static const char *const names[] = { "auto", "never", "must" };
+	char known[80] = "";
 
-	*ret_resume = RESUME_AUTO;
-	if (!(request->present & REQUEST_HAS(resume)))
-		return 0;
-	for (int i = 0; i < 3; i++) {
-		if (!text_equal(request->resume, names[i]))
-			continue;
-		*ret_resume = (enum resume)i;
-		return 0;
+	for (int i = 0; i < word_count; i++) {
+		size_t used = strlen(known);
+
+		if (text_equal(text, words[i])) {
+			*ret_index = i;
+			return 0;
+		}
+		snprintf(known + used, sizeof known - used, "%s%s", i == 0 ? "" : i + 1 < word_count ? ", " : " or ",
+		         words[i]);
 	}
-	return reason_set(reason, STATUS_EARGUMENT, "resume must be auto, never or must");
+	return reason_set(reason, STATUS_EARGUMENT, "%s must be %s", what, known);
 }
 
-static int profiles_parse(const struct request *request, struct wish *wish, struct reason *reason)
+static int words_parse(const struct request *request, struct wish *wish, struct reason *reason)
 {
-	if (request->profiles.count == 0)
-		return reason_set(reason, STATUS_EPROFILE, "a model needs at least one profile, for example \"ema=yolo\"");
-	for (uint32_t i = 0; i < request->profiles.count; i++) {
-		int error = profile_parse(request->profiles.items[i].bytes, request->profiles.items[i].count,
-		                          &wish->profiles[i], reason);
+	static const char *const resumes[] = { "auto", "adapt", "never", "must" };
+	static const char *const rewinds[] = { "refuse", "continue", "back" };
+	static const char *const policies[] = { "block", "coalesce" };
+	int resume = RESUME_AUTO, rewind = REWIND_REFUSE, policy = 0, error = 0;
 
-		if (error)
-			return error;
-		for (uint32_t j = 0; j < i; j++)
-			if (strcmp(wish->profiles[i].name, wish->profiles[j].name) == 0)
-				return reason_set(reason, STATUS_EPROFILE, "two profiles have the name '%s'",
-				                  wish->profiles[i].name);
-	}
-	wish->profile_count = request->profiles.count;
-	return 0;
+	if (request->present & REQUEST_HAS(resume))
+		error = word_parse(request->resume, "resume", resumes, 4, &resume, reason);
+	if (!error && request->present & REQUEST_HAS(rewind))
+		error = word_parse(request->rewind, "rewind", rewinds, 3, &rewind, reason);
+	if (!error && request->present & REQUEST_HAS(policy))
+		error = word_parse(request->policy, "policy", policies, 2, &policy, reason);
+	wish->resume = (enum resume)resume;
+	wish->rewind = (enum rewind)rewind;
+	wish->coalesces = policy == 1;
+	return error;
 }
 
 /* Fills in the wish; wish_finish is right on failure too. */
@@ -86,10 +95,17 @@ static int wish_make(struct call *call, struct wish *wish)
 		                   request->world);
 	if (!error && request->client == 0)
 		error = reason_set(reason, STATUS_EARGUMENT, "client must not be 0");
+	wish->stride = request->present & REQUEST_HAS(stride) ? request->stride : 1;
+	if (!error && wish->stride == 0)
+		error = reason_set(reason, STATUS_EARGUMENT,
+		                   "stride is 0: it is the number of steps from one call of the schedules to the next");
 	if (!error)
-		error = resume_parse(request, &wish->resume, reason);
+		error = words_parse(request, wish, reason);
+	wish->guards = guards_default();
+	if (!error && request->present & REQUEST_HAS(guards))
+		error = guards_parse(request->guards, &wish->guards, reason);
 	if (!error)
-		error = profiles_parse(request, wish, reason);
+		error = profiles_parse(call, wish->profiles, &wish->profile_count);
 	if (!error && request->present & REQUEST_HAS(attributes))
 		error = attributes_parse(request->attributes.bytes, request->attributes.count, &wish->attributes, reason);
 	if (!error)
@@ -99,10 +115,53 @@ static int wish_make(struct call *call, struct wish *wish)
 	return error;
 }
 
-/* Makes a model for the wish, in the place of another or of none (NULL), and waits for its memory. */
-static int model_start(struct call *call, struct wish *wish, struct model *replaced)
+/* How the tensors differ from those of the model: "2 new ('a', 'b'), 1 gone ('c'), 1 of another shape ('d')". */
+static void difference_write(const struct manifest *here, const struct manifest *model, char *text, size_t capacity)
+{
+	static const char *const words[] = { "new", "gone", "of another shape" };
+	char names[3][160] = { "", "", "" };
+	uint32_t counts[3] = { 0 };
+	size_t used = 0;
+
+	for (uint32_t i = 0; i < here->tensor_count + model->tensor_count; i++) {
+		bool is_here = i < here->tensor_count;
+		const struct tensor *tensor = is_here ? &here->tensors[i] : &model->tensors[i - here->tensor_count];
+		int64_t index = manifest_find(is_here ? model : here, tensor->name);
+		int kind = is_here ? 0 : 1;
+
+		if (index >= 0 && is_here) {
+			const struct tensor *other = &model->tensors[index];
+
+			if (tensor->dimension_count == other->dimension_count &&
+			    memcmp(tensor->extents, other->extents, tensor->dimension_count * sizeof tensor->extents[0]) == 0)
+				continue;
+			kind = 2;
+		} else if (index >= 0) {
+			continue;
+		}
+		if (counts[kind]++ < 3) {
+			size_t at = strlen(names[kind]);
+
+			snprintf(names[kind] + at, sizeof names[kind] - at, "%s'%.40s'", at ? ", " : "", tensor->name);
+		}
+	}
+	text[0] = '\0';
+	for (int kind = 0; kind < 3; kind++) {
+		if (counts[kind] == 0 || used >= capacity)
+			continue;
+		used += (size_t)snprintf(text + used, capacity - used, "%s%" PRIu32 " %s (%s%s)", used ? ", " : "",
+		                         counts[kind], words[kind], names[kind], counts[kind] > 3 ? ", ..." : "");
+	}
+}
+
+/*
+ * Makes a model for the wish, and waits for its memory. other: the model of that name, which it replaces, or (inherits)
+ * goes on from; NULL for none.
+ */
+static int model_start(struct call *call, struct wish *wish, struct model *other, bool inherits)
 {
 	struct manifest *manifest = wish->manifest;
+	char changes[600] = "";
 	struct model *model;
 	int error;
 
@@ -113,7 +172,13 @@ static int model_start(struct call *call, struct wish *wish, struct model *repla
 	                     wish->profile_count, &model, &call->reason);
 	if (error)
 		return error;
-	error = service_admit(call->service, model, replaced, &call->reason);
+	if (inherits)
+		difference_write(manifest, other->manifest, changes, sizeof changes);
+	if (changes[0])
+		model->changes = strdup(changes);
+	error = changes[0] && !model->changes ? -ENOMEM : 0;
+	if (!error)
+		error = service_admit(call->service, model, other, inherits, &call->reason);
 	if (error) {
 		model_destroy(model, &call->service->host);
 		return error;
@@ -137,18 +202,40 @@ static bool is_repeated(const struct call *call, const struct model *model, cons
 	       record->register_sequence == call->request->sequence;
 }
 
-static int wish_fits(const struct model *model, const struct wish *wish, struct reason *reason)
+/* The same tensors in the same world. */
+static int tensors_fit(const struct model *model, const struct wish *wish, struct reason *reason)
 {
+	struct reason difference;
+	char summary[400];
 	int error;
 
 	if (model->world != wish->world)
 		return reason_set(reason, STATUS_EMANIFEST,
-		                  "world is %" PRIu32 " here and %" PRIu32 " in the model '%s'; resume=never replaces it",
+		                  "world is %" PRIu32 " here and %" PRIu32
+		                  " in the model '%s'; resume=adapt goes on with the other world, resume=never starts anew",
 		                  wish->world, model->world, model->name);
-	error = manifest_compare(wish->manifest, model->manifest, reason);
-	if (error)
+	error = manifest_compare(wish->manifest, model->manifest, &difference);
+	if (error != STATUS_EMANIFEST)
 		return error;
-	return profile_compare(wish->profiles, wish->profile_count, model->profiles, model->profile_count, reason);
+	difference_write(wish->manifest, model->manifest, summary, sizeof summary);
+	return reason_set(reason, error, "%.240s%s%.150s; resume=adapt goes on with what both have, resume=never starts anew",
+	                  difference.text, summary[0] ? "; in all " : "", summary);
+}
+
+static int profiles_fit(const struct model *model, const struct wish *wish, struct reason *reason)
+{
+	struct reason difference;
+	int error;
+
+	/* Profiles were changed on request since: that is what the operator wants, whatever the script says. */
+	if (model->managed)
+		return 0;
+	error = profile_compare(wish->profiles, wish->profile_count, model->geometry->profiles,
+	                        model->geometry->profile_count, &difference);
+	if (error)
+		return reason_set(reason, error, "%.400s; resume=adapt takes yours over from the current average",
+		                  difference.text);
+	return 0;
 }
 
 /*
@@ -167,7 +254,8 @@ static bool rank_vacate(struct service *service, struct model *model, uint32_t r
 		reason_set(&model->ranks[rank].refusal, STATUS_EREFUSED,
 		           "step %" PRIu64 " was dropped: the rank was registered anew before all ranks had pushed it",
 		           record->stages[i].step);
-		intake_settle(record, i, OUTCOME_INCOMPLETE, 0);
+		enclosure_clear(&model->ranks[rank].enclosures[i]);
+		intake_settle(record, i, OUTCOME_INCOMPLETE, 0, 0);
 		model_stage_mirror(model, rank, i);
 		service->counters.pushes_incomplete++;
 	}
@@ -189,6 +277,9 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 	rank->stage_ordered = false;
 	rank->pid = call->exchange->peer.pid;
 	rank->refusal.text[0] = '\0';
+	model->guards = wish->guards;
+	model->stride = wish->stride;
+	model->coalesces = wish->coalesces;
 	if (rank->stage.base)
 		service->host.memory_drop(service->host.context, &rank->stage);
 	if (wish->attributes) {
@@ -203,45 +294,123 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 	              model->manifest->tensor_count, rank->manifest->stage_bytes);
 }
 
-/* "ema: 2 averaged, 1 frozen; ..." */
-static void report_write(const struct model *model, char *text, size_t capacity)
+/* "ema: 2 averaged, 1 frozen; 3 by copy=*.running_*; no tensor matches drop=head.*" */
+static void profile_report(const struct model *model, const struct profile *profile, FILE *file)
 {
-	static const char *const words[] = { "averaged", "copied", "frozen", "dropped" };
-	size_t used = 0;
+	static const char *const words[] = { "averaged", "copied", "frozen", "dropped", "kept from the first call" };
+	uint32_t entries[5] = { 0 }, rules[RULE_COUNT_MAX] = { 0 };
+	const char *separator = ": ";
+
+	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
+		struct profile_choice choice = profile_choose(profile, &model->manifest->tensors[t]);
+
+		entries[choice.entry]++;
+		if (choice.rule >= 0)
+			rules[choice.rule]++;
+	}
+	fputs(profile->name, file);
+	for (int i = 0; i < 5; i++) {
+		if (entries[i] == 0)
+			continue;
+		fprintf(file, "%s%" PRIu32 " %s", separator, entries[i], words[i]);
+		separator = ", ";
+	}
+	for (uint32_t i = 0; i < profile->rule_count; i++) {
+		const struct profile_rule *rule = &profile->rules[i];
+
+		if (rules[i] > 0)
+			fprintf(file, ", %" PRIu32 " by %s=%s", rules[i], schedule_entry_name(rule->entry), rule->pattern);
+		else
+			fprintf(file, ", NO TENSOR matches %s=%s", schedule_entry_name(rule->entry), rule->pattern);
+	}
+}
+
+void registration_report(const struct model *model, char *text, size_t capacity)
+{
+	FILE *file = fmemopen(text, capacity, "w");
 
 	text[0] = '\0';
-	for (uint32_t p = 0; p < model->profile_count && used < capacity; p++) {
-		uint32_t counts[4] = { 0 };
-		const char *separator = ": ";
-
-		for (uint32_t t = 0; t < model->manifest->tensor_count; t++)
-			counts[profile_entry(&model->profiles[p], &model->manifest->tensors[t])]++;
-		used += (size_t)snprintf(text + used, capacity - used, "%s%s", p ? "; " : "", model->profiles[p].name);
-		for (int i = 0; i < 4 && used < capacity; i++) {
-			if (counts[i] == 0)
-				continue;
-			used += (size_t)snprintf(text + used, capacity - used, "%s%" PRIu32 " %s", separator, counts[i],
-			                         words[i]);
-			separator = ", ";
-		}
+	if (!file)
+		return;
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
+		fputs(p ? "; " : "", file);
+		profile_report(model, &model->geometry->profiles[p], file);
 	}
+	if (model->changes)
+		fprintf(file, "; since the registration before: %s", model->changes);
+	fclose(file);
+	/* fmemopen ends a full buffer without its NUL. */
+	text[capacity - 1] = '\0';
 }
 
 static void register_reply(struct call *call, struct model *model, uint32_t rank)
 {
 	const struct slot_header *newest = versions_newest(&model->versions);
 	struct reply reply = { 0 };
-	char report[512];
+	char report[REPORT_BYTES_MAX];
 
-	report_write(model, report, sizeof report);
+	registration_report(model, report, sizeof report);
 	reply_set(&reply, epoch, model->records[rank].epoch);
 	reply_set(&reply, resumed, newest != NULL);
-	reply_set(&reply, last_step, newest ? newest->step : 0);
+	reply_set(&reply, last_step, model->has_step ? model->step : 0);
 	reply_set(&reply, updates, newest ? newest->updates : 0);
 	reply_set(&reply, version, newest ? newest->version : 0);
 	reply_set(&reply, stage_count, model->stage_count);
 	reply_set(&reply, report, text_of(report));
 	call_reply(call, &reply, NULL);
+}
+
+static void rewind_record(struct model *model, uint64_t start_step)
+{
+	char from[64];
+
+	snprintf(from, sizeof from, "step %" PRIu64, model->step);
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
+		const struct slot_profile *facts = model_newest_facts(model, p);
+		struct history_entry entry = {
+			.step = start_step,
+			.updates = facts ? facts->updates : 0,
+			.change = "continued",
+			.from = from,
+		};
+
+		/* Without memory the average is right and its history lacks a line. */
+		(void)history_append(&model->histories[p], &entry);
+	}
+}
+
+/* The trainer begins again at a step that is averaged already. No update may be under way. */
+static int model_rewind(struct call *call, struct model *model, const struct wish *wish)
+{
+	uint64_t start_step = call->request->start_step;
+	uint64_t from = model->step;
+	int error = 0;
+
+	if (!(call->request->present & REQUEST_HAS(start_step)) || !model->has_step || start_step > model->step)
+		return 0;
+	switch (wish->rewind) {
+	case REWIND_REFUSE:
+		return 0;
+	case REWIND_CONTINUE:
+		rewind_record(model, start_step);
+		model->has_step = start_step > 0;
+		model->step = start_step > 0 ? start_step - 1 : 0;
+		break;
+	case REWIND_BACK:
+		if (start_step == 0)
+			return reason_set(&call->reason, STATUS_ENOVERSION,
+			                  "rewind=back: no average is older than step 0; resume=never starts anew");
+		error = update_rewind(model, call->now, start_step - 1, &call->service->counters, &call->reason);
+		break;
+	}
+	if (error)
+		return error;
+	call->service->counters.rewinds++;
+	service_event(call->service, EVENT_NOTICE, model->name, 0,
+	              "%s: the trainer begins again at step %" PRIu64 ", averaged was step %" PRIu64 "; the average %s",
+	              model->name, start_step, from,
+	              wish->rewind == REWIND_BACK ? "went back to a kept version" : "stays");
+	return 0;
 }
 
 static int model_join(struct call *call, struct model *model, struct wish *wish)
@@ -254,18 +423,19 @@ static int model_join(struct call *call, struct model *model, struct wish *wish)
 		register_reply(call, model, wish->rank);
 		return 0;
 	}
-	error = wish_fits(model, wish, &call->reason);
-	if (!error)
-		error = model_pieces_check(model, wish->rank, pieces, &call->reason);
+	error = model_pieces_check(model, wish->rank, pieces, &call->reason);
 	if (error)
 		return error;
 	holder = model->records[wish->rank].client;
-	if (!rank_vacate(call->service, model, wish->rank)) {
+	/* The plan may be in use by an update of what other ranks had pushed. */
+	if (!rank_vacate(call->service, model, wish->rank) || model->applying) {
 		call->waits = model;
 		return CALL_PARK;
 	}
 	wish->manifest = NULL;
 	error = model_rank_pieces(model, wish->rank, pieces, &call->reason);
+	if (!error)
+		error = model_rewind(call, model, wish);
 	if (error) {
 		model->records[wish->rank].client = holder;
 		return error;
@@ -275,21 +445,47 @@ static int model_join(struct call *call, struct model *model, struct wish *wish)
 	return 0;
 }
 
+/* Makes the model fit the wish: other profiles in its place, other tensors or another world in an heir. */
+static int model_adapt(struct call *call, struct model *model, struct wish *wish)
+{
+	struct reason difference;
+	int error = tensors_fit(model, wish, &difference);
+
+	if (!error)
+		return profiles_want(call, model, wish->profiles, wish->profile_count);
+	if (error != STATUS_EMANIFEST)
+		return error;
+	if (model->heir) {
+		call->waits = model->heir;
+		return CALL_PARK;
+	}
+	return model_start(call, wish, model, true);
+}
+
 static int wish_grant(struct call *call, struct wish *wish)
 {
 	struct model *model = service_find(call->service, wish->name, strlen(wish->name));
+	int error;
 
 	if (!model && wish->resume == RESUME_MUST)
 		return reason_set(&call->reason, STATUS_ENOMODEL,
 		                  "there is no model '%s' to resume; resume=auto starts one", wish->name);
 	if (!model)
-		return model_start(call, wish, NULL);
+		return model_start(call, wish, NULL, false);
 	call->waits = model;
 	if (!model->serving)
 		return CALL_PARK;
-	if (wish->resume == RESUME_NEVER && !model_is_fresh(model, wish) && !is_repeated(call, model, wish))
-		return model_start(call, wish, model);
-	return model_join(call, model, wish);
+	if (is_repeated(call, model, wish))
+		return model_join(call, model, wish);
+	if (wish->resume == RESUME_NEVER && !model_is_fresh(model, wish))
+		return model_start(call, wish, model, false);
+	if (wish->resume == RESUME_ADAPT)
+		error = model_adapt(call, model, wish);
+	else
+		error = tensors_fit(model, wish, &call->reason);
+	if (!error && wish->resume != RESUME_ADAPT)
+		error = profiles_fit(model, wish, &call->reason);
+	return error ? error : model_join(call, model, wish);
 }
 
 int register_handle(struct call *call)

@@ -50,7 +50,7 @@ char *report_status(const struct service *service, const struct instant *now)
 	uint64_t models = 0;
 
 	for (const struct model *model = service->models; model; model = model->next)
-		models += !model->doomed;
+		models += !model->doomed && !model->ancestor;
 #define X(name, text) put(whole, counters, #name, number(service->counters.name));
 	COUNTERS(X)
 #undef X
@@ -62,7 +62,7 @@ char *report_status(const struct service *service, const struct instant *now)
 	put(whole, root, "workers", number(service->facts.worker_count));
 	put(whole, root, "kernel", json_string(kernel_best()->name));
 	put(whole, root, "models", number(models));
-	put(whole, root, "memory_bytes", number(service->memory_bytes));
+	put(whole, root, "memory_bytes", number(service_memory_bytes(service)));
 	put(whole, root, "memory_bytes_max", number(service->settings.memory_bytes_max));
 	put(whole, root, "waiting", number(service->parked_count));
 	put(whole, root, "counters", counters);
@@ -105,11 +105,11 @@ char *report_list(const struct service *service)
 	for (const struct model *model = service->models; model; model = model->next) {
 		json_t *row = json_object(), *profiles = json_array();
 
-		for (uint32_t p = 0; p < model->profile_count; p++)
-			append(whole, profiles, json_string(model->profiles[p].name));
+		for (uint32_t p = 0; p < model->geometry->profile_count; p++)
+			append(whole, profiles, json_string(model->geometry->profiles[p].name));
 		model_members(whole, model, row);
 		put(whole, row, "profiles", profiles);
-		if (model->doomed)
+		if (model->doomed || model->ancestor)
 			json_decref(row);
 		else
 			append(whole, rows, row);
@@ -118,30 +118,39 @@ char *report_list(const struct service *service)
 	return dump(root, is_whole);
 }
 
+static json_t *profile_row(bool *whole, const struct model *model, uint32_t p)
+{
+	const struct profile *profile = &model->geometry->profiles[p];
+	const struct slot_profile *facts = model_newest_facts(model, p);
+	char schedule[SCHEDULE_BYTES_MAX + 1] = "", specification[PROFILE_BYTES_MAX + 1] = "";
+	json_t *row = json_object();
+
+	(void)schedule_format(&profile->schedule, schedule, sizeof schedule);
+	(void)profile_format(profile, specification, sizeof specification);
+	put(whole, row, "name", json_string(profile->name));
+	put(whole, row, "schedule", json_string(schedule));
+	put(whole, row, "specification", json_string(specification));
+	put(whole, row, "image_bytes", number(model->geometry->images[p]->image_bytes));
+	put(whole, row, "updates", number(facts ? facts->updates : 0));
+	if (facts) {
+		put(whole, row, "calls", number(facts->calls));
+		put(whole, row, "decay", real(facts->decay));
+		put(whole, row, "action", json_string(schedule_action_name((enum schedule_action)facts->action)));
+		put(whole, row, "drift", real(facts->drift));
+		put(whole, row, "value_norm", real(facts->value_norm));
+		put(whole, row, "nonfinite", number(facts->nonfinite));
+	}
+	if (model->histories[p])
+		put(whole, row, "history", json_loads(model->histories[p], 0, NULL));
+	return row;
+}
+
 static json_t *profile_rows(bool *whole, const struct model *model)
 {
-	const struct slot_header *newest = versions_newest(&model->versions);
 	json_t *rows = json_array();
 
-	for (uint32_t p = 0; p < model->profile_count; p++) {
-		json_t *row = json_object();
-		char schedule[SCHEDULE_BYTES_MAX + 1] = "";
-
-		(void)schedule_format(&model->profiles[p].schedule, schedule, sizeof schedule);
-		put(whole, row, "name", json_string(model->profiles[p].name));
-		put(whole, row, "schedule", json_string(schedule));
-		put(whole, row, "image_bytes", number(model->images[p]->image_bytes));
-		put(whole, row, "updates", number(newest ? newest->profiles[p].updates : 0));
-		if (newest) {
-			enum schedule_action action = (enum schedule_action)newest->profiles[p].action;
-
-			put(whole, row, "decay", real(newest->profiles[p].decay));
-			put(whole, row, "action", json_string(schedule_action_name(action)));
-			put(whole, row, "drift", real(newest->profiles[p].drift));
-			put(whole, row, "value_norm", real(newest->profiles[p].value_norm));
-		}
-		append(whole, rows, row);
-	}
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++)
+		append(whole, rows, profile_row(whole, model, p));
 	return rows;
 }
 
@@ -166,6 +175,7 @@ static json_t *rank_rows(bool *whole, const struct model *model)
 		put(whole, row, "attached", json_boolean(model->ranks[r].attached_peer != 0));
 		put(whole, row, "pid", json_integer(model->ranks[r].pid));
 		put(whole, row, "refused", number(record->refused_count));
+		put(whole, row, "coalesced", number(record->coalesced_count));
 		put(whole, row, "refusal", model->ranks[r].refusal.text[0]
 		                                            ? json_string(model->ranks[r].refusal.text)
 		                                            : json_null());
@@ -197,6 +207,7 @@ static json_t *slot_rows(bool *whole, const struct model *model)
 		put(whole, row, "version", number(slot->version));
 		put(whole, row, "step", number(slot->step));
 		put(whole, row, "updates", number(slot->updates));
+		put(whole, row, "calls", number(slot->calls));
 		put(whole, row, "leases", number(versions_lease_count(&model->versions, i)));
 		append(whole, rows, row);
 	}
@@ -205,18 +216,18 @@ static json_t *slot_rows(bool *whole, const struct model *model)
 
 static json_t *tensor_row(bool *whole, const struct model *model, uint32_t t)
 {
-	static const char *const entries[] = { "average", "copy", "freeze", "drop" };
 	const struct tensor *tensor = &model->manifest->tensors[t];
 	json_t *row = json_object(), *shape = json_array(), *kinds = json_object(), *drifts = json_object();
 
 	for (uint32_t d = 0; d < tensor->dimension_count; d++)
 		append(whole, shape, number(tensor->extents[d]));
-	for (uint32_t p = 0; p < model->profile_count; p++) {
-		enum schedule_entry entry = profile_entry(&model->profiles[p], tensor);
-		const char *name = model->profiles[p].name;
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
+		enum schedule_entry entry = profile_choose(&model->geometry->profiles[p], tensor).entry;
+		const char *name = model->geometry->profiles[p].name;
 
-		put(whole, kinds, name, json_string(entries[entry]));
-		if (entry == ENTRY_AVERAGE)
+		put(whole, kinds, name, json_string(schedule_entry_name(entry)));
+		/* The sums of an earlier geometry are by its profiles. */
+		if (entry == ENTRY_AVERAGE && !model->heirloom.geometry)
 			put(whole, drifts, name, real(sqrt(model->results[t].drift_squares[p])));
 	}
 	put(whole, row, "name", json_string(tensor->name));
@@ -246,6 +257,7 @@ char *report_show(const struct model *model)
 {
 	bool is_whole = true, *whole = &is_whole;
 	json_t *root = json_object();
+	char guards[GUARDS_BYTES_MAX];
 	char *facts, *text = NULL;
 	size_t text_bytes;
 	FILE *file;
@@ -255,6 +267,11 @@ char *report_show(const struct model *model)
 	put(whole, root, "ranks", rank_rows(whole, model));
 	put(whole, root, "slots", slot_rows(whole, model));
 	put(whole, root, "attributes", json_loads(model->attributes, 0, NULL));
+	put(whole, root, "metadata", model->metadata ? json_loads(model->metadata, 0, NULL) : json_null());
+	guards_format(&model->guards, guards, sizeof guards);
+	put(whole, root, "guards", json_string(guards));
+	put(whole, root, "stride", number(model->stride));
+	put(whole, root, "policy", json_string(model->coalesces ? "coalesce" : "block"));
 	(void)json_object_del(root, "tensors"); /* the number gives way to the rows */
 	facts = dump(root, is_whole);
 	file = facts ? open_memstream(&text, &text_bytes) : NULL;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "daemon/core/call.h"
+#include "daemon/core/relay.h"
 
 /* Of all waiting requests together. */
 static const uint64_t PARKED_BYTES_MAX = 4 * (uint64_t)MESSAGE_BODY_BYTES_MAX;
@@ -22,6 +23,7 @@ static int (*const handlers[OPERATION_COUNT])(struct call *) = {
 	[OP_PUSH] = push_handle,     [OP_RESERVE] = reserve_handle,       [OP_FLUSH] = flush_handle,
 	[OP_ATTRIBUTES] = attributes_handle, [OP_VIEW] = view_handle,     [OP_STATUS] = status_handle,
 	[OP_LIST] = list_handle,     [OP_SHOW] = show_handle,             [OP_REMOVE] = remove_handle,
+	[OP_PROFILE_SET] = profile_set_handle, [OP_PROFILE_REMOVE] = profile_remove_handle,
 };
 
 int service_create(const struct host *host, const struct settings *settings, const struct service_facts *facts,
@@ -120,7 +122,7 @@ void service_event(const struct service *service, enum event_severity severity, 
 struct model *service_find(const struct service *service, const char *name, size_t name_bytes)
 {
 	for (struct model *model = service->models; model; model = model->next)
-		if (!model->doomed && strlen(model->name) == name_bytes && memcmp(model->name, name, name_bytes) == 0)
+		if (!model->doomed && !model->ancestor && strlen(model->name) == name_bytes && memcmp(model->name, name, name_bytes) == 0)
 			return model;
 	return NULL;
 }
@@ -153,28 +155,60 @@ int service_order(struct service *service, const struct segment_order *order)
 	return 0;
 }
 
-int service_admit(struct service *service, struct model *model, struct model *replaced, struct reason *reason)
+/* With slots of another geometry on their way, and a version of an earlier one. */
+static uint64_t model_bytes(const struct model *model)
 {
-	uint64_t used = service->memory_bytes - (replaced ? replaced->memory_bytes : 0), count = 0;
-	uint64_t most = service->settings.memory_bytes_max;
-	struct segment_order order;
-	int error;
+	return model->memory_bytes + model->relay.slot_bytes_sum + model->heirloom.memory.bytes;
+}
+
+uint64_t service_memory_bytes(const struct service *service)
+{
+	uint64_t bytes = 0;
+
+	for (const struct model *model = service->models; model; model = model->next)
+		bytes += model->doomed ? 0 : model_bytes(model);
+	return bytes;
+}
+
+int service_memory_check(const struct service *service, const struct model *model, uint64_t freed_bytes,
+                         struct reason *reason)
+{
+	const struct geometry *geometry = model->relay.geometry ? model->relay.geometry : model->geometry;
+	uint64_t most = service->settings.memory_bytes_max, needed = model_bytes(model), used = 0;
 
 	for (const struct model *other = service->models; other; other = other->next)
-		count += !other->doomed && other != replaced;
+		used += other->doomed || other == model ? 0 : model_bytes(other);
+	used -= freed_bytes;
+	if (needed <= most && used <= most - needed)
+		return 0;
+	return reason_set(reason, STATUS_EMEMORY,
+	                  "model '%s' needs %" PRIu64 " bytes (%" PRIu32 " slots of %" PRIu64 ", %" PRIu32
+	                  " stages of %" PRIu64 "%s), but %" PRIu64 " of %" PRIu64
+	                  " (memory-max) are left: remove a model with 'emactl remove MODEL', lower slots or "
+	                  "stages, or raise memory-max",
+	                  model->name, needed, model->slot_count, geometry->slot_bytes, model->stage_count,
+	                  model->payload_bytes, model->relay.geometry ? ", and its old slots meanwhile" : "",
+	                  most > used ? most - used : 0, most);
+}
+
+int service_admit(struct service *service, struct model *model, struct model *other, bool inherits,
+                  struct reason *reason)
+{
+	struct model *replaced = inherits ? NULL : other;
+	struct segment_order order;
+	uint64_t count = 0;
+	int error;
+
+	for (const struct model *at = service->models; at; at = at->next)
+		count += !at->doomed && !at->ancestor && at != other;
 	if (count >= service->settings.model_count_max)
 		return reason_set(reason, STATUS_ELIMIT,
 		                  "%" PRIu64 " models are the limit of %" PRIu64
 		                  " (models-max): remove one with 'emactl remove MODEL', or raise models-max",
 		                  count, service->settings.model_count_max);
-	if (model->memory_bytes > most || used > most - model->memory_bytes)
-		return reason_set(reason, STATUS_EMEMORY,
-		                  "model '%s' needs %" PRIu64 " bytes (%" PRIu32 " slots of %" PRIu64 ", %" PRIu32
-		                  " stages of %" PRIu64 "), but %" PRIu64 " of %" PRIu64
-		                  " (memory-max) are left: remove a model with 'emactl remove MODEL', lower slots or "
-		                  "stages, or raise memory-max",
-		                  model->name, model->memory_bytes, model->slot_count, model->slot_bytes,
-		                  model->stage_count, model->payload_bytes, most > used ? most - used : 0, most);
+	error = service_memory_check(service, model, replaced && !replaced->doomed ? model_bytes(replaced) : 0, reason);
+	if (error)
+		return error;
 	model->id = service->model_id_next;
 	model_order(model, &order);
 	error = service_order(service, &order);
@@ -184,8 +218,11 @@ int service_admit(struct service *service, struct model *model, struct model *re
 		service_event(service, EVENT_NOTICE, model->name, 0, "%s: replaced by a new registration", model->name);
 		service_doom(service, replaced);
 	}
+	if (inherits) {
+		model->ancestor = other;
+		other->heir = model;
+	}
 	service->model_id_next++;
-	service->memory_bytes += model->memory_bytes;
 	model->next = service->models;
 	service->models = model;
 	return 0;
@@ -203,9 +240,15 @@ static void model_unlink(struct service *service, struct model *model)
 
 void service_doom(struct service *service, struct model *model)
 {
-	if (!model->doomed)
-		service->memory_bytes -= model->memory_bytes;
 	model->doomed = true;
+	/* Whoever is left of the two goes on alone. */
+	if (model->ancestor)
+		model->ancestor->heir = NULL;
+	if (model->heir) {
+		model->heir->ancestor = NULL;
+		service_touch(service, model->heir);
+	}
+	model->ancestor = model->heir = NULL;
 	service_touch(service, model);
 }
 
@@ -228,7 +271,7 @@ int call_model(struct call *call, struct model **ret_model)
 	for (const struct model *other = call->service->models; other; other = other->next) {
 		size_t used = strlen(known);
 
-		if (other->doomed || !other->serving)
+		if (other->doomed || other->ancestor || !other->serving)
 			continue;
 		snprintf(known + used, sizeof known - used, "%s%.60s", used ? ", " : "", other->name);
 	}
@@ -339,6 +382,8 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 	parked->exchange = *call->exchange;
 	parked->model = call->waits->id;
 	parked->attach_epoch = request.operation == OP_ATTACH ? request.epoch : 0;
+	parked->wants_profiles = request.operation == OP_REGISTER || request.operation == OP_PROFILE_SET ||
+	                         request.operation == OP_PROFILE_REMOVE;
 	parked->deadline_ms = deadline_of(service, call, &request);
 	parked->operation = request.operation;
 	*service->parked_end = parked;
@@ -385,6 +430,7 @@ static bool retry(struct service *service, const struct instant *now, struct par
 		.body_bytes = parked->body_bytes,
 		.exchange = &parked->exchange,
 		.expired = parked->deadline_ms <= now->monotonic_ms,
+		.retried = true,
 	};
 
 	if (dispatch(&call, parked->bytes, parked->header_bytes) == CALL_PARK) {
@@ -414,24 +460,69 @@ static void retry_all(struct service *service, const struct instant *now, uint64
 			link = &(*link)->next;
 }
 
+/* An heir that has its memory takes over from its ancestor, as soon as no update of that runs. */
+static void inherit(struct service *service, struct model *heir)
+{
+	struct model *ancestor = heir->ancestor;
+	struct reason reason;
+	int error;
+
+	if (!heir->serving || ancestor->applying)
+		return;
+	error = relay_inherit(heir, &service->host, &reason);
+	if (error) {
+		service_event(service, EVENT_ERROR, heir->name, error, "%s: %s", heir->name, reason.text);
+		service_doom(service, heir);
+		return;
+	}
+	service_doom(service, ancestor);
+	service_event(service, EVENT_NOTICE, heir->name, 0, "%s: adapted to a new registration", heir->name);
+}
+
+/* Slots of another geometry take the place of those there are, between two updates. */
+static void adopt(struct service *service, struct model *model)
+{
+	struct reason reason = { .text = "" };
+	bool adopted;
+	int error = relay_adopt(model, &service->host, &adopted, &reason);
+
+	if (error)
+		service_event(service, EVENT_ERROR, model->name, error, "%s: its profiles stay as they are: %s", model->name,
+		              reason.text[0] ? reason.text : status_text(error));
+}
+
+static void model_settle(struct service *service, const struct instant *now, struct model *model)
+{
+	bool begun;
+
+	if (model->ancestor)
+		inherit(service, model);
+	/* Also the one that has just become visible, or was given up. */
+	if (model->doomed)
+		return;
+	adopt(service, model);
+	update_begin(model, &service->settings, now, &service->counters, &begun);
+	if (begun)
+		service->host.apply_start(service->host.context, &model->apply);
+	for (uint32_t r = 0; model->serving && r < model->world; r++)
+		model_stage_sweep(model, r, &service->host);
+	if (model->heir && !model->applying)
+		service_touch(service, model->heir);
+}
+
 /* Looks at every touched model: next update, freed stages, requests that waited. */
 static void settle(struct service *service, const struct instant *now)
 {
 	while (service->touched) {
 		struct model *model = service->touched;
 		uint64_t id = model->id;
-		bool begun;
 
 		service->touched = model->touched_next;
 		model->touched = false;
 		if (model->doomed && !model->applying) {
 			model_unlink(service, model);
 		} else if (!model->doomed) {
-			update_begin(model, &service->settings, now, &service->counters, &begun);
-			if (begun)
-				service->host.apply_start(service->host.context, &model->apply);
-			for (uint32_t r = 0; model->serving && r < model->world; r++)
-				model_stage_sweep(model, r, &service->host);
+			model_settle(service, now, model);
 		}
 		retry_all(service, now, id);
 	}
@@ -498,7 +589,8 @@ static void order_failed(struct service *service, uint64_t model, const struct s
 	struct parked **link = &service->parked;
 
 	while (*link) {
-		if ((*link)->model != model || (order->epoch != 0 && (*link)->attach_epoch != order->epoch)) {
+		if ((*link)->model != model || (order->epoch != 0 && (*link)->attach_epoch != order->epoch) ||
+		    (order->relays && !(*link)->wants_profiles)) {
 			link = &(*link)->next;
 			continue;
 		}
@@ -520,10 +612,14 @@ void service_memory_made(struct service *service, const struct instant *now, str
 		service_event(service, EVENT_ERROR, model->name, order->status, "no memory for '%s': %s", model->name,
 		              order->reason.text);
 		order_failed(service, model->id, order);
-		if (!is_stage)
+		if (order->relays)
+			relay_made(model, order, &service->host);
+		else if (!is_stage)
 			service_doom(service, model);
 	} else {
-		if (is_stage)
+		if (order->relays)
+			relay_made(model, order, &service->host);
+		else if (is_stage)
 			model_adopt_stage(model, order);
 		else
 			model_adopt(model, order);
@@ -540,7 +636,10 @@ void service_applied(struct service *service, const struct instant *now, struct 
 
 	if (model->doomed) {
 		model->applying = false;
-	} else if (update_end(model, now, &service->counters, &reason) == OUTCOME_NONFINITE) {
+	} else if (update_end(model, &service->host, now, &service->counters, &reason) == UPDATE_AGAIN) {
+		service->host.apply_start(service->host.context, &model->apply);
+		return;
+	} else if (reason.text[0]) {
 		service_event(service, EVENT_WARNING, model->name, STATUS_EREFUSED, "%s: %s", model->name, reason.text);
 	}
 	service_touch(service, model);
@@ -598,12 +697,12 @@ void service_summary(const struct service *service, char *text, size_t text_capa
 	for (const struct model *model = service->models; model; model = model->next) {
 		const uint64_t *newest = model->doomed ? NULL : model_newest_step(model);
 
-		count += !model->doomed;
+		count += !model->doomed && !model->ancestor;
 		if (newest && *newest > step)
 			step = *newest;
 		if (model_lag(model) > lag)
 			lag = model_lag(model);
 	}
 	snprintf(text, text_capacity, "%" PRIu64 " model%s, newest step %" PRIu64 ", lag %" PRIu32 ", %.1f MiB", count,
-	         count == 1 ? "" : "s", step, lag, (double)service->memory_bytes / 1048576.0);
+	         count == 1 ? "" : "s", step, lag, (double)service_memory_bytes(service) / 1048576.0);
 }

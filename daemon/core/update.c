@@ -3,15 +3,22 @@
  */
 #include "daemon/core/update.h"
 
+#include "daemon/core/history.h"
+#include "daemon/core/relay.h"
+#include "daemon/core/verdict.h"
+
 #include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static void settle(struct model *model, uint32_t rank, uint32_t stage, enum outcome outcome, uint64_t version)
+static void settle(struct model *model, uint32_t rank, uint32_t stage, enum outcome outcome, uint64_t version,
+                   uint64_t calls)
 {
-	intake_settle(&model->records[rank], stage, outcome, version);
+	enclosure_clear(&model->ranks[rank].enclosures[stage]);
+	intake_settle(&model->records[rank], stage, outcome, version, calls);
 	model_stage_mirror(model, rank, stage);
 }
 
@@ -24,18 +31,35 @@ static void drop_incomplete(struct model *model, const struct intake_next *next,
 	           "step %" PRIu64 " of rank %" PRIu32 " was dropped: another rank has gone on to step %" PRIu64
 	           " without it",
 	           step, next->rank, next->step);
-	settle(model, next->rank, stage, OUTCOME_INCOMPLETE, 0);
+	settle(model, next->rank, stage, OUTCOME_INCOMPLETE, 0, 0);
 	counters->pushes_incomplete++;
+}
+
+void update_coalesce(struct model *model, uint32_t rank, uint32_t stage, struct counters *counters)
+{
+	settle(model, rank, stage, OUTCOME_COALESCED, 0, 0);
+	counters->pushes_coalesced++;
+	model->coalesced_count += rank == 0;
 }
 
 /* The next whole step; snapshots that can never be whole are dropped. */
 static bool select_step(struct model *model, struct intake_next *next, struct counters *counters)
 {
 	for (;;) {
-		intake_select(model->records, model->world, model->stage_count, next);
-		if (next->choice != INTAKE_DROP)
-			return next->choice == INTAKE_APPLY;
-		drop_incomplete(model, next, counters);
+		intake_select(model->records, model->world, model->stage_count, model->coalesces, next);
+		switch (next->choice) {
+		case INTAKE_NOTHING:
+			return false;
+		case INTAKE_APPLY:
+			return true;
+		case INTAKE_DROP:
+			drop_incomplete(model, next, counters);
+			break;
+		case INTAKE_COALESCE:
+			for (uint32_t r = 0; r < model->world; r++)
+				update_coalesce(model, r, next->stages[r], counters);
+			break;
+		}
 	}
 }
 
@@ -53,27 +77,125 @@ static int slot_take(struct model *model, const struct settings *settings, const
 	return error;
 }
 
-static void actions_make(struct model *model, const struct slot_header *old, struct slot_header *target, uint64_t step)
+/* From the latest averaged step to this one. Without an earlier step it is one call, a stride behind another. */
+static struct schedule_gap gap_of(const struct model *model, uint64_t step)
 {
-	for (uint32_t p = 0; p < model->profile_count; p++) {
-		struct slot_profile *facts = &target->profiles[p];
-		struct schedule_result *action = &model->apply.actions[p];
+	struct schedule_gap gap = { .call_count = 1, .step = step };
+	uint64_t distance;
 
-		*action = (struct schedule_result){ .action = ACTION_COPY, .decay = 0 };
-		facts->updates = 0;
-		if (old) {
-			struct schedule_call call = {
-				.n = old->profiles[p].updates + 1,
-				.step = step,
-				.step_previous = old->step,
-			};
-
-			*action = schedule_at(&model->profiles[p].schedule, &call);
-			facts->updates = call.n;
-		}
-		facts->action = action->action;
-		facts->decay = action->decay;
+	if (!model->has_step || step <= model->step) {
+		gap.step_previous = step > model->stride ? step - model->stride : 0;
+		return gap;
 	}
+	gap.step_previous = model->step;
+	distance = (step - model->step) / model->stride;
+	if (distance > 1)
+		gap.call_count = distance < GAP_CALL_COUNT_MAX ? distance : GAP_CALL_COUNT_MAX;
+	return gap;
+}
+
+/* How one profile goes on from the facts of the version before; NULL: it starts. */
+static void profile_advance(const struct profile *profile, const struct slot_profile *old,
+                            const struct schedule_gap *gap, struct apply_profile *apply, struct slot_profile *facts)
+{
+	struct schedule_state before = { 0 }, after;
+	struct schedule_result result = apply->start;
+
+	apply->mode = APPLY_UPDATE;
+	apply->is_first = false;
+	if (old) {
+		before = (struct schedule_state){
+			.calls = old->calls,
+			.updates = old->updates,
+			.decay_rest = old->decay_rest,
+		};
+		after = before;
+		result = schedule_advance(&profile->schedule, &after, gap);
+		apply->is_first = before.calls == 0 && after.calls > 0;
+		for (uint32_t i = 0; i < profile->rule_count; i++) {
+			struct schedule schedule = profile_schedule(profile, (int32_t)i);
+			struct schedule_state state = before;
+
+			apply->actions[i + 1] =
+			        profile->rules[i].has_decay ? schedule_advance(&schedule, &state, gap) : result;
+		}
+		before = after;
+	}
+	apply->actions[0] = result;
+	facts->calls = before.calls;
+	facts->updates = before.updates;
+	facts->decay_rest = before.decay_rest;
+	facts->action = result.action;
+	facts->decay = result.decay;
+}
+
+/* The snapshot is the average of one profile; the others stay. */
+static void profile_seed(const struct model *model, const struct profile *profile, const struct slot_profile *old,
+                         uint64_t step, struct apply_profile *apply, struct slot_profile *facts)
+{
+	const struct enclosure *seed = &model->applying_enclosure;
+	struct schedule_state state;
+
+	if (strcmp(profile->name, seed->profile) == 0) {
+		state = schedule_resumed(&profile->schedule, seed->updates, step);
+		apply->mode = APPLY_SEED;
+		apply->start = (struct schedule_result){ ACTION_COPY, 0 };
+		*facts = (struct slot_profile){
+			.region_offset = facts->region_offset,
+			.region_bytes = facts->region_bytes,
+			.calls = state.calls,
+			.updates = state.updates,
+			.decay_rest = state.decay_rest,
+			.action = ACTION_COPY,
+		};
+	} else if (old) {
+		apply->mode = APPLY_HOLD;
+		facts->calls = old->calls;
+		facts->updates = old->updates;
+		facts->decay_rest = old->decay_rest;
+		facts->action = ACTION_NOOP;
+		facts->decay = 1;
+	}
+}
+
+static void profiles_begin(struct model *model, struct slot_header *target, const struct schedule_gap *gap)
+{
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
+		const struct profile *profile = &model->geometry->profiles[p];
+		const struct slot_profile *old = model_newest_facts(model, p);
+		struct apply_profile *apply = &model->apply.profiles[p];
+		struct slot_profile *facts = &target->profiles[p];
+
+		apply->form = profile->schedule.form;
+		apply->start = schedule_start(&profile->schedule);
+		facts->nonfinite = 0;
+		profile_advance(profile, old, gap, apply, facts);
+		if (model->applying_enclosure.seeds)
+			profile_seed(model, profile, old, gap->step, apply, facts);
+	}
+	target->step = gap->step;
+	target->updates = target->profiles[0].updates;
+	target->calls = gap->call_count;
+}
+
+/* The ranks' snapshots, and where the old shadows are. */
+static void apply_begin(struct model *model, const struct slot_header *old, struct slot_header *target)
+{
+	for (uint32_t r = 0; r < model->world; r++) {
+		const struct stage_header *header = (void *)model->ranks[r].stage.base;
+		uint32_t stage = model->applying_next.stages[r];
+
+		/* The stride is worked out again: the trainer can write to its stages' header. */
+		uint64_t stride = layout_page_round(model->ranks[r].manifest->stage_bytes);
+
+		model->apply.stages[r] = (const uint8_t *)header + LAYOUT_PAGE_BYTES + stage * stride;
+		intake_begin(&model->records[r], stage);
+		model_stage_mirror(model, r, stage);
+	}
+	model->apply.shadow = (const uint8_t *)old;
+	model->apply.sources = model->heirloom.sources ? model->heirloom.sources : model->geometry->placements;
+	model->apply.target = (uint8_t *)target;
+	model->apply.kept = NULL;
 }
 
 void update_begin(struct model *model, const struct settings *settings, const struct instant *now,
@@ -81,94 +203,32 @@ void update_begin(struct model *model, const struct settings *settings, const st
 {
 	const struct slot_header *old = versions_newest(&model->versions);
 	struct intake_next *next = &model->applying_next;
-	struct slot_header *target;
+	struct enclosure *enclosure;
+	struct schedule_gap gap;
 	uint32_t slot;
 
 	*ret_begun = false;
 	model->room_due_ms = 0;
-	if (!model->serving || model->doomed || model->applying || !model->plan)
+	if (!model->serving || model->doomed || model->ancestor || model->applying || !model->plan)
 		return;
 	if (!select_step(model, next, counters) || slot_take(model, settings, now, counters, &slot) != 0)
 		return;
-	target = model->versions.slots[slot];
-	target->step = next->step;
-	target->updates = old ? old->updates + 1 : 0;
-	actions_make(model, old, target, next->step);
-	for (uint32_t r = 0; r < model->world; r++) {
-		const struct stage_header *header = (void *)model->ranks[r].stage.base;
-
-		/* The stride is worked out again: the trainer can write to its stages' header. */
-		uint64_t stride = layout_page_round(model->ranks[r].manifest->stage_bytes);
-
-		model->apply.stages[r] = (const uint8_t *)header + LAYOUT_PAGE_BYTES + next->stages[r] * stride;
-		intake_begin(&model->records[r], next->stages[r]);
-		model_stage_mirror(model, r, next->stages[r]);
-	}
-	model->apply.shadow = (const uint8_t *)old;
-	model->apply.target = (uint8_t *)target;
+	enclosure = &model->ranks[0].enclosures[next->stages[0]];
+	enclosure_clear(&model->applying_enclosure);
+	model->applying_enclosure = *enclosure;
+	*enclosure = (struct enclosure){ 0 };
+	gap = gap_of(model, next->step);
+	profiles_begin(model, model->versions.slots[slot], &gap);
+	apply_begin(model, old, model->versions.slots[slot]);
 	model->applying = true;
 	model->applying_since_us = now->wall_us;
 	*ret_begun = true;
 }
 
-/* The first refused tensor with the number of bad values, and how many more there are. True when there is one. */
-static bool nonfinite_find(const struct model *model, struct reason *reason)
+static void results_record(const struct model *model, struct slot_header *target)
 {
-	const struct tensor_result *first = NULL;
-	uint64_t tensors = 0, values = 0;
-
-	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
-		const struct tensor_result *result = &model->results_next[t];
-
-		if (result->nonfinite == 0)
-			continue;
-		if (!first)
-			first = result;
-		tensors++;
-		values += result->nonfinite;
-	}
-	if (!first)
-		return false;
-	reason_set(reason, STATUS_EREFUSED,
-	           "step %" PRIu64 " was refused: tensor '%.200s' holds %" PRIu64
-	           " NaN or infinite values (in all %" PRIu64 " in %" PRIu64 " tensors); the average is unchanged",
-	           model->applying_next.step, model->manifest->tensors[first - model->results_next].name,
-	           first->nonfinite, values, tensors);
-	return true;
-}
-
-/*
- * Finite values can still overflow on the way (x - s). A drift that is not finite is the sign; the shadow itself
- * decides.
- */
-static bool overflow_find(const struct model *model, struct reason *reason)
-{
-	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
-		const struct tensor *tensor = &model->manifest->tensors[t];
-
-		for (uint32_t p = 0; p < model->profile_count; p++) {
-			const struct placement *at = &model->plan->placements[(size_t)t * model->profile_count + p];
-			uint64_t count;
-
-			if (isfinite(model->results_next[t].drift_squares[p]))
-				continue;
-			count = kernel_count_nonfinite(at->dtype, model->apply.target + at->offset,
-			                               tensor->element_count);
-			if (count == 0)
-				continue;
-			reason_set(reason, STATUS_EREFUSED,
-			           "step %" PRIu64 " was refused: in tensor '%.200s' the average of %" PRIu64
-			           " values would overflow; the average is unchanged",
-			           model->applying_next.step, tensor->name, count);
-			return true;
-		}
-	}
-	return false;
-}
-
-static void drift_record(const struct model *model, struct slot_header *target)
-{
-	for (uint32_t p = 0; p < model->profile_count; p++) {
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
+		const struct slot_profile *old = model_newest_facts(model, p);
 		double drift = 0, values = 0;
 
 		for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
@@ -177,31 +237,76 @@ static void drift_record(const struct model *model, struct slot_header *target)
 		}
 		target->profiles[p].drift = sqrt(drift);
 		target->profiles[p].value_norm = sqrt(values);
+		target->profiles[p].nonfinite = verdict_nonfinite(model, p, old ? old->nonfinite : 0);
 	}
+	/* What no profile averaged this time keeps its norm, for the next comparison. */
+	for (uint32_t t = 0; t < model->manifest->tensor_count; t++)
+		if (model->results_next[t].value_squares == 0)
+			model->results_next[t].value_squares = model->results[t].value_squares;
+}
+
+struct decimal {
+	char text[32];
+};
+
+static struct decimal decimal(uint64_t number)
+{
+	struct decimal decimal;
+
+	snprintf(decimal.text, sizeof decimal.text, "%" PRIu64, number);
+	return decimal;
+}
+
+static void pair_add(struct image_metadata *metadata, size_t *count, const char *key, const char *value)
+{
+	metadata[(*count)++] = (struct image_metadata){ key, value, strlen(value) };
 }
 
 /* The image's metadata, strings all, as safetensors wants them. */
-static void header_write(const struct model *model, const struct slot_header *target, uint32_t p, uint64_t version)
+static void header_write(const struct model *model, const struct slot_header *target, uint32_t p, uint64_t version,
+                         const char *user_metadata)
 {
 	const struct slot_profile *facts = &target->profiles[p];
-	char step[24], updates[24], decay[32], number[24], schedule[SCHEDULE_BYTES_MAX + 1];
-	int error = schedule_format(&model->profiles[p].schedule, schedule, sizeof schedule);
-	struct image_metadata metadata[] = {
-		{ "format", "pt", 2 },
-		{ "emad.model", model->name, strlen(model->name) },
-		{ "emad.profile", model->profiles[p].name, strlen(model->profiles[p].name) },
-		{ "emad.schedule", schedule, strlen(schedule) },
-		{ "emad.version", number, (size_t)snprintf(number, sizeof number, "%" PRIu64, version) },
-		{ "emad.step", step, (size_t)snprintf(step, sizeof step, "%" PRIu64, target->step) },
-		{ "emad.updates", updates, (size_t)snprintf(updates, sizeof updates, "%" PRIu64, facts->updates) },
-		{ "emad.decay", decay, (size_t)snprintf(decay, sizeof decay, "%.17g", facts->decay) },
-		{ "emad.attributes", model->attributes, strlen(model->attributes) },
-	};
+	const struct profile *profile = &model->geometry->profiles[p];
+	const char *history = model->histories[p];
+	struct decimal step = decimal(target->step), updates = decimal(facts->updates), number = decimal(version);
+	struct decimal nonfinite = decimal(facts->nonfinite), decay;
+	char schedule[SCHEDULE_BYTES_MAX + 1], rules[PROFILE_BYTES_MAX + 1];
+	int error = schedule_format(&profile->schedule, schedule, sizeof schedule);
+	struct image_metadata metadata[16];
+	size_t count = 0;
 
+	snprintf(decay.text, sizeof decay.text, "%.17g", facts->decay);
 	if (!error)
-		error = image_header_write(model->images[p], (uint8_t *)(uintptr_t)target + model->region_offsets[p],
-		                           metadata, sizeof metadata / sizeof metadata[0], NULL);
+		error = profile_format(profile, rules, sizeof rules);
+	pair_add(metadata, &count, "format", "pt");
+	pair_add(metadata, &count, "emad.model", model->name);
+	pair_add(metadata, &count, "emad.profile", profile->name);
+	pair_add(metadata, &count, "emad.schedule", schedule);
+	if (profile->rule_count > 0)
+		pair_add(metadata, &count, "emad.rules", strchr(rules, ';') + 1);
+	pair_add(metadata, &count, "emad.version", number.text);
+	pair_add(metadata, &count, "emad.step", step.text);
+	pair_add(metadata, &count, "emad.updates", updates.text);
+	pair_add(metadata, &count, "emad.decay", decay.text);
+	if (facts->nonfinite > 0)
+		pair_add(metadata, &count, "emad.nonfinite", nonfinite.text);
+	pair_add(metadata, &count, "emad.attributes", model->attributes);
+	if (user_metadata)
+		pair_add(metadata, &count, "emad.metadata", user_metadata);
+	if (history && strlen(history) <= HISTORY_BYTES_MAX)
+		pair_add(metadata, &count, "emad.history", history);
+	if (!error)
+		error = image_header_write(model->geometry->images[p],
+		                           (uint8_t *)(uintptr_t)target + model->geometry->region_offsets[p], metadata,
+		                           count, NULL);
 	assert(!error); /* model_create reserves room for the largest metadata */
+}
+
+static void headers_write(const struct model *model, const struct slot_header *target, const char *user_metadata)
+{
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++)
+		header_write(model, target, p, model->version_next, user_metadata);
 }
 
 static void publish(struct model *model, const struct instant *now, struct counters *counters)
@@ -209,46 +314,146 @@ static void publish(struct model *model, const struct instant *now, struct count
 	uint32_t slot = (uint32_t)model->versions.writing;
 	struct slot_header *target = model->versions.slots[slot];
 	uint64_t version = model->version_next++;
-	struct tensor_result *results = model->results;
 
-	model->results = model->results_next;
-	model->results_next = results;
 	target->published_us = now->wall_us;
 	versions_publish(&model->versions, version);
 	/* Pairs with an acquire load by whoever adopts the head: the slot is whole before it is named. */
 	atomic_store_explicit(&model->head->current, version << 8 | slot, memory_order_release);
 	counters->versions_published++;
-	counters->pushes_applied += model->world;
-	counters->apply_bytes += model->payload_bytes;
+	model->has_step = true;
+	model->step = target->step;
 }
 
-enum outcome update_end(struct model *model, const struct instant *now, struct counters *counters,
-                        struct reason *reason)
+static void accept(struct model *model, const struct host *host, const struct instant *now, struct counters *counters)
+{
+	struct slot_header *target = model->versions.slots[model->versions.writing];
+	struct tensor_result *results = model->results;
+	uint64_t skipped = target->calls - 1;
+
+	results_record(model, target);
+	headers_write(model, target, model->applying_enclosure.metadata);
+	model->results = model->results_next;
+	model->results_next = results;
+	publish(model, now, counters);
+	free(model->metadata);
+	model->metadata = model->applying_enclosure.metadata;
+	model->applying_enclosure.metadata = NULL;
+	if (model->heirloom.geometry) {
+		versions_disinherit(&model->versions);
+		heirloom_drop(model, host);
+	}
+	counters->pushes_applied += model->world;
+	counters->apply_bytes += model->payload_bytes;
+	counters->calls_skipped += skipped > model->coalesced_count ? skipped - model->coalesced_count : 0;
+	model->coalesced_count = 0;
+}
+
+static void seed_record(struct model *model, const struct slot_header *target)
+{
+	int32_t p = geometry_profile(model->geometry, model->applying_enclosure.profile);
+	struct history_entry entry = {
+		.step = target->step,
+		.updates = model->applying_enclosure.updates,
+		.change = "seeded",
+	};
+
+	/* Without memory the average is right and its history lacks a line. */
+	if (p >= 0)
+		(void)history_append(&model->histories[p], &entry);
+}
+
+static void decide(struct model *model, enum outcome outcome, uint64_t version, uint64_t calls,
+                   const struct reason *reason)
+{
+	for (uint32_t r = 0; r < model->world; r++) {
+		if (reason->text[0])
+			model->ranks[r].refusal = *reason;
+		settle(model, r, model->applying_next.stages[r], outcome, version, calls);
+	}
+	enclosure_clear(&model->applying_enclosure);
+	model->apply.kept = NULL;
+	model->applying = false;
+}
+
+static void refuse(struct model *model, enum outcome outcome, struct counters *counters, const struct reason *reason)
+{
+	versions_abandon(&model->versions);
+	if (outcome == OUTCOME_JUMP)
+		counters->pushes_jump += model->world;
+	else
+		counters->pushes_nonfinite += model->world;
+	decide(model, outcome, 0, 0, reason);
+}
+
+enum update_result update_end(struct model *model, const struct host *host, const struct instant *now,
+                              struct counters *counters, struct reason *reason)
 {
 	struct slot_header *target = model->versions.slots[model->versions.writing];
 	enum outcome outcome = model->apply.shadow ? OUTCOME_APPLIED : OUTCOME_STARTED;
-	uint64_t version = model->version_next;
+	uint64_t version = model->version_next, calls = target->calls;
 
+	reason->text[0] = '\0';
 	/* The wall clock may have been set back meanwhile. */
 	if (now->wall_us > model->applying_since_us)
 		counters->apply_us += now->wall_us - model->applying_since_us;
+	model->applying_since_us = now->wall_us;
 	apply_results(&model->apply, model->results_next);
-	if (nonfinite_find(model, reason) || overflow_find(model, reason)) {
-		outcome = OUTCOME_NONFINITE;
-		versions_abandon(&model->versions);
-		counters->pushes_nonfinite += model->world;
-		version = 0;
+	if (model->apply.kept) {
+		*reason = model->keeping;
 	} else {
-		for (uint32_t p = 0; p < model->profile_count; p++)
-			header_write(model, target, p, version);
-		drift_record(model, target);
-		publish(model, now, counters);
+		switch (verdict_reach(model, &outcome, reason)) {
+		case VERDICT_PASS:
+			break;
+		case VERDICT_KEEP:
+			model->keeping = *reason;
+			model->apply.kept = model->kept;
+			for (uint32_t t = 0; t < model->manifest->tensor_count; t++)
+				counters->tensors_skipped += model->kept[t];
+			return UPDATE_AGAIN;
+		case VERDICT_REFUSE:
+			refuse(model, outcome, counters, reason);
+			return UPDATE_REFUSED;
+		}
 	}
-	for (uint32_t r = 0; r < model->world; r++) {
-		if (outcome == OUTCOME_NONFINITE)
-			model->ranks[r].refusal = *reason;
-		settle(model, r, model->applying_next.stages[r], outcome, version);
+	if (model->applying_enclosure.seeds)
+		seed_record(model, target);
+	accept(model, host, now, counters);
+	decide(model, outcome, version, calls, reason);
+	return UPDATE_PUBLISHED;
+}
+
+int update_rewind(struct model *model, const struct instant *now, uint64_t step, struct counters *counters,
+                  struct reason *reason)
+{
+	const struct slot_header *newest = versions_newest(&model->versions);
+	uint64_t from = newest ? newest->step : 0, oldest = from;
+	char text[64];
+	uint32_t slot;
+
+	for (uint32_t i = 0; i < model->versions.slot_count; i++)
+		if (model->versions.slots[i]->version != 0 && model->versions.slots[i]->step < oldest)
+			oldest = model->versions.slots[i]->step;
+	if (versions_reopen(&model->versions, step, &slot) != 0)
+		return reason_set(reason, STATUS_ENOVERSION,
+		                  "model '%s' keeps no version of step %" PRIu64 " or earlier: the oldest of its %" PRIu32
+		                  " slots holds step %" PRIu64 "; rewind=continue goes on from step %" PRIu64,
+		                  model->name, step, model->versions.slot_count, oldest, from);
+	snprintf(text, sizeof text, "step %" PRIu64, from);
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
+		const struct slot_header *target = model->versions.slots[slot];
+		struct history_entry entry = {
+			.step = target->step,
+			.updates = target->profiles[p].updates,
+			.change = "rewound",
+			.from = text,
+		};
+
+		(void)history_append(&model->histories[p], &entry);
 	}
-	model->applying = false;
-	return outcome;
+	headers_write(model, model->versions.slots[slot], NULL);
+	publish(model, now, counters);
+	free(model->metadata);
+	model->metadata = NULL;
+	memset(model->results, 0, model->manifest->tensor_count * sizeof *model->results);
+	return 0;
 }

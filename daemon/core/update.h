@@ -22,9 +22,25 @@
 void update_begin(struct model *model, const struct settings *settings, const struct instant *now,
                   struct counters *counters, bool *ret_begun);
 
+/* A snapshot that is ready gives way to a newer one. */
+void update_coalesce(struct model *model, uint32_t rank, uint32_t stage, struct counters *counters);
+
+enum update_result {
+	UPDATE_PUBLISHED,
+	UPDATE_REFUSED, /* thrown away, with a sentence */
+	UPDATE_AGAIN,   /* some tensors must get their old average back: model->apply is to be given to the workers again */
+};
+
 /*
- * The workers are done: publishes the version, or throws it away when a value was not finite. Returns the outcome;
- * NONFINITE with a sentence.
+ * The workers are done: publishes the version, or throws it away when the guards refuse it. PUBLISHED with a sentence
+ * when some tensors were not as they should be but the guards let them pass, else with an empty one.
  */
-enum outcome update_end(struct model *model, const struct instant *now, struct counters *counters,
-                        struct reason *reason);
+enum update_result update_end(struct model *model, const struct host *host, const struct instant *now,
+                              struct counters *counters, struct reason *reason);
+
+/*
+ * Makes the newest kept version of that step or an earlier one the newest of all. No update may be under way.
+ * STATUS_ENOVERSION with a sentence that says which steps are kept.
+ */
+int update_rewind(struct model *model, const struct instant *now, uint64_t step, struct counters *counters,
+                  struct reason *reason);

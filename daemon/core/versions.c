@@ -17,6 +17,31 @@ void versions_init(struct versions *versions, struct slot_header *const *slots, 
 	versions->writing = -1;
 }
 
+void versions_inherit(struct versions *versions, struct slot_header *heirloom)
+{
+	versions->slots[versions->slot_count] = heirloom;
+	versions->current = (int32_t)versions->slot_count;
+}
+
+/* Returns how many there were. */
+static uint32_t leases_end(struct versions *versions, uint32_t slot)
+{
+	uint32_t kept = 0, ended;
+
+	for (uint32_t i = 0; i < versions->lease_count; i++)
+		if (versions->leases[i].slot != slot)
+			versions->leases[kept++] = versions->leases[i];
+	ended = versions->lease_count - kept;
+	versions->lease_count = kept;
+	return ended;
+}
+
+void versions_disinherit(struct versions *versions)
+{
+	versions->slots[versions->slot_count] = NULL;
+	(void)leases_end(versions, versions->slot_count);
+}
+
 void versions_finish(struct versions *versions)
 {
 	free(versions->leases);
@@ -75,23 +100,48 @@ static uint32_t slot_first_due(const struct versions *versions, uint64_t lease_m
 	return best;
 }
 
-int versions_begin(struct versions *versions, uint64_t lease_min_ms, uint32_t *ret_slot, uint64_t *ret_due_ms)
+static void slot_open(struct versions *versions, uint32_t slot)
 {
-	uint64_t due_ms;
-	uint32_t slot = slot_first_due(versions, lease_min_ms, &due_ms);
-	struct slot_header *header;
+	struct slot_header *header = versions->slots[slot];
 
-	if (due_ms > 0) {
-		*ret_due_ms = due_ms;
-		return STATUS_EBUSY;
-	}
-	header = versions->slots[slot];
 	/* Pairs with the reader's acquire fence: a reader that sees a new byte of the slot sees the new fence too. */
 	atomic_store_explicit(&header->version, 0, memory_order_relaxed);
 	atomic_store_explicit(&header->fence, header->fence + 1, memory_order_relaxed);
 	atomic_thread_fence(memory_order_seq_cst);
 	versions->writing = (int32_t)slot;
+}
+
+int versions_begin(struct versions *versions, uint64_t lease_min_ms, uint32_t *ret_slot, uint64_t *ret_due_ms)
+{
+	uint64_t due_ms;
+	uint32_t slot = slot_first_due(versions, lease_min_ms, &due_ms);
+
+	if (due_ms > 0) {
+		*ret_due_ms = due_ms;
+		return STATUS_EBUSY;
+	}
+	slot_open(versions, slot);
 	*ret_slot = slot;
+	return 0;
+}
+
+int versions_reopen(struct versions *versions, uint64_t step, uint32_t *ret_slot)
+{
+	uint32_t best = UINT32_MAX;
+
+	for (uint32_t i = 0; i < versions->slot_count; i++) {
+		const struct slot_header *header = versions->slots[i];
+
+		if (header->version == 0 || header->step > step || header->checksum != slot_header_checksum(header))
+			continue;
+		if (best == UINT32_MAX || header->version > versions->slots[best]->version)
+			best = i;
+	}
+	if (best == UINT32_MAX)
+		return STATUS_ENOVERSION;
+	(void)leases_end(versions, best);
+	slot_open(versions, best);
+	*ret_slot = best;
 	return 0;
 }
 
@@ -99,16 +149,8 @@ uint32_t versions_reclaim(struct versions *versions, uint64_t lease_min_ms, uint
 {
 	uint64_t due_ms;
 	uint32_t slot = slot_first_due(versions, lease_min_ms, &due_ms);
-	uint32_t kept = 0, ended;
 
-	if (due_ms > now_ms)
-		return 0;
-	for (uint32_t i = 0; i < versions->lease_count; i++)
-		if (versions->leases[i].slot != slot)
-			versions->leases[kept++] = versions->leases[i];
-	ended = versions->lease_count - kept;
-	versions->lease_count = kept;
-	return ended;
+	return due_ms > now_ms ? 0 : leases_end(versions, slot);
 }
 
 void versions_publish(struct versions *versions, uint64_t version)

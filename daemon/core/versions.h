@@ -25,7 +25,8 @@ struct lease {
 
 struct versions {
 	uint32_t slot_count;
-	struct slot_header *slots[SLOT_COUNT_MAX]; /* borrowed from the model's memory */
+	/* Borrowed from the model's memory. Behind the slots the heirloom: a version that is read and never written. */
+	struct slot_header *slots[SLOT_COUNT_MAX + 1];
 	int32_t current; /* slot of the newest version, -1 for none */
 	int32_t writing; /* slot that an update fills, -1 for none */
 	uint32_t lease_count;
@@ -35,6 +36,15 @@ struct versions {
 
 void versions_init(struct versions *versions, struct slot_header *const *slots, uint32_t slot_count);
 void versions_finish(struct versions *versions);
+
+/*
+ * The current version for now: the newest of a model's earlier slots, until the first version is published in these.
+ * Its slot number is slot_count. Only directly after versions_init.
+ */
+void versions_inherit(struct versions *versions, struct slot_header *heirloom);
+
+/* The heirloom is no longer current: its leases end (whoever has it mapped may read on, nobody will write there). */
+void versions_disinherit(struct versions *versions);
 
 /* The newest version's facts, or NULL. */
 const struct slot_header *versions_newest(const struct versions *versions);
@@ -56,6 +66,12 @@ uint32_t versions_reclaim(struct versions *versions, uint64_t lease_min_ms, uint
  * Its step, updates, published_us and profiles must be set.
  */
 void versions_publish(struct versions *versions, uint64_t version);
+
+/*
+ * The newest kept version of that step or an earlier one, for going back to it: its leases end, its fence is bumped, and
+ * it is the slot being written, whole but for its new number. STATUS_ENOVERSION when none is kept.
+ */
+int versions_reopen(struct versions *versions, uint64_t step, uint32_t *ret_slot);
 
 /* The slot being written is thrown away. */
 void versions_abandon(struct versions *versions);

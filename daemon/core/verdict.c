@@ -1,0 +1,186 @@
+/*
+ * Guarding the averages. See verdict.h.
+ */
+#include "daemon/core/verdict.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Bad tensors, and the first of them. */
+struct finding {
+	uint64_t tensors;
+	uint64_t values; /* NaN or infinite ones in the snapshot */
+	uint32_t first;
+	bool overflows; /* the first is finite in the snapshot, and its average is not */
+};
+
+static const struct placement *placements_of(const struct model *model, uint32_t tensor)
+{
+	return &model->geometry->placements[(size_t)tensor * model->geometry->profile_count];
+}
+
+static const struct placement *sources_of(const struct model *model, uint32_t tensor)
+{
+	return &model->apply.sources[(size_t)tensor * model->geometry->profile_count];
+}
+
+/*
+ * Finite values can still overflow on the way (x - s). A drift that is not finite is the sign; the shadow itself
+ * decides.
+ */
+static bool overflows(const struct model *model, uint32_t tensor)
+{
+	const struct placement *at = placements_of(model, tensor);
+
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++)
+		if (!isfinite(model->results_next[tensor].drift_squares[p]) &&
+		    kernel_count_nonfinite(at[p].dtype, model->apply.target + at[p].offset,
+		                           model->manifest->tensors[tensor].element_count) > 0)
+			return true;
+	return false;
+}
+
+/* A narrowing start can overflow too, and leaves no drift: a double that a float shadow cannot hold. */
+static bool narrows(const struct model *model, uint32_t tensor)
+{
+	const struct placement *at = placements_of(model, tensor);
+
+	const struct placement *from = sources_of(model, tensor);
+
+	if (model->manifest->tensors[tensor].dtype != DTYPE_F64)
+		return false;
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++)
+		if (at[p].entry == ENTRY_AVERAGE && at[p].dtype == DTYPE_F32 &&
+		    (!model->apply.shadow || from[p].entry == ENTRY_DROP) &&
+		    kernel_count_nonfinite(DTYPE_F32, model->apply.target + at[p].offset,
+		                           model->manifest->tensors[tensor].element_count) > 0)
+			return true;
+	return false;
+}
+
+static struct finding nonfinite_find(const struct model *model, bool *ret_bad)
+{
+	struct finding finding = { 0 };
+
+	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
+		uint64_t values = model->results_next[t].nonfinite;
+
+		ret_bad[t] = values > 0 || overflows(model, t) || narrows(model, t);
+		if (!ret_bad[t])
+			continue;
+		if (finding.tensors == 0) {
+			finding.first = t;
+			finding.overflows = values == 0;
+		}
+		finding.tensors++;
+		finding.values += values;
+	}
+	return finding;
+}
+
+/* "tensor 'w' holds 3 NaN or infinite values (in all 5 in 2 tensors)" */
+static void finding_format(const struct model *model, const struct finding *finding, char *text, size_t capacity)
+{
+	const char *name = model->manifest->tensors[finding->first].name;
+
+	if (finding->overflows)
+		snprintf(text, capacity, "the average of tensor '%.150s' would overflow (in all %" PRIu64 " tensors)",
+		         name, finding->tensors);
+	else
+		snprintf(text, capacity,
+		         "tensor '%.150s' holds %" PRIu64 " NaN or infinite values (in all %" PRIu64 " in %" PRIu64
+		         " tensors)",
+		         name, model->results_next[finding->first].nonfinite, finding->values, finding->tensors);
+}
+
+/* Whether every bad tensor has an old average in every profile that holds it. */
+static bool all_continue(const struct model *model, const bool *bad)
+{
+	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
+		const struct placement *at = placements_of(model, t), *from = sources_of(model, t);
+
+		for (uint32_t p = 0; bad[t] && p < model->geometry->profile_count; p++)
+			if (at[p].entry != ENTRY_DROP && (!model->apply.shadow || from[p].entry == ENTRY_DROP))
+				return false;
+	}
+	return true;
+}
+
+static enum verdict nonfinite_judge(struct model *model, struct reason *reason)
+{
+	uint64_t step = model->applying_next.step;
+	struct finding finding = nonfinite_find(model, model->kept);
+	char text[300];
+
+	if (finding.tensors == 0)
+		return VERDICT_PASS;
+	finding_format(model, &finding, text, sizeof text);
+	switch (model->guards.nonfinite) {
+	case NONFINITE_APPLY:
+		reason_set(reason, STATUS_EREFUSED, "step %" PRIu64 " was applied although %s: nonfinite=apply", step, text);
+		return VERDICT_PASS;
+	case NONFINITE_SKIP_TENSOR:
+		if (!all_continue(model, model->kept))
+			break;
+		reason_set(reason, STATUS_EREFUSED, "step %" PRIu64 ": %s: %" PRIu64 " tensor%s kept the old average", step,
+		           text, finding.tensors, finding.tensors == 1 ? "" : "s");
+		return VERDICT_KEEP;
+	case NONFINITE_REFUSE:
+		break;
+	}
+	reason_set(reason, STATUS_EREFUSED, "step %" PRIu64 " was refused: %s; the average is unchanged", step, text);
+	return VERDICT_REFUSE;
+}
+
+/* The first tensor whose norm has jumped. kept: tensors that do not count; NULL: all do. */
+static bool jump_find(const struct model *model, const bool *kept, struct reason *reason)
+{
+	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
+		double before = sqrt(model->results[t].value_squares), now = sqrt(model->results_next[t].value_squares);
+
+		/* 0: it was not measured, because no profile has averaged it. */
+		if (before == 0 || now == 0 || (kept && kept[t]) || fabs(now - before) <= model->guards.norm_jump * before)
+			continue;
+		reason_set(reason, STATUS_EREFUSED,
+		           "step %" PRIu64 " was refused: the norm of tensor '%.150s' went from %.6g to %.6g, a change of %.4g "
+		           "times what it was, above norm_jump %.6g; the average is unchanged",
+		           model->applying_next.step, model->manifest->tensors[t].name, before, now,
+		           fabs(now - before) / before, model->guards.norm_jump);
+		return true;
+	}
+	return false;
+}
+
+enum verdict verdict_reach(struct model *model, enum outcome *ret_outcome, struct reason *reason)
+{
+	enum verdict verdict = nonfinite_judge(model, reason);
+
+	if (verdict == VERDICT_REFUSE) {
+		*ret_outcome = OUTCOME_NONFINITE;
+		return verdict;
+	}
+	if (isfinite(model->guards.norm_jump) && !model->applying_enclosure.seeds &&
+	    jump_find(model, verdict == VERDICT_KEEP ? model->kept : NULL, reason)) {
+		*ret_outcome = OUTCOME_JUMP;
+		return VERDICT_REFUSE;
+	}
+	return verdict;
+}
+
+uint64_t verdict_nonfinite(const struct model *model, uint32_t profile, uint64_t before)
+{
+	uint64_t count = 0;
+
+	if (model->guards.nonfinite != NONFINITE_APPLY)
+		return 0;
+	/* Nothing was read of the old shadow nor of the snapshot. */
+	if (model->apply.shadow && model->apply.profiles[profile].actions[0].action == ACTION_NOOP)
+		return before;
+	for (uint32_t t = 0; t < model->manifest->tensor_count; t++)
+		count += placements_of(model, t)[profile].entry != ENTRY_DROP &&
+		         (model->results_next[t].nonfinite > 0 ||
+		          !isfinite(model->results_next[t].drift_squares[profile]));
+	return count;
+}

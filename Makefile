@@ -20,8 +20,8 @@ proto := $(addprefix proto/, \
 	profile safetensors schedule schedule_formula schedule_scale schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	apply attributes intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model plan push \
-	query register report service update versions)
+	apply attributes geometry guards history intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable \
+	kernel_scalar model plan profiles push query register relay report service update verdict versions)
 
 edge := $(addprefix daemon/edge/, \
 	attach config log memory runtime systemd transport workers)
@@ -29,7 +29,8 @@ edge := $(addprefix daemon/edge/, \
 daemon := $(proto) $(core) $(edge) daemon/daemon daemon/main
 
 library := $(proto) $(addprefix client/, \
-	attach call client copy error export link push pusher registration snapshot team trainer view wait)
+	attach call client copy enclosure error export link profiles push pusher registration snapshot team trainer \
+	view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask command_daemon command_explain command_export command_model command_verify emactl facts figure \
@@ -43,9 +44,13 @@ needs_client/emactl/facts := jansson
 needs_client/emactl/output := jansson
 needs_client/link := nng
 needs_daemon/core/attributes := jansson
+needs_daemon/core/guards := m
+needs_daemon/core/history := jansson
 needs_daemon/core/json_text := jansson
 needs_daemon/core/report := jansson m
+needs_daemon/core/push := m
 needs_daemon/core/update := m
+needs_daemon/core/verdict := m
 needs_daemon/daemon := uv
 needs_daemon/edge/attach := uv
 needs_daemon/edge/config := inih
@@ -68,7 +73,7 @@ model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) \
 	$(addprefix proto/, image layout nearest profile) $(addprefix tests/unit/, failing_heap random_model)
 service := $(core) $(model_parts) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
 
-test_apply := $(addprefix daemon/core/, apply plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
+test_apply := $(addprefix daemon/core/, apply geometry plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
 test_config := daemon/edge/config proto/nearest proto/status
 test_copy := client/copy
@@ -86,7 +91,7 @@ test_message := $(addprefix proto/, message name pack status)
 test_name := proto/name proto/status
 test_nearest := proto/nearest
 test_pack := $(addprefix proto/, name pack status)
-test_plan := daemon/core/plan $(model_parts)
+test_plan := $(addprefix daemon/core/, geometry plan) $(model_parts)
 test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
 test_runtime := daemon/edge/runtime proto/status

@@ -138,6 +138,26 @@ enum emad_resume {
 	EMAD_RESUME_AUTO,  /* continue a model of that name and manifest, else start it */
 	EMAD_RESUME_NEVER, /* replace a model of that name */
 	EMAD_RESUME_MUST,  /* EMAD_ENOMODEL when there is none */
+	/*
+	 * Continue a model of that name whatever its tensors and profiles are: tensors of the same name and shape go on from
+	 * their average (their dtype and the number of ranks may differ), new ones start, profiles are changed to those
+	 * given. The report says what was new and what is gone.
+	 */
+	EMAD_RESUME_ADAPT,
+};
+
+/* What it means that start_step is averaged already: training went back to an older checkpoint. */
+enum emad_rewind {
+	EMAD_REWIND_REFUSE,   /* pushes of averaged steps are answered `stale` until training is ahead again */
+	EMAD_REWIND_CONTINUE, /* the average stays as it is and goes on with the older steps */
+	EMAD_REWIND_BACK,     /* the average goes back to the newest kept version before start_step; EMAD_ENOVERSION */
+};
+
+/* What happens when every stage still waits to be applied: the daemon lags. */
+enum emad_policy {
+	EMAD_POLICY_BLOCK,    /* the push waits for a stage, at most its timeout */
+	EMAD_POLICY_SKIP,     /* the push returns EMAD_SKIPPED at once; the next one stands for its call too */
+	EMAD_POLICY_COALESCE, /* an older snapshot gives way; the newer one stands for its call too */
 };
 
 struct emad_trainer_options {
@@ -148,6 +168,10 @@ struct emad_trainer_options {
 	uint32_t rank;          /* 0-based; which part of the model this process holds */
 	uint32_t world;         /* number of such processes; 0 is taken as 1 */
 	enum emad_resume resume;
+	enum emad_rewind rewind;
+	enum emad_policy policy;
+	uint64_t stride;    /* steps from one call of the schedules to the next; 0 is taken as 1 */
+	const char *guards; /* "nonfinite=skip-tensor,loss_max=10,norm_jump=5"; NULL: non-finite snapshots are refused */
 	int timeout_ms; /* negative: the client's own, but at least a minute: much memory takes its time */
 };
 
@@ -175,7 +199,9 @@ struct emad_trainer_info {
 	uint64_t restart_count; /* times the model had to be registered again because the daemon had lost it */
 	uint64_t lost_count;    /* pushes that never reached the daemon */
 	uint64_t payload_bytes; /* bytes of one snapshot of this rank */
-	char report[512];       /* what is averaged, copied, frozen and dropped */
+	char report[2048];      /* what is averaged, copied, frozen and dropped by which rules; what is new, what is gone */
+	uint64_t skipped_count; /* pushes that were skipped because the daemon lagged */
+	uint64_t coalesced_count; /* snapshots of this registration that gave way to newer ones, as of the latest answer */
 };
 
 int emad_trainer_info(struct emad_trainer *trainer, struct emad_trainer_info *ret_info);
@@ -188,16 +214,36 @@ enum emad_outcome {
 	EMAD_STALE,     /* an older step than the newest */
 	EMAD_NONFINITE, /* refused: it holds NaN or infinity */
 	EMAD_INCOMPLETE, /* dropped: another rank left this step out */
+	EMAD_LOSS,       /* refused: its loss is above loss_max, or NaN */
+	EMAD_JUMP,       /* refused: a tensor's norm has changed by more than norm_jump */
+	EMAD_COALESCED,  /* gave way to a newer snapshot, which stands for its call as well */
+	EMAD_SKIPPED,    /* never sent: no stage was free and the policy is skip */
 };
 
 struct emad_push_result {
 	enum emad_outcome outcome;
 	uint64_t step;
 	uint64_t version; /* the version that holds it; 0 while it is only accepted, or refused */
-	char refusal[512]; /* which tensor and how many values, when the outcome is EMAD_NONFINITE */
+	uint64_t calls;   /* of the schedules that it stood for: 1, or more after a gap; 0 while it is not applied */
+	char refusal[512]; /* which tensor, how many values, which limit, when it was refused */
 };
 
 enum { EMAD_PUSH_WAIT = 1 }; /* return when the snapshot has been applied or refused, not when it is accepted */
+
+/* What a snapshot carries beside its values. */
+struct emad_enclosure {
+	const char *metadata; /* JSON object that stays with the version ("emad.metadata"), at most 4096 bytes; NULL: none */
+	const double *loss;   /* the loss at its step, for the guard loss_max; NULL: not said */
+	/*
+	 * Not NULL: the values are the average of this profile itself, after so many updates; it goes on from there, and
+	 * all other profiles stay as they are. The step may be any.
+	 */
+	const char *seeds;
+	uint64_t updates;
+};
+
+/* The next push, of either kind, carries this. Copied. NULL: nothing after all. -ENOMEM. */
+int emad_enclose(struct emad_trainer *trainer, const struct emad_enclosure *enclosure);
 
 /*
  * Copies the tensors' values into shared memory and hands them to the daemon. From 8 MiB on up to three threads of the
@@ -231,6 +277,7 @@ struct emad_flush_result {
 	uint64_t version; /* newest version */
 	uint64_t step;    /* of that version */
 	uint64_t refused_count; /* snapshots refused since registration */
+	uint64_t coalesced_count; /* snapshots that gave way to newer ones since registration */
 	char refusal[512];      /* the latest refusal, or "" */
 };
 
@@ -244,6 +291,19 @@ int emad_flush(struct emad_trainer *trainer, int timeout_ms, struct emad_flush_r
 
 /* Replaces the model's attributes (a JSON object); they travel with the next version. */
 int emad_attributes_set(struct emad_trainer *trainer, const char *json, int timeout_ms);
+
+/*
+ * Changes the profiles of a model from its next update on, also while it is trained: adds those of new names (they start
+ * from the next snapshot), changes those of known names (they go on from their average). ret_report may be NULL: what is
+ * averaged, copied, frozen and dropped by which rules; free it with emad_free.
+ * Codes: EMAD_ESCHEDULE, EMAD_ENAME, EMAD_EPROFILE, EMAD_EMEMORY (need and have), EMAD_ENOMODEL, EMAD_ELIMIT.
+ */
+int emad_profile_set(struct emad_client *client, const char *model, const char *const *profiles,
+                     uint32_t profile_count, int timeout_ms, char **ret_report);
+
+/* Stops one profile. EMAD_ENOPROFILE; EMAD_EPROFILE: it is the only one. */
+int emad_profile_remove(struct emad_client *client, const char *model, const char *profile, int timeout_ms,
+                        char **ret_report);
 
 /* ---- reading -------------------------------------------------------------------------------------------------- */
 

@@ -17,10 +17,14 @@
 #include <errno.h>
 #include <inttypes.h>
 
+/* Beside codes: no stage is free, and the policy is to let the push go. */
+enum { PUSH_SKIP = 1 };
+
 /* One push, by whichever thread. */
 struct push {
 	uint64_t step;
 	const void *const *data;
+	const struct enclosure *enclosure; /* borrowed; NULL: nothing */
 	bool wait;             /* until it is applied or refused */
 	int64_t until_ms;      /* the end of the caller's timeout */
 	struct pusher *pusher; /* told when the values have been copied; NULL for none */
@@ -58,6 +62,8 @@ static int push_stage(struct emad_trainer *trainer, const struct push *push, uin
 		*ret_stage = (uint32_t)free_stage;
 		return 0;
 	}
+	if (registration->policy == EMAD_POLICY_SKIP)
+		return PUSH_SKIP;
 	request = trainer_request(trainer, OP_RESERVE);
 	request_set(&request, timeout_ms, (uint64_t)wait_left_ms(push->until_ms));
 	code = trainer_call(trainer, &request, push->until_ms + WAIT_MARGIN_MS, &answer, reason);
@@ -86,6 +92,7 @@ static int push_doorbell(struct emad_trainer *trainer, struct push *push, uint32
 	client_stamp(trainer->client, &request);
 	request_set(&request, step, push->step);
 	request_set(&request, stage, stage);
+	enclosure_fill(push->enclosure, &request);
 	if (push->wait) {
 		request_set(&request, wait, true);
 		request_set(&request, timeout_ms, (uint64_t)wait_left_ms(push->until_ms));
@@ -103,7 +110,9 @@ static int push_doorbell(struct emad_trainer *trainer, struct push *push, uint32
 			.outcome = (enum emad_outcome)outcome,
 			.step = push->step,
 			.version = answer.reply.version,
+			.calls = answer.reply.calls,
 		};
+		trainer_note_coalesced(trainer, answer.reply.coalesced);
 		client_text_copy(answer.reply.refusal, result->refusal, sizeof(result->refusal));
 		if (push->wait && outcome == OUTCOME_ACCEPTED)
 			code = reason_set(reason, STATUS_ETIMEOUT, "step %" PRIu64 " was accepted but is not applied yet; flush waits for it",
@@ -170,6 +179,13 @@ static int push_perform(struct emad_trainer *trainer, struct push *push, struct 
 {
 	int code = push_attempt(trainer, push, result, reason);
 
+	if (code == PUSH_SKIP) {
+		*result = (struct emad_push_result){.outcome = EMAD_SKIPPED, .step = push->step};
+		trainer_note_skipped(trainer);
+		if (push->pusher)
+			pusher_copied(push->pusher);
+		return 0;
+	}
 	if (code == 0 || (code == STATUS_ETIMEOUT && push->answered)) {
 		trainer->has_pushed = true;
 		trainer->pushed_step = push->step;
@@ -191,7 +207,10 @@ static int push_now(struct emad_trainer *trainer, struct push *push, struct emad
 	code = trainer_settle(trainer, push->until_ms, reason);
 	if (code)
 		return STATUS_EBUSY;
+	push->enclosure = trainer->enclosure;
 	code = push_perform(trainer, push, &result, reason);
+	enclosure_destroy(trainer->enclosure);
+	trainer->enclosure = NULL;
 	if (code == 0 && ret_result)
 		*ret_result = result;
 	return code;
@@ -215,7 +234,7 @@ int emad_push(struct emad_trainer *trainer, uint64_t step, const void *const *da
 
 /* Runs in the pusher's thread. EMAD_ETIMEOUT is kept for emad_fence, where it says that the copy is under way. */
 static int push_job(void *context, struct pusher *pusher, uint64_t step, const void *const *data,
-                    struct reason *reason)
+                    struct enclosure *enclosure, struct reason *reason)
 {
 	struct emad_trainer *trainer = context;
 	struct emad_push_result result;
@@ -223,11 +242,13 @@ static int push_job(void *context, struct pusher *pusher, uint64_t step, const v
 	struct push push = {
 		.step = step,
 		.data = data,
+		.enclosure = enclosure,
 		.until_ms = wait_deadline(trainer->client->timeout_ms),
 		.pusher = pusher,
 	};
 
 	code = push_perform(trainer, &push, &result, reason);
+	enclosure_destroy(enclosure);
 	return code == STATUS_ETIMEOUT ? STATUS_EAWAY : code;
 }
 
@@ -241,7 +262,10 @@ int emad_push_begin(struct emad_trainer *trainer, uint64_t step, const void *con
 	if (code == 0 && !trainer->pusher)
 		code = pusher_create(trainer->registration.manifest->tensor_count, push_job, trainer, &trainer->pusher);
 	if (code == 0)
-		code = pusher_begin(trainer->pusher, step, data, client_deadline(trainer->client->timeout_ms), &reason);
+		code = pusher_begin(trainer->pusher, step, data, trainer->enclosure,
+		                    client_deadline(trainer->client->timeout_ms), &reason);
+	if (code == 0)
+		trainer->enclosure = NULL;
 	return error_report(code, &reason);
 }
 

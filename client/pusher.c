@@ -30,6 +30,7 @@ struct pusher {
 	enum pusher_state state;
 	bool stop;
 	uint64_t step;
+	struct enclosure *enclosure; /* owned until the job takes it */
 	int failure;          /* kept until asked for; 0 for none */
 	struct reason reason; /* of failure */
 
@@ -54,7 +55,7 @@ static void *pusher_thread(void *argument)
 		pthread_mutex_unlock(&pusher->lock);
 
 		reason.text[0] = '\0';
-		code = pusher->run(pusher->context, pusher, pusher->step, pusher->data, &reason);
+		code = pusher->run(pusher->context, pusher, pusher->step, pusher->data, pusher->enclosure, &reason);
 
 		pthread_mutex_lock(&pusher->lock);
 		if (code) {
@@ -141,8 +142,8 @@ static int pusher_failure_take(struct pusher *pusher, struct reason *reason)
 	return code;
 }
 
-int pusher_begin(struct pusher *pusher, uint64_t step, const void *const *data, int64_t deadline_ms,
-                 struct reason *reason)
+int pusher_begin(struct pusher *pusher, uint64_t step, const void *const *data, struct enclosure *enclosure,
+                 int64_t deadline_ms, struct reason *reason)
 {
 	int code = 0;
 
@@ -154,6 +155,7 @@ int pusher_begin(struct pusher *pusher, uint64_t step, const void *const *data, 
 	if (code == 0) {
 		memcpy(pusher->data, data, pusher->pointer_count * sizeof(pusher->data[0]));
 		pusher->step = step;
+		pusher->enclosure = enclosure;
 		pusher->state = PUSHER_COPYING;
 		pthread_cond_broadcast(&pusher->changed);
 	}

@@ -16,9 +16,11 @@
 
 struct pusher;
 
-/* Runs in the pusher's thread; calls pusher_copied when the data are read. */
+struct enclosure;
+
+/* Runs in the pusher's thread; calls pusher_copied when the data are read. Takes the enclosure, which may be NULL. */
 typedef int pusher_run(void *context, struct pusher *pusher, uint64_t step, const void *const *data,
-                       struct reason *reason);
+                       struct enclosure *enclosure, struct reason *reason);
 
 /* pointer_count: how many pointers a job's data have. */
 int pusher_create(uint32_t pointer_count, pusher_run *run, void *context, struct pusher **ret_pusher);
@@ -30,11 +32,11 @@ void pusher_destroy(struct pusher *pusher);
 void pusher_copied(struct pusher *pusher);
 
 /*
- * Waits for an earlier job, then begins one; the pointers are copied. The kept failure if there is one: nothing was
- * begun then. STATUS_EBUSY when the earlier job did not end in time.
+ * Waits for an earlier job, then begins one; the pointers are copied, the enclosure is taken. The kept failure if there
+ * is one: nothing was begun then. STATUS_EBUSY when the earlier job did not end in time.
  */
-int pusher_begin(struct pusher *pusher, uint64_t step, const void *const *data, int64_t deadline_ms,
-                 struct reason *reason);
+int pusher_begin(struct pusher *pusher, uint64_t step, const void *const *data, struct enclosure *enclosure,
+                 int64_t deadline_ms, struct reason *reason);
 
 /* Waits until no job is copying. The kept failure, STATUS_ETIMEOUT, or 0. */
 int pusher_fence(struct pusher *pusher, int64_t deadline_ms, struct reason *reason);

@@ -18,6 +18,13 @@ static const char *const RESUME_NAMES[] = {
 	[EMAD_RESUME_AUTO] = "auto",
 	[EMAD_RESUME_NEVER] = "never",
 	[EMAD_RESUME_MUST] = "must",
+	[EMAD_RESUME_ADAPT] = "adapt",
+};
+
+static const char *const REWIND_NAMES[] = {
+	[EMAD_REWIND_REFUSE] = "refuse",
+	[EMAD_REWIND_CONTINUE] = "continue",
+	[EMAD_REWIND_BACK] = "back",
 };
 
 static int registration_profiles(struct registration *registration, const struct emad_trainer_options *options,
@@ -54,6 +61,9 @@ int registration_init(struct registration *registration, struct emad_client *cli
 		.start_step = options->start_step,
 		.rank = options->rank,
 		.world = options->world ? options->world : 1,
+		.rewind = options->rewind,
+		.policy = options->policy,
+		.stride = options->stride ? options->stride : 1,
 		.connection = -1,
 	};
 	code = client_model_check(model, reason);
@@ -64,15 +74,22 @@ int registration_init(struct registration *registration, struct emad_client *cli
 	if (registration->rank >= registration->world)
 		return reason_set(reason, STATUS_EARGUMENT, "rank %u of a world of %u: ranks count from 0",
 		                  registration->rank, registration->world);
-	if ((unsigned)options->resume > EMAD_RESUME_MUST)
+	if ((unsigned)options->resume > EMAD_RESUME_ADAPT)
 		return reason_set(reason, STATUS_EARGUMENT, "resume is %d", (int)options->resume);
+	if ((unsigned)options->rewind > EMAD_REWIND_BACK)
+		return reason_set(reason, STATUS_EARGUMENT, "rewind is %d", (int)options->rewind);
+	if ((unsigned)options->policy > EMAD_POLICY_COALESCE)
+		return reason_set(reason, STATUS_EARGUMENT, "policy is %d", (int)options->policy);
 	if (options->attributes && strlen(options->attributes) > ATTRIBUTES_BYTES_MAX)
 		return reason_set(reason, STATUS_ELIMIT, "the attributes have %zu bytes, %d are possible",
 		                  strlen(options->attributes), ATTRIBUTES_BYTES_MAX);
 	registration->model = strdup(model);
 	if (options->attributes)
 		registration->attributes = strdup(options->attributes);
-	if (!registration->model || (options->attributes && !registration->attributes))
+	if (options->guards)
+		registration->guards = strdup(options->guards);
+	if (!registration->model || (options->attributes && !registration->attributes) ||
+	    (options->guards && !registration->guards))
 		return -ENOMEM;
 	return registration_profiles(registration, options, reason);
 }
@@ -139,6 +156,7 @@ void registration_finish(struct registration *registration)
 		free(registration->profiles[i]);
 	free(registration->profiles);
 	free(registration->attributes);
+	free(registration->guards);
 	free(registration->model);
 	manifest_destroy(registration->manifest);
 	*registration = (struct registration){.connection = -1};
@@ -257,6 +275,11 @@ static void registration_request(struct registration *registration, enum emad_re
 	request_set(request, world, registration->world);
 	request_set(request, resume, text_of(RESUME_NAMES[resume]));
 	request_set(request, start_step, registration->start_step);
+	request_set(request, stride, registration->stride);
+	request_set(request, rewind, text_of(REWIND_NAMES[registration->rewind]));
+	request_set(request, policy, text_of(registration->policy == EMAD_POLICY_COALESCE ? "coalesce" : "block"));
+	if (registration->guards)
+		request_set(request, guards, text_of(registration->guards));
 	request_set(request, agent, text_of("libemad"));
 	request->profiles.count = registration->profile_count;
 	for (uint32_t i = 0; i < registration->profile_count; i++)
@@ -294,6 +317,7 @@ static int registration_register(struct registration *registration, enum emad_re
 	if (code == 0 && !(reply->present & REPLY_HAS(epoch)))
 		code = reason_set(reason, STATUS_EPROTOCOL, "the daemon's answer to register has no epoch");
 	if (code == 0) {
+		registration->rewind = EMAD_REWIND_REFUSE;
 		registration->epoch = reply->epoch;
 		registration->resumed = reply->resumed;
 		registration->last_step = reply->last_step;

@@ -36,6 +36,10 @@ struct registration {
 	uint64_t start_step;
 	uint32_t rank;
 	uint32_t world;
+	enum emad_rewind rewind; /* of the first claim alone */
+	enum emad_policy policy;
+	uint64_t stride;
+	char *guards; /* owned; NULL for none */
 
 	/* The claim. */
 	int connection; /* to the attach socket; -1 when there is none; its end ends the claim's liveness */
@@ -50,7 +54,7 @@ struct registration {
 	uint64_t last_step;
 	uint64_t updates;
 	uint64_t version;
-	char report[512];
+	char report[2048];
 };
 
 /* Copies everything it is given. Nothing is sent. */

@@ -48,6 +48,20 @@ void trainer_note_lost(struct emad_trainer *trainer)
 	pthread_mutex_unlock(&trainer->lock);
 }
 
+void trainer_note_coalesced(struct emad_trainer *trainer, uint64_t count)
+{
+	pthread_mutex_lock(&trainer->lock);
+	trainer->info.coalesced_count = count;
+	pthread_mutex_unlock(&trainer->lock);
+}
+
+void trainer_note_skipped(struct emad_trainer *trainer)
+{
+	pthread_mutex_lock(&trainer->lock);
+	trainer->info.skipped_count++;
+	pthread_mutex_unlock(&trainer->lock);
+}
+
 int trainer_ready(struct emad_trainer *trainer, int64_t deadline_ms, bool *ret_lost, struct reason *reason)
 {
 	struct registration *registration = &trainer->registration;
@@ -124,6 +138,7 @@ int trainer_settle(struct emad_trainer *trainer, int64_t deadline_ms, struct rea
 static void trainer_destroy(struct emad_trainer *trainer)
 {
 	pusher_destroy(trainer->pusher);
+	enclosure_destroy(trainer->enclosure);
 	snapshot_finish(&trainer->snapshot);
 	registration_finish(&trainer->registration);
 	pthread_mutex_destroy(&trainer->lock);
@@ -225,6 +240,7 @@ static void flush_result(const struct reply *reply, struct emad_flush_result *re
 		.version = reply->version,
 		.step = reply->present & REPLY_HAS(step) ? reply->step : reply->last_step,
 		.refused_count = reply->refused,
+		.coalesced_count = reply->coalesced,
 	};
 	client_text_copy(reply->refusal, ret_result->refusal, sizeof(ret_result->refusal));
 }
@@ -256,6 +272,7 @@ static int trainer_flush(struct emad_trainer *trainer, int timeout_ms, struct em
 	code = trainer_answer_code(trainer, &answer, reason);
 	if (code == 0) {
 		flush_result(&answer.reply, &result);
+		trainer_note_coalesced(trainer, result.coalesced_count);
 		if (result.refused_count > trainer->refused_count)
 			code = reason_set(reason, STATUS_EREFUSED, "%" PRIu64 " snapshots were refused since the last flush: %s",
 			                  result.refused_count - trainer->refused_count, result.refusal);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "client/client.h"
+#include "client/enclosure.h"
 #include "client/pusher.h"
 #include "client/registration.h"
 #include "client/snapshot.h"
@@ -24,6 +25,8 @@ struct emad_trainer {
 	uint64_t refused_count; /* as of the latest flush */
 	bool has_pushed;
 	uint64_t pushed_step; /* the latest that was accepted */
+
+	struct enclosure *enclosure; /* owned; of the next push; NULL: nothing */
 
 	struct pusher *pusher; /* owned; NULL until the first emad_push_begin */
 
@@ -56,6 +59,10 @@ int trainer_answer_code(struct emad_trainer *trainer, const struct client_answer
 
 /* A push that the daemon never heard of, as far as is known. */
 void trainer_note_lost(struct emad_trainer *trainer);
+
+/* What the daemon's latest answer said of snapshots that gave way, and a push that was never sent. */
+void trainer_note_coalesced(struct emad_trainer *trainer, uint64_t count);
+void trainer_note_skipped(struct emad_trainer *trainer);
 
 /* Waits until the pusher is idle, if there is one; a kept failure stays kept. STATUS_ETIMEOUT. */
 int trainer_settle(struct emad_trainer *trainer, int64_t deadline_ms, struct reason *reason);

@@ -23,8 +23,8 @@
 
 _Static_assert(sizeof(_Atomic uint32_t) == 4 && sizeof(_Atomic uint64_t) == 8, "atomics are plain numbers in memory");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LONG_LOCK_FREE == 2, "atomics work between processes");
-_Static_assert(PROFILE_COUNT_MAX == 16 && STAGE_COUNT_MAX == 8 && ANSWER_COUNT == 16, "array sizes of version 1");
-_Static_assert(LAYOUT_VERSION == 1, "the places below are those of version 1");
+_Static_assert(PROFILE_COUNT_MAX == 16 && STAGE_COUNT_MAX == 8 && ANSWER_COUNT == 16, "array sizes of version 2");
+_Static_assert(LAYOUT_VERSION == 2, "the places below are those of version 2");
 
 TYPE_IS(segment_header, 64);
 MEMBER_AT(segment_header, magic, 0);
@@ -37,27 +37,31 @@ MEMBER_AT(segment_header, geometry, 40);
 MEMBER_AT(segment_header, index, 48);
 MEMBER_AT(segment_header, checksum, 56);
 
-TYPE_IS(slot_profile, 56);
+TYPE_IS(slot_profile, 80);
 MEMBER_AT(slot_profile, region_offset, 0);
 MEMBER_AT(slot_profile, region_bytes, 8);
 MEMBER_AT(slot_profile, updates, 16);
-MEMBER_AT(slot_profile, decay, 24);
-MEMBER_AT(slot_profile, action, 32);
-MEMBER_AT(slot_profile, reserved, 36);
-MEMBER_AT(slot_profile, drift, 40);
-MEMBER_AT(slot_profile, value_norm, 48);
+MEMBER_AT(slot_profile, calls, 24);
+MEMBER_AT(slot_profile, decay_rest, 32);
+MEMBER_AT(slot_profile, decay, 40);
+MEMBER_AT(slot_profile, action, 48);
+MEMBER_AT(slot_profile, reserved, 52);
+MEMBER_AT(slot_profile, nonfinite, 56);
+MEMBER_AT(slot_profile, drift, 64);
+MEMBER_AT(slot_profile, value_norm, 72);
 
-TYPE_IS(slot_header, 1016);
+TYPE_IS(slot_header, 1408);
 MEMBER_AT(slot_header, segment, 0);
 MEMBER_AT(slot_header, fence, 64);
 MEMBER_AT(slot_header, version, 72);
 MEMBER_AT(slot_header, step, 80);
 MEMBER_AT(slot_header, updates, 88);
-MEMBER_AT(slot_header, published_us, 96);
-MEMBER_AT(slot_header, profile_count, 104);
-MEMBER_AT(slot_header, reserved, 108);
-MEMBER_AT(slot_header, profiles, 112);
-MEMBER_AT(slot_header, checksum, 1008);
+MEMBER_AT(slot_header, calls, 96);
+MEMBER_AT(slot_header, published_us, 104);
+MEMBER_AT(slot_header, profile_count, 112);
+MEMBER_AT(slot_header, reserved, 116);
+MEMBER_AT(slot_header, profiles, 120);
+MEMBER_AT(slot_header, checksum, 1400);
 _Static_assert(sizeof(struct slot_header) <= LAYOUT_PAGE_BYTES, "a slot's facts are one page");
 
 TYPE_IS(stage_header, 120);
@@ -69,12 +73,13 @@ MEMBER_AT(stage_header, stage_bytes, 80);
 MEMBER_AT(stage_header, state, 88);
 _Static_assert(sizeof(struct stage_header) <= LAYOUT_PAGE_BYTES, "the first stage begins behind one page");
 
-TYPE_IS(answer, 32);
+TYPE_IS(answer, 40);
 MEMBER_AT(answer, sequence, 0);
 MEMBER_AT(answer, step, 8);
 MEMBER_AT(answer, version, 16);
-MEMBER_AT(answer, outcome, 24);
-MEMBER_AT(answer, stage, 28);
+MEMBER_AT(answer, calls, 24);
+MEMBER_AT(answer, outcome, 32);
+MEMBER_AT(answer, stage, 36);
 
 TYPE_IS(stage_record, 24);
 MEMBER_AT(stage_record, state, 0);
@@ -82,13 +87,14 @@ MEMBER_AT(stage_record, reserved, 4);
 MEMBER_AT(stage_record, step, 8);
 MEMBER_AT(stage_record, sequence, 16);
 
-TYPE_IS(rank_record, 736);
+TYPE_IS(rank_record, 872);
 MEMBER_AT(rank_record, client, 0);
 MEMBER_AT(rank_record, epoch, 8);
 MEMBER_AT(rank_record, register_sequence, 16);
 MEMBER_AT(rank_record, refused_count, 24);
-MEMBER_AT(rank_record, stages, 32);
-MEMBER_AT(rank_record, answers, 224);
+MEMBER_AT(rank_record, coalesced_count, 32);
+MEMBER_AT(rank_record, stages, 40);
+MEMBER_AT(rank_record, answers, 232);
 
 TYPE_IS(head_header, 304);
 MEMBER_AT(head_header, segment, 0);

@@ -23,8 +23,22 @@ INTERFACE = "0.1"  # releases that differ here have another interface
 
 TENSOR_BUFFER = 1
 PUSH_WAIT = 1
-RESUME = {"auto": 0, "never": 1, "must": 2}
-OUTCOMES = ("accepted", "started", "applied", "duplicate", "stale", "nonfinite", "incomplete")
+RESUME = {"auto": 0, "never": 1, "must": 2, "adapt": 3}
+REWIND = {"refuse": 0, "continue": 1, "back": 2}
+POLICY = {"block": 0, "skip": 1, "coalesce": 2}
+OUTCOMES = (
+    "accepted",
+    "started",
+    "applied",
+    "duplicate",
+    "stale",
+    "nonfinite",
+    "incomplete",
+    "loss",
+    "norm-jump",
+    "coalesced",
+    "skipped",
+)
 
 SLICE_SECONDS = 0.2
 """How long one call into the library may block where the call can be repeated: Ctrl-C is noticed between two calls."""
@@ -61,6 +75,10 @@ class CTrainerOptions(ctypes.Structure):
         ("rank", c_uint32),
         ("world", c_uint32),
         ("resume", c_uint),
+        ("rewind", c_uint),
+        ("policy", c_uint),
+        ("stride", c_uint64),
+        ("guards", c_char_p),
         ("timeout_ms", c_int),
     ]
 
@@ -75,16 +93,39 @@ class CTrainerInfo(ctypes.Structure):
         ("restart_count", c_uint64),
         ("lost_count", c_uint64),
         ("payload_bytes", c_uint64),
-        ("report", c_char * 512),
+        ("report", c_char * 2048),
+        ("skipped_count", c_uint64),
+        ("coalesced_count", c_uint64),
     ]
 
 
 class CPushResult(ctypes.Structure):
-    _fields_ = [("outcome", c_uint), ("step", c_uint64), ("version", c_uint64), ("refusal", c_char * 512)]
+    _fields_ = [
+        ("outcome", c_uint),
+        ("step", c_uint64),
+        ("version", c_uint64),
+        ("calls", c_uint64),
+        ("refusal", c_char * 512),
+    ]
 
 
 class CFlushResult(ctypes.Structure):
-    _fields_ = [("version", c_uint64), ("step", c_uint64), ("refused_count", c_uint64), ("refusal", c_char * 512)]
+    _fields_ = [
+        ("version", c_uint64),
+        ("step", c_uint64),
+        ("refused_count", c_uint64),
+        ("coalesced_count", c_uint64),
+        ("refusal", c_char * 512),
+    ]
+
+
+class CEnclosure(ctypes.Structure):
+    _fields_ = [
+        ("metadata", c_char_p),
+        ("loss", POINTER(c_double)),
+        ("seeds", c_char_p),
+        ("updates", c_uint64),
+    ]
 
 
 class CViewInfo(ctypes.Structure):
@@ -124,6 +165,12 @@ _PROTOTYPES = {
     "emad_trainer_close": (None, [c_void_p]),
     "emad_trainer_info": (c_int, [c_void_p, POINTER(CTrainerInfo)]),
     "emad_push": (c_int, [c_void_p, c_uint64, POINTER(c_void_p), c_uint, c_int, POINTER(CPushResult)]),
+    "emad_enclose": (c_int, [c_void_p, POINTER(CEnclosure)]),
+    "emad_profile_set": (
+        c_int,
+        [c_void_p, c_char_p, POINTER(c_char_p), c_uint32, c_int, POINTER(c_void_p)],
+    ),
+    "emad_profile_remove": (c_int, [c_void_p, c_char_p, c_char_p, c_int, POINTER(c_void_p)]),
     "emad_push_begin": (c_int, [c_void_p, c_uint64, POINTER(c_void_p)]),
     "emad_fence": (c_int, [c_void_p, c_int]),
     "emad_flush": (c_int, [c_void_p, c_int, POINTER(CFlushResult)]),

@@ -80,7 +80,7 @@ static struct schedule_result action_of(const struct apply *apply, const struct 
 {
 	const struct apply_profile *at = &apply->profiles[profile];
 
-	if (!continues(apply, source) || !dtype_is_float(source->dtype))
+	if (!continues(apply, source))
 		return at->start;
 	switch (at->mode) {
 	case APPLY_UPDATE:
@@ -195,7 +195,7 @@ static void chunk_average(const struct apply *apply, const struct stretch *stret
 		if (!*value)
 			*value = widened(apply->kernels, placement->dtype, stretch->dtype, source, count,
 			                 placement->dtype == DTYPE_F64 ? (void *)chunk->wide : (void *)chunk->narrow);
-		if (continues(apply, from) && dtype_is_float(from->dtype))
+		if (continues(apply, from))
 			shadow = widened(apply->kernels, placement->dtype, from->dtype,
 			                 shadow_at(apply, from, stretch->first + done), count, chunk->shadow);
 		average(apply, placement, p, action, shadow, *value, stretch->first + done, count, &sums->drift[p],

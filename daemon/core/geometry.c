@@ -170,8 +170,12 @@ void geometry_sources(const struct geometry *to, const struct geometry *from, st
 			struct placement *source = &ret_sources[(size_t)t * to->profile_count + p];
 
 			*source = (struct placement){ .entry = ENTRY_DROP };
-			if (found && profiles[p] >= 0)
-				*source = from->placements[(size_t)index * from->profile_count + (uint32_t)profiles[p]];
+			if (!found || profiles[p] < 0)
+				continue;
+			*source = from->placements[(size_t)index * from->profile_count + (uint32_t)profiles[p]];
+			/* Integers and floats are never made of each other. */
+			if (dtype_is_float(source->dtype) != dtype_is_float(tensor->dtype))
+				source->entry = ENTRY_DROP;
 		}
 	}
 }

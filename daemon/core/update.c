@@ -218,6 +218,12 @@ void update_begin(struct model *model, const struct settings *settings, const st
 	model->applying_enclosure = *enclosure;
 	*enclosure = (struct enclosure){ 0 };
 	gap = gap_of(model, next->step);
+	/* An average that comes from elsewhere may be of any step; that of the others does not move. */
+	if (model->applying_enclosure.seeds) {
+		gap.call_count = 1;
+		if (model->has_step && gap.step < model->step)
+			gap.step = model->step;
+	}
 	profiles_begin(model, model->versions.slots[slot], &gap);
 	apply_begin(model, old, model->versions.slots[slot]);
 	model->applying = true;

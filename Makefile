@@ -16,8 +16,8 @@ SONAME := libemad.so.0
 # ---- sources ---------------------------------------------------------------------------------------------------------
 
 proto := $(addprefix proto/, \
-	dtype image json_read layout manifest manifest_pack manifest_tiling message name nearest pack profile \
-	safetensors schedule schedule_formula schedule_table sp status)
+	dtype image json_read layout manifest manifest_pack manifest_tiling message name nearest number pack \
+	profile safetensors schedule schedule_formula schedule_scale schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
 	apply attributes intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model plan push \
@@ -52,15 +52,18 @@ needs_daemon/edge/config := inih
 needs_daemon/edge/systemd := systemd
 needs_daemon/edge/transport := nng
 needs_proto/layout := xxhash
+needs_proto/number := m
 needs_proto/pack := msgpack
 needs_proto/schedule := m
 needs_proto/schedule_formula := m
+needs_proto/schedule_scale := m
+needs_proto/schedule_text := m
 
 # ---- tests: test_NAME := the objects that it is linked from ----------------------------------------------------------
 
 kernel := $(addprefix daemon/core/, kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar)
 manifest := $(addprefix proto/, dtype manifest manifest_pack manifest_tiling name pack status)
-schedule := $(addprefix proto/, schedule schedule_formula schedule_table status)
+schedule := $(addprefix proto/, number schedule schedule_formula schedule_scale schedule_table schedule_text status)
 model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) \
 	$(addprefix proto/, image layout nearest profile) $(addprefix tests/unit/, failing_heap random_model)
 service := $(core) $(model_parts) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
@@ -90,7 +93,9 @@ test_runtime := daemon/edge/runtime proto/status
 test_safetensors := $(addprefix proto/, dtype json_read name safetensors status) tests/unit/failing_heap
 test_scan := client/emactl/scan proto/dtype
 test_schedule := $(schedule) proto/nearest
+test_schedule_advance := $(schedule) proto/nearest
 test_schedule_formula := $(schedule) proto/nearest
+test_schedule_scale := $(schedule) proto/nearest
 test_service := $(service)
 test_service_heap := $(service)
 test_service_register := $(service)
@@ -106,7 +111,9 @@ needs_tests/unit/failing_heap := failing_heap
 needs_tests/unit/test_facts := jansson
 needs_tests/unit/test_kernel := m
 needs_tests/unit/test_schedule := m
+needs_tests/unit/test_schedule_advance := m
 needs_tests/unit/test_schedule_formula := jansson m
+needs_tests/unit/test_schedule_scale := m
 needs_tests/unit/test_service := jansson m
 needs_tests/unit/test_service_heap := jansson m
 needs_tests/unit/test_service_register := m
@@ -134,6 +141,7 @@ fuzz_manifest := $(manifest)
 fuzz_message := $(addprefix proto/, message name pack status)
 fuzz_name := proto/name proto/status
 fuzz_pack := $(addprefix proto/, name pack status)
+fuzz_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 fuzz_safetensors := $(addprefix proto/, dtype json_read name safetensors status)
 fuzz_schedule := $(schedule) proto/nearest
 fuzz_sp := proto/sp proto/status

@@ -120,7 +120,7 @@ static uint64_t order_key(enum dtype shadow, enum dtype pushed, enum schedule_en
 {
 	uint64_t key = 8 - dtype_bytes(shadow);
 
-	_Static_assert(DTYPE_COUNT <= 256 && ENTRY_DROP < 256, "an item of the key is a byte");
+	_Static_assert(DTYPE_COUNT <= 256 && ENTRY_FIRST < 256, "an item of the key is a byte");
 	_Static_assert(ENTRY_AVERAGE < ENTRY_COPY && ENTRY_COPY < ENTRY_FREEZE, "averaged, copied, frozen");
 	key = key << 8 | shadow;
 	key = key << 8 | pushed;
@@ -135,11 +135,6 @@ static int key_compare(const void *left, const void *right)
 	return (a > b) - (a < b);
 }
 
-static enum dtype stored_dtype(const struct tensor *tensor, enum schedule_entry entry)
-{
-	return entry == ENTRY_AVERAGE ? dtype_shadow(tensor->dtype) : tensor->dtype;
-}
-
 /* Gives the tensors their order; keys has room for all. Fills in everything but offsets. */
 static void tensors_order(struct image *image, const struct manifest *manifest, const struct profile *profile,
                           uint64_t *keys)
@@ -148,20 +143,19 @@ static void tensors_order(struct image *image, const struct manifest *manifest, 
 
 	for (uint32_t i = 0; i < manifest->tensor_count; i++) {
 		const struct tensor *tensor = &manifest->tensors[i];
-		enum schedule_entry entry = profile_entry(profile, tensor);
+		struct profile_choice choice = profile_choose(profile, tensor);
 
 		image->index_of[i] = UINT32_MAX;
-		if (entry != ENTRY_DROP)
-			keys[count++] = order_key(stored_dtype(tensor, entry), tensor->dtype, entry, i);
+		if (choice.entry != ENTRY_DROP)
+			keys[count++] = order_key(choice.dtype, tensor->dtype, choice.entry, i);
 	}
 	qsort(keys, count, sizeof(*keys), key_compare);
 	for (uint32_t i = 0; i < count; i++) {
 		uint32_t index = (uint32_t)keys[i];
-		enum schedule_entry entry = (enum schedule_entry)(keys[i] >> 32 & 0xff);
 
 		image->tensors[i].tensor = index;
-		image->tensors[i].entry = entry;
-		image->tensors[i].dtype = stored_dtype(&manifest->tensors[index], entry);
+		image->tensors[i].entry = (enum schedule_entry)(keys[i] >> 32 & 0xff);
+		image->tensors[i].dtype = (enum dtype)(keys[i] >> 48 & 0xff);
 		image->index_of[index] = i;
 	}
 	image->tensor_count = count;

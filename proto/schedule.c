@@ -1,41 +1,41 @@
 /*
- * Parsing, printing and evaluating schedules.
+ * What schedules do, call by call and gap by gap.
  *
- * Everything here is driven by the rows of schedule_table.c; no schedule is named in this file. Numbers are read by a
- * grammar of our own and handed to strtod without a decimal point ("0.9999" as "9999e-4"), because the host program of
- * the library may have set a locale whose point is a comma; printing puts the point back for the same reason. Error
- * sentences name the nearest known word, so that a typing mistake at the start of a month of training is found at once.
+ * Everything here is driven by the rows of schedule_table.c; no schedule is named in this file. An average moves in two
+ * layers: which calls count at all (begin, cadence), and what the schedule's formula makes of the n-th that counts. A
+ * gap is the product of its calls' decays, because with a snapshot that stays the same each call leaves the shadow at
+ * that many parts of what it was.
  */
-#include "proto/schedule.h"
+#include "proto/schedule_text.h"
 
-#include "proto/limits.h"
-#include "proto/nearest.h"
+#include "proto/schedule_formula.h"
 
-#include <errno.h>
+#include <assert.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-enum {
-	WORD_BYTES_MAX = 40,   /* of a name or key: longer ones are cut in sentences and comparisons */
-	NUMBER_BYTES_MAX = 40, /* of a number as we print it: at most "-1.2345678901234567e-308" */
-	LIST_BYTES_MAX = 300,  /* a list of known words in a sentence */
-};
+/* A shadow of which less is left than this has nothing left of it: that share of a double is lost in any sum. */
+#define PRODUCT_MIN 1e-300
+
+/* 1 - a product below this is 1. */
+#define PRODUCT_NEGLIGIBLE 1e-17
 
 static const char *const ACTION_NAMES[] = {
-        [ACTION_COPY] = "copy",
-        [ACTION_LERP] = "lerp",
-        [ACTION_NOOP] = "noop",
+	[ACTION_COPY] = "copy",
+	[ACTION_LERP] = "lerp",
+	[ACTION_NOOP] = "noop",
+	[ACTION_ZERO] = "zero",
 };
 
 static const char *const FORM_NAMES[] = {
-        [FORM_LERP] = "lerp",
-        [FORM_MUL_ADD] = "mul-add",
-        [FORM_SUB] = "sub",
+	[FORM_LERP] = "lerp",
+	[FORM_MUL_ADD] = "mul-add",
+	[FORM_SUB] = "sub",
 };
 
-static const size_t FORM_COUNT = sizeof(FORM_NAMES) / sizeof(*FORM_NAMES);
+static const char *const ENTRY_NAMES[] = {
+	[ENTRY_AVERAGE] = "average", [ENTRY_COPY] = "copy",   [ENTRY_FREEZE] = "freeze",
+	[ENTRY_DROP] = "drop",       [ENTRY_FIRST] = "first",
+};
 
 const char *schedule_action_name(enum schedule_action action)
 {
@@ -47,6 +47,24 @@ const char *schedule_form_name(enum schedule_form form)
 	return FORM_NAMES[form];
 }
 
+const char *schedule_entry_name(enum schedule_entry entry)
+{
+	return ENTRY_NAMES[entry];
+}
+
+enum schedule_entry schedule_entry_default(const struct schedule *schedule, bool is_float, bool is_buffer)
+{
+	const struct schedule_kind *kind = schedule->kind;
+	bool averages_buffers = kind->buffers_key >= 0 && schedule->values[kind->buffers_key] != 0;
+
+	/* Libraries that hold parameters only hold no integer buffers either. */
+	if (is_buffer && kind->float_buffer == ENTRY_DROP)
+		return ENTRY_DROP;
+	if (!is_float)
+		return averages_buffers ? kind->integer_with_buffers : kind->integer;
+	return is_buffer && !averages_buffers ? kind->float_buffer : ENTRY_AVERAGE;
+}
+
 struct schedule_result schedule_at(const struct schedule *schedule, const struct schedule_call *call)
 {
 	struct schedule_result result = schedule->kind->at(schedule->values, call);
@@ -56,330 +74,158 @@ struct schedule_result schedule_at(const struct schedule *schedule, const struct
 	return result;
 }
 
-static bool is_digit(char c)
+/* Whether the average is kept divided by the weight that a start at zero lacks. */
+static bool is_debiased(const struct schedule *schedule)
 {
-	return c >= '0' && c <= '9';
+	return schedule->kind->starts_at_zero && schedule->kind->debias_key >= 0 &&
+	       schedule->values[schedule->kind->debias_key] != 0;
 }
 
-/* A JSON-like decimal number that fills the text, also with a bare leading point: .9999; nothing else. */
-static bool number_parse(const char *text, double *ret_number)
+struct schedule_result schedule_start(const struct schedule *schedule)
 {
-	char plain[SCHEDULE_BYTES_MAX + 16];
-	size_t digits = 0, used = 0;
-	long exponent = 0, fraction_digits = 0;
-	const char *c = text;
+	/* Divided out, a start at zero is a first call that copies. Until then the weights are the best average. */
+	bool is_zero = schedule->kind->starts_at_zero && !is_debiased(schedule);
 
-	if (strlen(text) > SCHEDULE_BYTES_MAX)
-		return false;
-	if (*c == '-')
-		plain[used++] = *c++;
-	for (; is_digit(*c); digits++)
-		plain[used++] = *c++;
-	if (*c == '.') {
-		for (c++; is_digit(*c); fraction_digits++, digits++)
-			plain[used++] = *c++;
-		if (fraction_digits == 0)
-			return false;
-	}
-	if (digits == 0)
-		return false;
-	if (*c == 'e' || *c == 'E') {
-		bool is_negative = c[1] == '-';
-
-		c += c[1] == '-' || c[1] == '+' ? 2 : 1;
-		if (!is_digit(*c))
-			return false;
-		for (; is_digit(*c); c++)
-			exponent = exponent < 100000 ? exponent * 10 + (*c - '0') : exponent;
-		if (is_negative)
-			exponent = -exponent;
-	}
-	if (*c != '\0')
-		return false;
-	snprintf(plain + used, sizeof(plain) - used, "e%ld", exponent - fraction_digits);
-	/* Too large a number becomes infinity here, and is out of every range. + 0.0 turns -0 into 0. */
-	*ret_number = strtod(plain, NULL) + 0.0;
-	return true;
+	return (struct schedule_result){.action = is_zero ? ACTION_ZERO : ACTION_COPY, .decay = 0};
 }
 
-/* The fewest digits that parse back to the same double; whole numbers in full. "inf" for infinity. */
-static void number_format(double number, char text[static NUMBER_BYTES_MAX])
-{
-	char *target = text;
-	double again;
-
-	if (number == floor(number) && fabs(number) <= 1e15) {
-		snprintf(text, NUMBER_BYTES_MAX, "%.0f", number);
-		return;
-	}
-	for (int precision = 1; precision <= 17; precision++) {
-		bool is_after_point = false;
-
-		snprintf(text, NUMBER_BYTES_MAX, "%.*g", precision, number);
-		/* Whatever is no digit, sign or exponent is the locale's decimal point, perhaps of several bytes. */
-		target = text;
-		for (const char *c = text; *c; c++) {
-			if (is_digit(*c) || strchr("+-einf", *c)) {
-				*target++ = *c;
-			} else if (!is_after_point) {
-				is_after_point = true;
-				*target++ = '.';
-			}
-		}
-		*target = '\0';
-		if (number_parse(text, &again) && again == number)
-			return;
-	}
-}
-
-/* The best match for a word so far, and the list of all canonical ones, for an error sentence. */
-struct suggestion {
-	char list[LIST_BYTES_MAX];
-	char nearest[WORD_BYTES_MAX + 1];
-	unsigned distance;
+/* The calls of a gap, evenly spread between its steps. */
+struct spread {
+	uint64_t count;
+	uint64_t step_previous;
+	uint64_t quotient, remainder; /* of the steps divided by count */
 };
 
-static void suggestion_consider(struct suggestion *suggestion, const char *word, const char *candidate)
+static struct spread spread_of(const struct schedule *schedule, const struct schedule_gap *gap)
 {
-	unsigned distance = edit_distance(word, candidate);
+	uint64_t delta = gap->step > gap->step_previous ? gap->step - gap->step_previous : 0;
+	uint64_t count = schedule->kind->spans_steps ? 1 : gap->call_count;
 
-	if (suggestion->nearest[0] == '\0' || distance < suggestion->distance) {
-		suggestion->distance = distance;
-		snprintf(suggestion->nearest, sizeof(suggestion->nearest), "%s", candidate);
+	return (struct spread){
+		.count = count,
+		.step_previous = gap->step - delta,
+		.quotient = delta / count,
+		.remainder = delta % count,
+	};
+}
+
+/* Of call 1..count; 0 is the snapshot before. Both products are below 2^64, unlike delta * index. */
+static uint64_t spread_step(const struct spread *spread, uint64_t index)
+{
+	return spread->step_previous + spread->quotient * index + spread->remainder * index / spread->count;
+}
+
+/* The step of the call that many calls before one of the gap, also from before the gap, where calls were as dense. */
+static uint64_t spread_step_before(const struct spread *spread, uint64_t index, uint64_t distance)
+{
+	uint64_t back;
+
+	if (distance <= index)
+		return spread_step(spread, index - distance);
+	if (__builtin_mul_overflow(distance - index, spread->quotient, &back) || back > spread->step_previous)
+		return 0;
+	return spread->step_previous - back;
+}
+
+/* How many calls of the gap are at steps up to `begin`. */
+static uint64_t spread_count_until(const struct spread *spread, uint64_t begin)
+{
+	uint64_t low = 0, high = spread->count;
+
+	if (begin == 0)
+		return 0;
+	while (low < high) {
+		uint64_t middle = (low + high + 1) / 2;
+
+		if (spread_step(spread, middle) <= begin)
+			low = middle;
+		else
+			high = middle - 1;
 	}
+	return low;
 }
 
-static void suggestion_list(struct suggestion *suggestion, const char *word, const char *candidate)
+/*
+ * The product of the decays of the calls that count behind the first `skipped` ones, before which the state stands.
+ * *ret_acts: some call does something.
+ */
+static double product_of(const struct schedule *schedule, const struct schedule_state *state,
+			 const struct spread *spread, uint64_t skipped, bool *ret_acts)
 {
-	size_t used = strlen(suggestion->list);
+	const uint64_t cadence = schedule->cadence, first = skipped + cadence - state->calls % cadence;
+	struct schedule prepared = *schedule;
+	struct schedule_call call = {.n = state->updates};
+	double product = 1;
 
-	snprintf(suggestion->list + used, sizeof(suggestion->list) - used, "%s%s", used ? ", " : "", candidate);
-	suggestion_consider(suggestion, word, candidate);
-}
+	schedule_values_prepare(schedule->kind, prepared.values);
+	for (uint64_t i = first; i <= spread->count && product >= PRODUCT_MIN; i += cadence) {
+		struct schedule_result result;
 
-/* Copies the next of space-separated words; false at the end. A NULL list is empty. */
-static bool word_next(const char **list, char word[static WORD_BYTES_MAX + 1])
-{
-	size_t bytes;
-
-	if (!*list)
-		return false;
-	*list += strspn(*list, " ");
-	bytes = strcspn(*list, " ");
-	snprintf(word, WORD_BYTES_MAX + 1, "%.*s", (int)bytes, *list);
-	*list += bytes;
-	return bytes > 0;
-}
-
-static int fail_name(const char *name, struct reason *reason)
-{
-	struct suggestion suggestion = {.list = ""};
-	size_t kind_count;
-	const struct schedule_kind *kinds = schedule_kinds(&kind_count);
-
-	for (size_t i = 0; i < kind_count; i++)
-		suggestion_list(&suggestion, name, kinds[i].name);
-	if (name[0] == '\0')
-		return reason_set(reason, STATUS_ESCHEDULE, "the schedule has no name; known: %s", suggestion.list);
-	return reason_set(reason, STATUS_ESCHEDULE, "schedule '%.*s' is unknown; did you mean '%s'? known: %s",
-	                  WORD_BYTES_MAX, name, suggestion.nearest, suggestion.list);
-}
-
-static int fail_key(const struct schedule_kind *kind, const char *key, struct reason *reason)
-{
-	struct suggestion suggestion = {.list = ""};
-	char alias[WORD_BYTES_MAX + 1];
-
-	for (uint32_t i = 0; i < kind->key_count; i++) {
-		const char *aliases = kind->keys[i].aliases;
-
-		suggestion_list(&suggestion, key, kind->keys[i].name);
-		while (word_next(&aliases, alias))
-			suggestion_consider(&suggestion, key, alias);
-	}
-	suggestion_list(&suggestion, key, "form");
-	return reason_set(reason, STATUS_ESCHEDULE, "schedule '%s' has no key '%.*s'; did you mean '%s'? known: %s",
-	                  kind->name, WORD_BYTES_MAX, key, suggestion.nearest, suggestion.list);
-}
-
-static int fail_form(const char *form, struct reason *reason)
-{
-	struct suggestion suggestion = {.list = ""};
-
-	for (size_t i = 0; i < FORM_COUNT; i++)
-		suggestion_list(&suggestion, form, FORM_NAMES[i]);
-	return reason_set(reason, STATUS_ESCHEDULE, "form '%.*s' is unknown; did you mean '%s'? known: %s",
-	                  WORD_BYTES_MAX, form, suggestion.nearest, suggestion.list);
-}
-
-static const struct schedule_kind *kind_find(const char *name)
-{
-	size_t kind_count;
-	const struct schedule_kind *kinds = schedule_kinds(&kind_count);
-
-	for (size_t i = 0; i < kind_count; i++) {
-		if (strcmp(name, kinds[i].name) == 0)
-			return &kinds[i];
-	}
-	return NULL;
-}
-
-/* The index of the key of that name or alias; key_count when there is none. */
-static uint32_t key_find(const struct schedule_kind *kind, const char *name)
-{
-	char alias[WORD_BYTES_MAX + 1];
-
-	for (uint32_t i = 0; i < kind->key_count; i++) {
-		const char *aliases = kind->keys[i].aliases;
-
-		if (strcmp(name, kind->keys[i].name) == 0)
-			return i;
-		while (word_next(&aliases, alias)) {
-			if (strcmp(name, alias) == 0)
-				return i;
+		call.n++;
+		if (schedule->kind->uses_step) {
+			call.step = spread_step(spread, i);
+			call.step_previous = spread_step_before(spread, i, cadence);
 		}
-	}
-	return kind->key_count;
-}
-
-static int form_parse(const char *text, enum schedule_form *ret_form, struct reason *reason)
-{
-	for (size_t i = 0; i < FORM_COUNT; i++) {
-		if (strcmp(text, FORM_NAMES[i]) == 0) {
-			*ret_form = (enum schedule_form)i;
-			return 0;
-		}
-	}
-	return fail_form(text, reason);
-}
-
-static int value_parse(const struct schedule_kind *kind, const struct schedule_key *key, const char *text,
-                       double *ret_value, struct reason *reason)
-{
-	char minimum[NUMBER_BYTES_MAX], maximum[NUMBER_BYTES_MAX];
-	double value;
-
-	number_format(key->minimum, minimum);
-	number_format(key->maximum, maximum);
-	if (!number_parse(text, &value))
-		return reason_set(reason, STATUS_ESCHEDULE,
-		                  "%s=%.*s is not a decimal number for schedule '%s'; write one in [%s, %s]", key->name,
-		                  WORD_BYTES_MAX, text, kind->name, minimum, maximum);
-	if (!(value >= key->minimum && value <= key->maximum))
-		return reason_set(reason, STATUS_ESCHEDULE, "%s=%.*s is outside [%s, %s] for schedule '%s'", key->name,
-		                  WORD_BYTES_MAX, text, minimum, maximum, kind->name);
-	if (key->is_integer && value != floor(value))
-		return reason_set(reason, STATUS_ESCHEDULE,
-		                  "%s=%.*s is not a whole number for schedule '%s'; write one in [%s, %s]", key->name,
-		                  WORD_BYTES_MAX, text, kind->name, minimum, maximum);
-	*ret_value = value;
-	return 0;
-}
-
-/* One `key=value`. *given gathers a bit for each key that was named; the one behind the last key stands for form. */
-static int pair_parse(struct schedule *schedule, char *pair, uint32_t *given, struct reason *reason)
-{
-	const struct schedule_kind *kind = schedule->kind;
-	char *value = strchr(pair, '=');
-	uint32_t index;
-
-	if (pair[0] == '\0' || value == pair)
-		return reason_set(reason, STATUS_ESCHEDULE,
-		                  "schedule '%s' has an empty key; write %s:key=value,key=value, no comma at the end",
-		                  kind->name, kind->name);
-	if (value)
-		*value++ = '\0';
-	index = key_find(kind, pair);
-	if (index == kind->key_count && strcmp(pair, "form") != 0)
-		return fail_key(kind, pair, reason);
-	if (!value || value[0] == '\0')
-		return reason_set(reason, STATUS_ESCHEDULE, "key '%s' of schedule '%s' has no value; write %s=VALUE",
-		                  pair, kind->name, pair);
-	if (*given >> index & 1)
-		return reason_set(reason, STATUS_ESCHEDULE, "key '%s' of schedule '%s' is given twice",
-		                  index == kind->key_count ? "form" : kind->keys[index].name, kind->name);
-	*given |= UINT32_C(1) << index;
-	if (index == kind->key_count)
-		return form_parse(value, &schedule->form, reason);
-	for (uint32_t i = 1; i < kind->key_count; i++) {
-		if (kind->keys[i].is_alternative && (*given & 1) && (*given >> i & 1))
-			return reason_set(reason, STATUS_ESCHEDULE, "schedule '%s' takes either %s or %s, not both",
-			                  kind->name, kind->keys[0].name, kind->keys[i].name);
-	}
-	return value_parse(kind, &kind->keys[index], value, &schedule->values[index], reason);
-}
-
-int schedule_parse(const char *specification, struct schedule *ret_schedule, struct reason *reason)
-{
-	char text[SCHEDULE_BYTES_MAX + 1];
-	struct schedule schedule = {.kind = NULL};
-	size_t bytes = strlen(specification);
-	uint32_t given = 0;
-	char *next;
-	int r;
-
-	if (bytes > SCHEDULE_BYTES_MAX)
-		return reason_set(reason, STATUS_ESCHEDULE, "the schedule has %zu bytes; the limit is %d", bytes,
-		                  SCHEDULE_BYTES_MAX);
-	for (size_t i = 0; i < bytes; i++) {
-		if (specification[i] <= 0x20 || specification[i] >= 0x7f)
-			return reason_set(reason, STATUS_ESCHEDULE,
-			                  "the schedule has a space, control or non-ASCII character at byte %zu; write "
-			                  "name:key=value,key=value",
-			                  i + 1);
-	}
-	memcpy(text, specification, bytes + 1);
-	next = strchr(text, ':');
-	if (next)
-		*next++ = '\0';
-	schedule.kind = kind_find(text);
-	if (!schedule.kind)
-		return fail_name(text, reason);
-	schedule.form = schedule.kind->form;
-	for (uint32_t i = 0; i < schedule.kind->key_count; i++)
-		schedule.values[i] = schedule.kind->keys[i].fallback;
-	while (next) {
-		char *pair = next;
-
-		next = strchr(pair, ',');
-		if (next)
-			*next++ = '\0';
-		r = pair_parse(&schedule, pair, &given, reason);
-		if (r < 0)
-			return r;
-	}
-	*ret_schedule = schedule;
-	return 0;
-}
-
-/* Appends `:key=value` or `,key=value`; STATUS_ELIMIT when it does not fit. */
-static int pair_append(char *text, size_t text_capacity, const char *key, const char *value)
-{
-	size_t used = strlen(text);
-	int chars = snprintf(text + used, text_capacity - used, "%c%s=%s", strchr(text, ':') ? ',' : ':', key, value);
-
-	return chars < 0 || (size_t)chars >= text_capacity - used ? STATUS_ELIMIT : 0;
-}
-
-int schedule_format(const struct schedule *schedule, char *text, size_t text_capacity)
-{
-	const struct schedule_kind *kind = schedule->kind;
-	char built[SCHEDULE_BYTES_MAX + 1], number[NUMBER_BYTES_MAX];
-	int r = 0;
-
-	snprintf(built, sizeof(built), "%s", kind->name);
-	for (uint32_t i = 0; r == 0 && i < kind->key_count; i++) {
-		if (schedule->values[i] == kind->keys[i].fallback)
+		result = schedule_at(&prepared, &call);
+		if (result.action == ACTION_NOOP)
 			continue;
-		number_format(schedule->values[i], number);
-		r = pair_append(built, sizeof(built), kind->keys[i].name, number);
+		*ret_acts = true;
+		product *= result.decay;
 	}
-	if (r == 0 && schedule->form != kind->form)
-		r = pair_append(built, sizeof(built), "form", FORM_NAMES[schedule->form]);
-	if (r < 0)
-		return r;
-	if (strlen(built) >= text_capacity)
-		return STATUS_ELIMIT;
-	memcpy(text, built, strlen(built) + 1);
-	return 0;
+	return product >= PRODUCT_MIN ? product : 0;
+}
+
+struct schedule_result schedule_advance(const struct schedule *schedule, struct schedule_state *state,
+					const struct schedule_gap *gap)
+{
+	struct spread spread = spread_of(schedule, gap);
+	uint64_t copy_count = spread_count_until(&spread, schedule->begin);
+	bool acts = copy_count > 0;
+	double rest = state->decay_rest, product;
+
+	assert(gap->call_count >= 1 && gap->call_count <= GAP_CALL_COUNT_MAX);
+	if (copy_count > 0 && !schedule->kind->starts_at_zero)
+		rest = 1;
+	product = product_of(schedule, state, &spread, copy_count, &acts);
+	state->calls += spread.count - copy_count;
+	state->updates = state->calls / schedule->cadence;
+	state->decay_rest = fmin(rest * product + (1 - product), 1);
+	if (!acts)
+		return (struct schedule_result){.action = ACTION_NOOP, .decay = 1};
+	if (copy_count > 0)
+		product = 0;
+	else if (is_debiased(schedule))
+		product = rest > 0 ? fmin(product * rest / state->decay_rest, 1) : 0;
+	return (struct schedule_result){.action = product > 0 ? ACTION_LERP : ACTION_COPY, .decay = product};
+}
+
+/* 1 - the product of the first decays of a schedule whose decay, once it stops changing, changes no more. */
+static double rest_after(const struct schedule *schedule, uint64_t updates, uint64_t step)
+{
+	const struct schedule_call last = {.n = updates, .step = step, .step_previous = step};
+	const double last_decay = schedule_at(schedule, &last).decay;
+	double product = 1;
+
+	for (uint64_t n = 1; n <= updates && product >= PRODUCT_NEGLIGIBLE; n++) {
+		struct schedule_call call = {.n = n, .step = step, .step_previous = step};
+		double decay = schedule_at(schedule, &call).decay;
+
+		if (decay == last_decay)
+			return 1 - product * pow(decay, (double)(updates - n + 1));
+		product *= decay;
+	}
+	return 1 - product;
+}
+
+struct schedule_state schedule_resumed(const struct schedule *schedule, uint64_t updates, uint64_t step)
+{
+	struct schedule_state state = {.updates = updates};
+
+	if (__builtin_mul_overflow(updates, schedule->cadence, &state.calls))
+		state.calls = UINT64_MAX / schedule->cadence * schedule->cadence;
+	/* The start of an average that starts as a copy is not known to be without weight, but nothing depends on it.
+	 */
+	if (updates > 0)
+		state.decay_rest = schedule->kind->starts_at_zero ? rest_after(schedule, updates, step) : 1;
+	return state;
 }

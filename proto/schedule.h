@@ -60,6 +60,7 @@ enum schedule_scale {
 	SCALE_DECAY,  /* value^K: the weight of the old shadow */
 	SCALE_WEIGHT, /* 1-(1-value)^K: the weight of the new value */
 	SCALE_LENGTH, /* value/K: a number of calls */
+	SCALE_RAMP,   /* value*K^(1/power-1): the length of a warm-up 1-(1+s/value)^-power */
 };
 
 /* One key of a schedule's table row. */
@@ -88,7 +89,10 @@ struct schedule_kind {
 	enum schedule_entry integer;      /* default policy for integer and bool entries */
 	bool uses_step;                   /* depends on the trainer's step, not on the call number alone */
 	bool spans_steps; /* its formula covers any distance between two steps: a gap is one call, not many */
-	bool is_scalable; /* its horizon can be kept by scaling its keys (schedule_scale_batch) */
+	bool is_scalable;    /* its horizon can be kept by scaling its keys (schedule_scale_batch) */
+	const char *unscaled; /* why not, or with which flag not; NULL: always */
+	int8_t scale_key;    /* index of the flag that decides whether it can; -1: none */
+	double scale_value;  /* what that flag must be */
 	bool starts_at_zero;
 	int8_t debias_key;  /* index of the key that says whether a zero start is divided out; -1: none */
 	int8_t buffers_key; /* index of the flag that averages floating-point buffers; -1: none */

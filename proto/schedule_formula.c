@@ -65,6 +65,14 @@ double schedule_power_exponent(double std)
 	return g > 0 ? g : 0.0;
 }
 
+void schedule_values_prepare(const struct schedule_kind *kind, double *values)
+{
+	if (kind->at == power_at && values[POWER_GAMMA] < 0)
+		values[POWER_GAMMA] = schedule_power_exponent(values[POWER_STD]);
+	if (kind->at == ema_pytorch_karras_at && values[KARRAS_GAMMA] < 0)
+		values[KARRAS_GAMMA] = schedule_power_exponent(values[KARRAS_SIGMA]);
+}
+
 struct schedule_result constant_at(const double *values, const struct schedule_call *call)
 {
 	(void)call;
@@ -305,4 +313,19 @@ struct schedule_result cosine_at(const double *values, const struct schedule_cal
 	if (k >= last)
 		return lerp(end);
 	return lerp(end - (end - start) * (cos(M_PI * k / last) + 1.0) / 2.0);
+}
+
+struct schedule_result optax_at(const double *values, const struct schedule_call *call)
+{
+	(void)call;
+	return lerp(values[OPTAX_DECAY]);
+}
+
+struct schedule_result paddle_at(const double *values, const struct schedule_call *call)
+{
+	double n = (double)call->n;
+
+	if (values[PADDLE_MODE] == PADDLE_THRESHOLD)
+		return lerp(fmin(values[PADDLE_DECAY], n / (9.0 + n)));
+	return lerp(values[PADDLE_DECAY] * -expm1(-n / 2000.0));
 }

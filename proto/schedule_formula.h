@@ -8,6 +8,9 @@
 
 #include "proto/schedule.h"
 
+/* Replaces values that formulas work out from other values by these, so that many calls need it once. */
+void schedule_values_prepare(const struct schedule_kind *kind, double *values);
+
 struct schedule_result constant_at(const double *values, const struct schedule_call *call);
 enum { CONSTANT_DECAY };
 
@@ -46,15 +49,15 @@ struct schedule_result torchtitan_at(const double *values, const struct schedule
 enum { TITAN_FRACTION, TITAN_START, TITAN_EVERY, TITAN_BIAS, TITAN_DECAY };
 
 struct schedule_result swa_at(const double *values, const struct schedule_call *call);
-enum { SWA_INTERVAL };
+enum { SWA_INTERVAL, SWA_USE_BUFFERS };
 
 struct schedule_result averaged_model_at(const double *values, const struct schedule_call *call);
-enum { AVERAGED_MODEL_DECAY };
+enum { AVERAGED_MODEL_DECAY, AVERAGED_MODEL_USE_BUFFERS };
 
 struct schedule_result mmengine_at(const double *values, const struct schedule_call *call);
 struct schedule_result mmengine_annealing_at(const double *values, const struct schedule_call *call);
 struct schedule_result mmdet_exp_at(const double *values, const struct schedule_call *call);
-enum { MM_MOMENTUM, MM_INTERVAL, MM_GAMMA };
+enum { MM_MOMENTUM, MM_INTERVAL, MM_UPDATE_BUFFERS, MM_GAMMA };
 
 struct schedule_result keras_at(const double *values, const struct schedule_call *call);
 enum { KERAS_MOMENTUM };
@@ -68,3 +71,10 @@ enum { FAIRSEQ_DECAY, FAIRSEQ_START, FAIRSEQ_EVERY };
 struct schedule_result linear_at(const double *values, const struct schedule_call *call);
 struct schedule_result cosine_at(const double *values, const struct schedule_call *call);
 enum { RAMP_START, RAMP_END, RAMP_TOTAL };
+
+struct schedule_result optax_at(const double *values, const struct schedule_call *call);
+enum { OPTAX_DECAY, OPTAX_DEBIAS };
+
+struct schedule_result paddle_at(const double *values, const struct schedule_call *call);
+enum { PADDLE_DECAY, PADDLE_MODE, PADDLE_DEBIAS };
+enum { PADDLE_THRESHOLD, PADDLE_EXPONENTIAL };

@@ -46,6 +46,8 @@ static const char *entry_name(enum schedule_entry entry)
 		return "frozen";
 	case ENTRY_DROP:
 		return "left out";
+	case ENTRY_FIRST:
+		return "copied once";
 	}
 	return "-";
 }

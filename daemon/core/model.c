@@ -16,7 +16,7 @@ enum { METADATA_BYTES = 2 * ATTRIBUTES_BYTES_MAX + 4096 };
 static int geometry_make(struct model *model)
 {
 	uint64_t sums[2 * PROFILE_COUNT_MAX];
-	char text[PROFILE_NAME_BYTES_MAX + SCHEDULE_BYTES_MAX + 2];
+	char text[PROFILE_BYTES_MAX + 1];
 
 	for (uint32_t p = 0; p < model->profile_count; p++) {
 		int error = profile_format(&model->profiles[p], text, sizeof text);

@@ -206,18 +206,18 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 /* "ema: 2 averaged, 1 frozen; ..." */
 static void report_write(const struct model *model, char *text, size_t capacity)
 {
-	static const char *const words[] = { "averaged", "copied", "frozen", "dropped" };
+	static const char *const words[] = { "averaged", "copied", "frozen", "dropped", "copied once" };
 	size_t used = 0;
 
 	text[0] = '\0';
 	for (uint32_t p = 0; p < model->profile_count && used < capacity; p++) {
-		uint32_t counts[4] = { 0 };
+		uint32_t counts[5] = { 0 };
 		const char *separator = ": ";
 
 		for (uint32_t t = 0; t < model->manifest->tensor_count; t++)
-			counts[profile_entry(&model->profiles[p], &model->manifest->tensors[t])]++;
+			counts[profile_choose(&model->profiles[p], &model->manifest->tensors[t]).entry]++;
 		used += (size_t)snprintf(text + used, capacity - used, "%s%s", p ? "; " : "", model->profiles[p].name);
-		for (int i = 0; i < 4 && used < capacity; i++) {
+		for (int i = 0; i < 5 && used < capacity; i++) {
 			if (counts[i] == 0)
 				continue;
 			used += (size_t)snprintf(text + used, capacity - used, "%s%" PRIu32 " %s", separator, counts[i],

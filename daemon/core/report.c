@@ -205,17 +205,16 @@ static json_t *slot_rows(bool *whole, const struct model *model)
 
 static json_t *tensor_row(bool *whole, const struct model *model, uint32_t t)
 {
-	static const char *const entries[] = { "average", "copy", "freeze", "drop" };
 	const struct tensor *tensor = &model->manifest->tensors[t];
 	json_t *row = json_object(), *shape = json_array(), *kinds = json_object(), *drifts = json_object();
 
 	for (uint32_t d = 0; d < tensor->dimension_count; d++)
 		append(whole, shape, number(tensor->extents[d]));
 	for (uint32_t p = 0; p < model->profile_count; p++) {
-		enum schedule_entry entry = profile_entry(&model->profiles[p], tensor);
+		enum schedule_entry entry = profile_choose(&model->profiles[p], tensor).entry;
 		const char *name = model->profiles[p].name;
 
-		put(whole, kinds, name, json_string(entries[entry]));
+		put(whole, kinds, name, json_string(schedule_entry_name(entry)));
 		if (entry == ENTRY_AVERAGE)
 			put(whole, drifts, name, real(sqrt(model->results[t].drift_squares[p])));
 	}

@@ -53,7 +53,7 @@ START_TEST(every_row_of_the_table_is_complete)
 	size_t kind_count;
 	const struct schedule_kind *kinds = schedule_kinds(&kind_count);
 
-	ck_assert_uint_eq(kind_count, 23);
+	ck_assert_uint_eq(kind_count, 25);
 	for (size_t i = 0; i < kind_count; i++) {
 		struct schedule schedule = parsed(kinds[i].name);
 
@@ -62,6 +62,11 @@ START_TEST(every_row_of_the_table_is_complete)
 		ck_assert(kinds[i].source && kinds[i].formula && kinds[i].at);
 		ck_assert(kinds[i].key_count >= 1 && kinds[i].key_count <= SCHEDULE_KEY_COUNT_MAX);
 		ck_assert(!kinds[i].keys[0].is_alternative);
+		ck_assert(kinds[i].debias_key < (int)kinds[i].key_count && kinds[i].buffers_key < (int)kinds[i].key_count);
+		ck_assert(kinds[i].scale_key < (int)kinds[i].key_count);
+		ck_assert(kinds[i].starts_at_zero == (kinds[i].debias_key >= 0));
+		ck_assert((kinds[i].is_scalable && kinds[i].scale_key < 0) == (kinds[i].unscaled == NULL));
+		ck_assert(!kinds[i].spans_steps || kinds[i].uses_step);
 		for (uint32_t j = 0; j < kinds[i].key_count; j++) {
 			const struct schedule_key *key = &kinds[i].keys[j];
 
@@ -70,6 +75,8 @@ START_TEST(every_row_of_the_table_is_complete)
 			ck_assert_double_eq(schedule.values[j], key->fallback);
 			if (key->is_integer)
 				ck_assert_double_eq(key->fallback, floor(key->fallback));
+			if (key->words)
+				ck_assert(key->is_integer && key->minimum == 0);
 		}
 	}
 }
@@ -94,6 +101,54 @@ START_TEST(keys_aliases_and_the_form_are_accepted)
 	assert_formats_as("keras:ema_momentum=0.5", "keras:momentum=0.5");
 	assert_formats_as("mmdet-exp:momentum=0.1,total_iter=20", "mmdet-exp:momentum=0.1,gamma=20");
 	assert_formats_as("power:exp=6.94", "power:gamma=6.94");
+	assert_formats_as("paddle:ema_decay_type=exponential", "paddle:mode=exponential");
+	assert_formats_as("paddle:mode=threshold,debias=0", "paddle:debias=0");
+}
+END_TEST
+
+START_TEST(the_keys_of_all_schedules_stand_behind_their_own)
+{
+	struct schedule schedule = parsed("yolo");
+
+	ck_assert_int_eq(schedule.precision, PRECISION_AUTO);
+	ck_assert_uint_eq(schedule.begin, 0);
+	ck_assert_uint_eq(schedule.cadence, 1);
+	ck_assert_uint_eq(schedule.snapshot, 0);
+	ck_assert_uint_eq(schedule.keep, 0);
+	schedule = parsed("swa:keep=5,precision=f64,begin=7,cadence=3,snapshot=1000,form=sub");
+	ck_assert_int_eq(schedule.form, FORM_SUB);
+	ck_assert_int_eq(schedule.precision, PRECISION_F64);
+	ck_assert_uint_eq(schedule.begin, 7);
+	ck_assert_uint_eq(schedule.cadence, 3);
+	ck_assert_uint_eq(schedule.snapshot, 1000);
+	ck_assert_uint_eq(schedule.keep, 5);
+	assert_formats_as("swa:keep=5,precision=f64,begin=7,cadence=3,snapshot=1000,form=sub,interval=2",
+	                  "swa:interval=2,form=sub,precision=f64,begin=7,cadence=3,snapshot=1000,keep=5");
+	assert_formats_as("swa:keep=0,snapshot=0,cadence=1,begin=0,form=lerp", "swa");
+	assert_formats_as("swa:precision=f32,begin=1e3", "swa:precision=f32,begin=1000");
+	assert_formats_as("swa:begin=9e15", "swa:begin=9e+15");
+	assert_refused("swa:cadence=0", "cadence=0 is outside [1, 9e+15] for schedule 'swa'", true);
+	assert_refused("swa:begin=-1", "begin=-1 is outside [0, 9e+15] for schedule 'swa'", true);
+	assert_refused("swa:keep=1.5", "keep=1.5 is not a whole number", false);
+	assert_refused("swa:snapshot=9.1e15", "is outside [0, 9e+15]", false);
+	assert_refused("swa:precision=auto", "precision 'auto' is unknown; did you mean 'f32'? known: f32, f64", true);
+	assert_refused("swa:precision=float64", "did you mean 'f64'? known: f32, f64", false);
+	assert_refused("swa:cadense=2", "did you mean 'cadence'?", false);
+	assert_refused("swa:begin=1,begin=1", "key 'begin' of schedule 'swa' is given twice", true);
+	assert_refused("paddle:mode=treshold",
+	               "mode 'treshold' is unknown; did you mean 'threshold'? known: threshold, exponential", true);
+	assert_refused("paddle:mode=1", "mode '1' is unknown", false);
+	assert_refused("optax:decay=1", "decay=1 is outside [0, 0.9999999999999999] for schedule 'optax'", true);
+}
+END_TEST
+
+START_TEST(a_schedule_that_could_not_be_written_out_is_refused)
+{
+	/* Short as it is given, but 9e14 is written in full. */
+	assert_refused("diffusers:decay=1.2345678901234567e-5,min_decay=1.2345678901234567e-5,after=9e14,"
+	               "gamma=1.2345678901234567e-5,power=1.2345678901234567e-5,begin=9e14,cadence=9e14,snapshot=9e14,"
+	               "keep=9e14,form=lerp,warmup=1,precision=f32",
+	               "written out, the schedule 'diffusers' has 276 bytes; the limit is 256", false);
 }
 END_TEST
 
@@ -118,13 +173,15 @@ START_TEST(unknown_names_are_answered_with_the_nearest_and_all)
 	               "schedule 'yollo' is unknown; did you mean 'yolo'? known: constant, yolo, tf, torch-ema, timm, "
 	               "diffusers, k-diffusion, ema-pytorch, ema-pytorch-karras, power, edm, half-life, torchtitan, "
 	               "swa, averaged-model, mmengine, mmengine-annealing, mmdet-exp, keras, lightning, fairseq, "
-	               "linear, cosine",
+	               "linear, cosine, optax, paddle",
 	               true);
 	assert_refused("Timm:decay=1", "did you mean 'timm'?", false);
 	assert_refused("", "the schedule has no name; known: constant, ", false);
 	assert_refused(":decay=0.5", "the schedule has no name", false);
 	assert_refused("yolo:taw=5",
-	               "schedule 'yolo' has no key 'taw'; did you mean 'tau'? known: decay, tau, updates, form", true);
+	               "schedule 'yolo' has no key 'taw'; did you mean 'tau'? known: decay, tau, updates, form, "
+	               "precision, begin, cadence, snapshot, keep",
+	               true);
 	assert_refused("timm:update_after=5", "did you mean 'update_after_step'? known: decay, min_decay, after, ",
 	               false);
 	assert_refused("constant:fork=lerp", "did you mean 'form'?", false);
@@ -206,11 +263,11 @@ START_TEST(long_names_do_not_push_the_known_ones_out_of_the_sentence)
 
 	memset(text, 'x', SCHEDULE_BYTES_MAX);
 	text[SCHEDULE_BYTES_MAX] = '\0';
-	assert_refused(text, ", cosine", false);
+	assert_refused(text, ", paddle", false);
 	memcpy(text, "ema-pytorch:", 12);
-	assert_refused(text, "gamma, power, min, form", false);
+	assert_refused(text, "gamma, power, min, form, precision, begin, cadence, snapshot, keep", false);
 	text[100] = '=';
-	assert_refused(text, "gamma, power, min, form", false);
+	assert_refused(text, "gamma, power, min, form, precision, begin, cadence, snapshot, keep", false);
 	memcpy(text, "ema-pytorch:every=", 18);
 	assert_refused(text, "write one in [1, 9e+15]", false);
 }
@@ -250,9 +307,27 @@ static struct schedule random_schedule(uint64_t *state)
 {
 	size_t kind_count;
 	const struct schedule_kind *kinds = schedule_kinds(&kind_count);
-	struct schedule schedule = {.kind = &kinds[random_next(state) % kind_count]};
+	struct schedule schedule = {.kind = &kinds[random_next(state) % kind_count], .cadence = 1};
 
 	schedule.form = (enum schedule_form)(random_next(state) % 3);
+	/* One of them at a time, so that the text always fits. */
+	switch (random_next(state) % 8) {
+	case 0:
+		schedule.precision = (enum schedule_precision)(random_next(state) % 3);
+		break;
+	case 1:
+		schedule.begin = random_next(state) % UINT64_C(9000000000000001);
+		break;
+	case 2:
+		schedule.cadence = 1 + random_next(state) % UINT64_C(9000000000000000);
+		break;
+	case 3:
+		schedule.snapshot = random_next(state) % 100000;
+		break;
+	case 4:
+		schedule.keep = random_next(state) % 100;
+		break;
+	}
 	for (uint32_t i = 0; i < schedule.kind->key_count; i++) {
 		schedule.values[i] = random_value(&schedule.kind->keys[i], state);
 		if (schedule.kind->keys[i].is_alternative && schedule.values[i] != schedule.kind->keys[i].fallback)
@@ -270,6 +345,11 @@ static void assert_round_trip(const struct schedule *schedule)
 	again = parsed(text);
 	ck_assert_ptr_eq(again.kind, schedule->kind);
 	ck_assert_int_eq(again.form, schedule->form);
+	ck_assert_int_eq(again.precision, schedule->precision);
+	ck_assert_uint_eq(again.begin, schedule->begin);
+	ck_assert_uint_eq(again.cadence, schedule->cadence);
+	ck_assert_uint_eq(again.snapshot, schedule->snapshot);
+	ck_assert_uint_eq(again.keep, schedule->keep);
 	for (uint32_t i = 0; i < schedule->kind->key_count; i++)
 		ck_assert_msg(again.values[i] == schedule->values[i], "%s: %.17g", text, schedule->values[i]);
 	ck_assert_int_eq(schedule_format(schedule, small, strlen(text)), STATUS_ELIMIT);
@@ -290,7 +370,7 @@ START_TEST(any_schedule_survives_its_text)
 }
 END_TEST
 
-START_TEST(the_longest_text_fits)
+START_TEST(the_longest_text_of_own_keys_fits)
 {
 	size_t kind_count;
 	const struct schedule_kind *kinds = schedule_kinds(&kind_count);
@@ -299,6 +379,8 @@ START_TEST(the_longest_text_fits)
 		struct schedule schedule = {
 		        .kind = &kinds[i],
 		        .form = kinds[i].form == FORM_MUL_ADD ? FORM_SUB : FORM_MUL_ADD,
+		        .precision = PRECISION_F32,
+		        .cadence = 1,
 		};
 
 		for (uint32_t j = 0; j < kinds[i].key_count; j++) {
@@ -361,7 +443,11 @@ START_TEST(every_call_of_every_schedule_has_a_decay)
 	ck_assert_str_eq(schedule_action_name(ACTION_COPY), "copy");
 	ck_assert_str_eq(schedule_action_name(ACTION_LERP), "lerp");
 	ck_assert_str_eq(schedule_action_name(ACTION_NOOP), "noop");
+	ck_assert_str_eq(schedule_action_name(ACTION_ZERO), "zero");
 	ck_assert_str_eq(schedule_form_name(FORM_MUL_ADD), "mul-add");
+	ck_assert_str_eq(schedule_entry_name(ENTRY_AVERAGE), "average");
+	ck_assert_str_eq(schedule_entry_name(ENTRY_DROP), "drop");
+	ck_assert_str_eq(schedule_entry_name(ENTRY_FIRST), "first");
 }
 END_TEST
 
@@ -381,7 +467,9 @@ int main(void)
 	tcase_add_test(tcase, malformed_specifications_are_refused);
 	tcase_add_test(tcase, long_names_do_not_push_the_known_ones_out_of_the_sentence);
 	tcase_add_test(tcase, any_schedule_survives_its_text);
-	tcase_add_test(tcase, the_longest_text_fits);
+	tcase_add_test(tcase, the_longest_text_of_own_keys_fits);
+	tcase_add_test(tcase, the_keys_of_all_schedules_stand_behind_their_own);
+	tcase_add_test(tcase, a_schedule_that_could_not_be_written_out_is_refused);
 	tcase_add_test(tcase, numbers_do_not_depend_on_the_locale);
 	tcase_add_test(tcase, every_call_of_every_schedule_has_a_decay);
 	suite_add_tcase(suite, tcase);

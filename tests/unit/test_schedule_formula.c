@@ -35,7 +35,7 @@ static struct schedule_result result_of(const char *specification, uint64_t n)
 	return result_at(specification, n, n, n - 1);
 }
 
-/* The formulas as their libraries' papers write them, in long double, at one step a call; n is at least 2. */
+/* The formulas as their libraries' papers write them, in long double, at one step a call. */
 static long double inverse_power(long double s, long double gamma, long double power)
 {
 	return 1 - powl(1 + s / gamma, -power);
@@ -161,47 +161,100 @@ static long double exact_cosine_wide(long double n)
 	return n - 1 >= 999 ? 1 : 1 - (cosl(pi * (n - 1) / 999) + 1) / 2;
 }
 
+static long double exact_constant(long double n)
+{
+	(void)n;
+	return .9999L;
+}
+
+static long double exact_thousandth(long double n)
+{
+	(void)n;
+	return .999L;
+}
+
+static long double exact_keras(long double n)
+{
+	(void)n;
+	return .99L;
+}
+
+static long double exact_threshold(long double n)
+{
+	return fminl(.9998L, n / (9 + n));
+}
+
+static long double exact_exponential(long double n)
+{
+	return .9998L * (1 - expl(-n / 2000));
+}
+
 static const struct {
 	const char *specification;
 	long double (*exact)(long double n);
+	bool copies_first;
 } FORMULAS[] = {
-        {"yolo", exact_yolo},
-        {"tf:num_updates=1", exact_tf},
-        {"torch-ema", exact_torch_ema},
-        {"timm:warmup=1", exact_timm},
-        {"diffusers", exact_diffusers},
-        {"diffusers:warmup=1", exact_timm},
-        {"k-diffusion:gamma=50,power=0.75", exact_k_diffusion},
-        {"ema-pytorch:after=0,every=1", exact_ema_pytorch},
-        {"ema-pytorch-karras:every=1", exact_karras},
-        {"power", exact_power},
-        {"power:std=0.01", exact_power_narrow},
-        {"edm", exact_edm},
-        {"half-life", exact_half_life},
-        {"torchtitan", exact_torchtitan},
-        {"swa", exact_swa},
-        {"mmengine", exact_mmengine},
-        {"mmengine-annealing", exact_annealing},
-        {"mmdet-exp", exact_mmdet},
-        {"linear", exact_linear},
-        {"cosine", exact_cosine},
-        {"cosine:start=0,total=1000", exact_cosine_wide},
+        {"constant", exact_constant, false},
+        {"averaged-model", exact_thousandth, true},
+        {"keras", exact_keras, true},
+        {"lightning", exact_thousandth, true},
+        {"fairseq", exact_constant, false},
+        {"optax", exact_thousandth, false},
+        {"paddle", exact_threshold, false},
+        {"paddle:mode=exponential", exact_exponential, false},
+        {"yolo", exact_yolo, false},
+        {"tf:num_updates=1", exact_tf, false},
+        {"torch-ema", exact_torch_ema, false},
+        {"timm:warmup=1", exact_timm, false},
+        {"diffusers", exact_diffusers, true},
+        {"diffusers:warmup=1", exact_timm, false},
+        {"k-diffusion:gamma=50,power=0.75", exact_k_diffusion, false},
+        {"ema-pytorch:after=0,every=1", exact_ema_pytorch, false},
+        {"ema-pytorch-karras:every=1", exact_karras, true},
+        {"power", exact_power, false},
+        {"power:std=0.01", exact_power_narrow, false},
+        {"edm", exact_edm, false},
+        {"half-life", exact_half_life, false},
+        {"torchtitan", exact_torchtitan, false},
+        {"swa", exact_swa, false},
+        {"mmengine", exact_mmengine, true},
+        {"mmengine-annealing", exact_annealing, false},
+        {"mmdet-exp", exact_mmdet, true},
+        {"linear", exact_linear, false},
+        {"cosine", exact_cosine, false},
+        {"cosine:start=0,total=1000", exact_cosine_wide, false},
 };
 
 START_TEST(decays_are_within_1e_15_of_the_formula_at_any_call)
 {
-	static const uint64_t CALLS[] = {2,   3,   10,  99,   100,  101,   102,    103,     104,           105,
+	static const uint64_t CALLS[] = {1,   2,   3,   10,  99,   100,  101,   102,    103,     104,           105,
 	                                 106, 107, 108, 109,  110,  111,   1000,   10000,   99999,         100000,
 	                                 100001, 1000000, 1000000000, UINT64_C(1000000000000), UINT64_C(1) << 60};
 
 	for (size_t i = 0; i < COUNT(FORMULAS); i++) {
 		for (size_t j = 0; j < COUNT(CALLS); j++) {
 			double decay = result_of(FORMULAS[i].specification, CALLS[j]).decay;
-			long double error = fabsl(decay - FORMULAS[i].exact((long double)CALLS[j]));
+			bool copies = CALLS[j] == 1 && FORMULAS[i].copies_first;
+			long double error = fabsl(decay - (copies ? 0 : FORMULAS[i].exact((long double)CALLS[j])));
 
 			ck_assert_msg(error <= 1e-15L, "%s at %llu: %.17g is off by %.3Lg", FORMULAS[i].specification,
 			              (unsigned long long)CALLS[j], decay, error);
 		}
+	}
+}
+END_TEST
+
+START_TEST(the_formula_of_every_schedule_is_tested)
+{
+	size_t kind_count;
+	const struct schedule_kind *kinds = schedule_kinds(&kind_count);
+
+	for (size_t i = 0; i < kind_count; i++) {
+		bool is_tested = false;
+
+		for (size_t j = 0; j < COUNT(FORMULAS); j++)
+			is_tested |= parsed(FORMULAS[j].specification).kind == &kinds[i];
+		ck_assert_msg(is_tested, "%s", kinds[i].name);
 	}
 }
 END_TEST
@@ -305,6 +358,11 @@ static const struct {
         {"cosine:total=3", 2, .998, 1e-15},
         {"cosine:start=0", 1, 0, 0},
         {"constant:decay=0", 5, 0, 0},
+        {"optax", 1, .999, 0},
+        {"paddle", 1, .1, 0},
+        {"paddle", 2, 2 / 11., 0},
+        {"paddle:mode=exponential", 1, .000499775045818, 5e-15},
+        {"paddle:mode=exponential", 2000, .631994135, 5e-10},
 };
 
 START_TEST(golden_values_of_the_specification)
@@ -340,27 +398,27 @@ END_TEST
 static const struct {
 	const char *trace, *specification;
 	uint64_t stride;
-	bool averages_buffers, freezes_buffers;
+	bool freezes_buffers;
 } TRACES_OF[] = {
-        {"yolov7.ModelEMA", "yolo", 1, false, false},
-        {"torch_ema", "torch-ema", 1, false, false},
-        {"ema_pytorch.EMA(defaults)", "ema-pytorch", 1, false, false},
-        {"ema_pytorch.EMA(after=3,every=2)", "ema-pytorch:after=3,every=2,beta=0.99", 1, false, false},
-        {"ema_pytorch.EMA(after=0,every=1,min=.2)", "ema-pytorch:after=0,every=1,min=0.2", 1, false, false},
-        {"ema_pytorch.KarrasEMA(sigma=.05,every=1)", "ema-pytorch-karras:every=1", 1, false, false},
-        {"edm2.PowerFunctionEMA(std=0.05,batch=128)", "power:std=0.05", 128, false, false},
-        {"edm2.PowerFunctionEMA(std=0.1,batch=128)", "power:std=0.1", 128, false, false},
-        {"edm2.TraditionalEMA", "edm", 128, false, false},
-        {"mmengine.SWA", "swa", 1, false, false},
-        {"mmengine.EMA(m=.0002)", "mmengine", 1, false, false},
-        {"mmengine.EMA(m=.1,buffers)", "mmengine:momentum=0.1", 1, true, false},
-        {"mmengine.MomentumAnnealing", "mmengine-annealing", 1, false, false},
-        {"k_diffusion.EMAWarmup({})", "k-diffusion", 1, false, false},
-        {"diffusers.EMAModel({})", "diffusers", 1, false, false},
-        {"diffusers.EMAModel({'use_ema_warmup': True})", "diffusers:use_ema_warmup=1", 1, false, false},
+        {"yolov7.ModelEMA", "yolo", 1, false},
+        {"torch_ema", "torch-ema", 1, false},
+        {"ema_pytorch.EMA(defaults)", "ema-pytorch", 1, false},
+        {"ema_pytorch.EMA(after=3,every=2)", "ema-pytorch:after=3,every=2,beta=0.99", 1, false},
+        {"ema_pytorch.EMA(after=0,every=1,min=.2)", "ema-pytorch:after=0,every=1,min=0.2", 1, false},
+        {"ema_pytorch.KarrasEMA(sigma=.05,every=1)", "ema-pytorch-karras:every=1", 1, false},
+        {"edm2.PowerFunctionEMA(std=0.05,batch=128)", "power:std=0.05", 128, false},
+        {"edm2.PowerFunctionEMA(std=0.1,batch=128)", "power:std=0.1", 128, false},
+        {"edm2.TraditionalEMA", "edm", 128, false},
+        {"mmengine.SWA", "swa", 1, false},
+        {"mmengine.EMA(m=.0002)", "mmengine", 1, false},
+        {"mmengine.EMA(m=.1,buffers)", "mmengine:momentum=0.1,update_buffers=1", 1, false},
+        {"mmengine.MomentumAnnealing", "mmengine-annealing", 1, false},
+        {"k_diffusion.EMAWarmup({})", "k-diffusion", 1, false},
+        {"diffusers.EMAModel({})", "diffusers", 1, false},
+        {"diffusers.EMAModel({'use_ema_warmup': True})", "diffusers:use_ema_warmup=1", 1, false},
         {"diffusers.EMAModel({'min_decay': 0.3, 'update_after_step': 4})",
-         "diffusers:min_decay=0.3,update_after_step=4", 1, false, false},
-        {"torch.AveragedModel SWA (torch 1.13.0a0)", "swa", 1, false, true},
+         "diffusers:min_decay=0.3,update_after_step=4", 1, false},
+        {"torch.AveragedModel SWA (torch 1.13.0a0)", "swa", 1, true},
 };
 
 static json_t *traces_load(void)
@@ -399,13 +457,12 @@ static double entry_after(enum schedule_entry policy, double s, double x, double
 static void replay(json_t *trace, size_t index)
 {
 	struct schedule schedule = parsed(TRACES_OF[index].specification);
-	enum schedule_entry buffer = schedule.kind->float_buffer, integer = schedule.kind->integer;
+	enum schedule_entry buffer = schedule_entry_default(&schedule, true, true);
+	enum schedule_entry integer = schedule_entry_default(&schedule, false, true);
 	double w[3] = {1, cos(1), cos(2)}, rb = 0, nb = 3;
 	json_t *row;
 	size_t i;
 
-	if (TRACES_OF[index].averages_buffers)
-		buffer = integer = ENTRY_AVERAGE;
 	if (TRACES_OF[index].freezes_buffers)
 		buffer = integer = ENTRY_FREEZE;
 	ck_assert_uint_ge(json_array_size(trace), 40);
@@ -424,8 +481,7 @@ static void replay(json_t *trace, size_t index)
 			ck_assert_double_eq_tol(w[j], json_number_value(recorded), 1e-14);
 		}
 		rb = entry_after(buffer, rb, sin(0.11 * n), averaged(&schedule, result, rb, sin(0.11 * n)));
-		/* Integers cannot be averaged: where a library tries, they are copied at a COPY and kept at a LERP. */
-		nb = entry_after(integer, nb, 7 * n + 3, result.action == ACTION_COPY ? 7 * n + 3 : nb);
+		nb = entry_after(integer == ENTRY_FIRST && i == 0 ? ENTRY_COPY : integer, nb, 7 * n + 3, nb);
 		ck_assert(buffer != ENTRY_DROP || json_is_null(rb_json));
 		ck_assert(integer != ENTRY_DROP || json_is_null(nb_json));
 		if (!json_is_null(rb_json))
@@ -485,6 +541,7 @@ int main(void)
 	int failed;
 
 	tcase_add_test(tcase, decays_are_within_1e_15_of_the_formula_at_any_call);
+	tcase_add_test(tcase, the_formula_of_every_schedule_is_tested);
 	tcase_add_test(tcase, yolo_computes_its_decay_in_the_order_of_its_library);
 	tcase_add_test(tcase, the_first_call_is_exact);
 	tcase_add_test(tcase, golden_values_of_the_specification);

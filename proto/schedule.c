@@ -6,7 +6,7 @@
  * gap is the product of its calls' decays, because with a snapshot that stays the same each call leaves the shadow at
  * that many parts of what it was.
  */
-#include "proto/schedule_text.h"
+#include "proto/schedule.h"
 
 #include "proto/schedule_formula.h"
 

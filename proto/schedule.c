@@ -83,8 +83,8 @@ static bool is_debiased(const struct schedule *schedule)
 
 struct schedule_result schedule_start(const struct schedule *schedule)
 {
-	/* Divided out, a start at zero is a first call that copies. Until then the weights are the best average. */
-	bool is_zero = schedule->kind->starts_at_zero && !is_debiased(schedule);
+	/* Divided out, a start at zero is a first call that copies; with begin there are copies before it anyway. */
+	bool is_zero = schedule->kind->starts_at_zero && !is_debiased(schedule) && schedule->begin == 0;
 
 	return (struct schedule_result){.action = is_zero ? ACTION_ZERO : ACTION_COPY, .decay = 0};
 }

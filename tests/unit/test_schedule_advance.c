@@ -207,7 +207,7 @@ START_TEST(the_decay_of_a_divided_average_is_exact_at_any_call)
 
 	for (size_t i = 0; i < COUNT(CALLS); i++) {
 		long double decay = ZERO_STARTS[_i].decay, n = (long double)CALLS[i], before, after, exact;
-		struct schedule_result result;
+		struct schedule_result result = {.action = ACTION_NOOP};
 
 		if (ZERO_STARTS[_i].formula == 0) {
 			/* What these lack of 1 is computed by itself: it may be small. */

@@ -33,15 +33,17 @@ library := $(proto) $(addprefix client/, \
 	view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask command_daemon command_explain command_export command_model command_verify emactl facts figure \
-	output progress scan table verify_report)
+	arguments ask command_daemon command_explain command_export command_model command_verify emactl explain_list \
+	explain_reference explain_scale facts figure output plot progress scan table verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
 needs_client/emactl/command_daemon := jansson
 needs_client/emactl/command_model := jansson
+needs_client/emactl/explain_reference := m
 needs_client/emactl/facts := jansson
 needs_client/emactl/output := jansson
+needs_client/emactl/plot := m
 needs_client/link := nng
 needs_daemon/core/attributes := jansson
 needs_daemon/core/guards := m
@@ -92,6 +94,7 @@ test_name := proto/name proto/status
 test_nearest := proto/nearest
 test_pack := $(addprefix proto/, name pack status)
 test_plan := $(addprefix daemon/core/, geometry plan) $(model_parts)
+test_plot := client/emactl/plot
 test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
 test_runtime := daemon/edge/runtime proto/status

@@ -83,16 +83,17 @@ struct schedule_result;
 struct schedule_kind {
 	const char *name;
 	const char *source;  /* the reference implementation */
+	const char *text;    /* what it is, a sentence or two */
 	const char *formula; /* the action at call n, in words and symbols */
 	enum schedule_form form;
 	enum schedule_entry float_buffer; /* default policy for floating-point buffers */
 	enum schedule_entry integer;      /* default policy for integer and bool entries */
-	bool uses_step;                   /* depends on the trainer's step, not on the call number alone */
-	bool spans_steps; /* its formula covers any distance between two steps: a gap is one call, not many */
-	bool is_scalable;    /* its horizon can be kept by scaling its keys (schedule_scale_batch) */
-	const char *unscaled; /* why not, or with which flag not; NULL: always */
-	int8_t scale_key;    /* index of the flag that decides whether it can; -1: none */
-	double scale_value;  /* what that flag must be */
+	bool uses_step;       /* depends on the trainer's step, not on the call number alone */
+	bool spans_steps;     /* its formula covers any distance between two steps: a gap is one call, not many */
+	bool is_scalable;     /* its horizon can be kept by scaling its keys (schedule_scale_batch) */
+	const char *unscaled; /* why not, or with which flag it can; NULL: always */
+	int8_t scale_key;     /* index of the flag that decides whether it can; -1: none */
+	double scale_value;   /* what that flag must be */
 	bool starts_at_zero;
 	int8_t debias_key;  /* index of the key that says whether a zero start is divided out; -1: none */
 	int8_t buffers_key; /* index of the flag that averages floating-point buffers; -1: none */

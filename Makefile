@@ -16,7 +16,7 @@ SONAME := libemad.so.0
 # ---- sources ---------------------------------------------------------------------------------------------------------
 
 proto := $(addprefix proto/, \
-	dtype image json_read layout manifest manifest_pack manifest_tiling message name nearest pack profile \
+	convert dtype image json_read layout manifest manifest_pack manifest_tiling message name nearest pack profile \
 	safetensors schedule schedule_formula schedule_table sp status)
 
 core := $(addprefix daemon/core/, \
@@ -68,6 +68,7 @@ service := $(core) $(model_parts) $(addprefix proto/, json_read message safetens
 test_apply := $(addprefix daemon/core/, apply plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
 test_config := daemon/edge/config proto/nearest proto/status
+test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
@@ -103,6 +104,7 @@ test_versions := daemon/core/versions proto/layout proto/status tests/unit/faili
 test_workers := daemon/edge/workers $(test_apply)
 
 needs_tests/unit/failing_heap := failing_heap
+needs_tests/unit/test_convert := m
 needs_tests/unit/test_facts := jansson
 needs_tests/unit/test_kernel := m
 needs_tests/unit/test_schedule := m

@@ -17,7 +17,7 @@ SONAME := libemad.so.0
 
 proto := $(addprefix proto/, \
 	convert dtype image json_read layout manifest manifest_pack manifest_tiling message name nearest pack profile \
-	safetensors schedule schedule_formula schedule_table sp status)
+	safetensors safetensors_write schedule schedule_formula schedule_table sp status)
 
 core := $(addprefix daemon/core/, \
 	apply attributes intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model plan push \
@@ -62,7 +62,7 @@ kernel := $(addprefix daemon/core/, kernel kernel_avx2 kernel_avx512 kernel_port
 manifest := $(addprefix proto/, dtype manifest manifest_pack manifest_tiling name pack status)
 schedule := $(addprefix proto/, schedule schedule_formula schedule_table status)
 model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) \
-	$(addprefix proto/, image layout nearest profile) $(addprefix tests/unit/, failing_heap random_model)
+	$(addprefix proto/, image layout nearest profile safetensors_write) $(addprefix tests/unit/, failing_heap random_model)
 service := $(core) $(model_parts) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
 
 test_apply := $(addprefix daemon/core/, apply plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
@@ -73,8 +73,8 @@ test_copy := client/copy
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
 test_figure := client/emactl/figure
-test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors) \
-	tests/unit/failing_heap
+test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors \
+	safetensors_write) tests/unit/failing_heap
 test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
 test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status

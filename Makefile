@@ -29,7 +29,7 @@ edge := $(addprefix daemon/edge/, \
 daemon := $(proto) $(core) $(edge) daemon/daemon daemon/main
 
 library := $(proto) $(addprefix client/, \
-	attach call client copy error export link push pusher registration snapshot team trainer view wait)
+	attach call client copy error export link push pusher recast registration served snapshot team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask command_daemon command_explain command_export command_model command_verify emactl facts figure \

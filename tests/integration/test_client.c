@@ -598,29 +598,32 @@ static int count_calls(void *context, uint64_t done_bytes, uint64_t total_bytes)
 START_TEST(exports_the_image_as_it_is_or_leaves_the_path_alone)
 {
 	struct emad_trainer *trainer = trainer_of("export", &halves_options);
-	struct emad_view_info facts, exported;
+	uint64_t calls = 0, last = 0;
+	const struct emad_export_options stopped = {.timeout_ms = -1, .progress = stop_at_once, .context = &calls};
+	const struct emad_export_options counted = {.min_step = 1, .timeout_ms = -1, .progress = count_calls, .context = &last};
+	struct emad_export_info exported;
+	struct emad_view_info facts;
 	struct emad_view *view;
 	struct stat file;
-	uint64_t calls = 0, last = 0;
 	char path[96];
 	uint8_t *bytes;
 	FILE *stream;
 
 	push_value(trainer, 1, 1, EMAD_STARTED);
 	snprintf(path, sizeof(path), "%s/file.safetensors", shared.directory);
-	FAILS(-ECANCELED, emad_export(client, "export", NULL, 0, path, -1, stop_at_once, &calls, NULL));
+	FAILS(-ECANCELED, emad_export(client, "export", NULL, path, &stopped, NULL));
 	ck_assert_uint_eq(calls, 1);
 	ck_assert_int_eq(stat(path, &file), -1);
-	FAILS(-EISDIR, emad_export(client, "export", NULL, 0, shared.directory, -1, NULL, NULL, NULL));
-	FAILS(-ENOENT, emad_export(client, "export", NULL, 0, "/nonexistent/file", -1, NULL, NULL, NULL));
+	FAILS(-EISDIR, emad_export(client, "export", NULL, shared.directory, NULL, NULL));
+	FAILS(-ENOENT, emad_export(client, "export", NULL, "/nonexistent/file", NULL, NULL));
 
-	OK(emad_export(client, "export", "slow", 1, path, -1, count_calls, &last, &exported));
-	ck_assert_ptr_null(exported.image);
-	ck_assert_int_eq(exported.fd, -1);
+	OK(emad_export(client, "export", "slow", path, &counted, &exported));
 	ck_assert_uint_eq(exported.step, 1);
-	ck_assert_uint_eq(last, exported.image_bytes);
+	ck_assert_uint_eq(exported.overflow_count, 0);
+	ck_assert_uint_eq(last, exported.file_bytes);
 	OK(emad_view_open(client, "export", "slow", 1, -1, &view));
 	OK(emad_view_info(view, &facts));
+	ck_assert_uint_eq(exported.tensor_count, facts.tensor_count);
 	ck_assert_int_eq(stat(path, &file), 0);
 	ck_assert_uint_eq((uint64_t)file.st_size, facts.image_bytes);
 	bytes = malloc(facts.image_bytes);

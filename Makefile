@@ -87,11 +87,14 @@ test_pack := $(addprefix proto/, name pack status)
 test_plan := daemon/core/plan $(model_parts)
 test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
+test_recast := client/recast $(addprefix proto/, dtype json_read name safetensors safetensors_write status) \
+	tests/unit/failing_heap
 test_runtime := daemon/edge/runtime proto/status
 test_safetensors := $(addprefix proto/, dtype json_read name safetensors status) tests/unit/failing_heap
 test_scan := client/emactl/scan proto/dtype
 test_schedule := $(schedule) proto/nearest
 test_schedule_formula := $(schedule) proto/nearest
+test_served := $(addprefix client/, error served) $(addprefix proto/, dtype nearest status)
 test_service := $(service)
 test_service_heap := $(service)
 test_service_register := $(service)

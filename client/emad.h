@@ -306,7 +306,7 @@ enum emad_served_dtype {
 	EMAD_AS_F32,
 	EMAD_AS_F16,
 	EMAD_AS_BF16,
-	EMAD_AS_F8_E4M3, /* float8_e4m3fn: without infinity, what is too large becomes NaN */
+	EMAD_AS_F8_E4M3, /* float8_e4m3fn: it has no infinity, what is too large becomes 448 */
 	EMAD_AS_F8_E5M2,
 };
 
@@ -318,7 +318,7 @@ int emad_dtype_parse(const char *name, enum emad_served_dtype *ret_dtype);
 
 /*
  * Copies tensor index (0-based, in the order of the file) to buffer in another dtype: dense, row-major, in the byte
- * order of the host. Each value is rounded once, to nearest even; what is too large becomes infinite. buffer may lie
+ * order of the host. Each value is rounded once, to nearest even, and what is too large becomes infinite. buffer may lie
  * at any byte and holds buffer_bytes, at least the elements times their size in the new dtype. After 0 all of it
  * belongs to the view's version; on failure buffer holds nothing of use.
  * Codes: EMAD_EREVOKED, -ENOENT (no such tensor), EMAD_EARGUMENT (buffer too small: both numbers).
@@ -348,7 +348,7 @@ struct emad_export_info {
 	uint64_t published_us; /* wall clock, microseconds since 1970 */
 	uint64_t tensor_count;
 	uint64_t file_bytes;
-	uint64_t overflow_count;  /* values that were finite and, too large for dtype, became infinite, or became NaN */
+	uint64_t overflow_count;   /* values that were finite and, too large for dtype, are infinite now, or clipped */
 	char overflow_tensor[520]; /* the first tensor with such a value; "" */
 };
 

@@ -131,7 +131,7 @@ static int tensor_write(struct job *job, const struct recast_tensor *tensor, str
 	const struct safetensors_entry *entry = &job->tensors->entries[tensor->index];
 	const uint64_t from_bytes = dtype_bytes(entry->dtype), to_bytes = dtype_bytes(tensor->dtype);
 	const uint8_t *source = job->facts.image + entry->offset;
-	uint64_t left = tensor->element_count, room, count, losses;
+	uint64_t left = tensor->element_count, room, count, overflows;
 	int code;
 
 	while (left > 0) {
@@ -143,10 +143,10 @@ static int tensor_write(struct job *job, const struct recast_tensor *tensor, str
 			continue;
 		}
 		count = left < room ? left : room;
-		losses = convert_elements(entry->dtype, source, tensor->dtype, buffer->bytes + buffer->used, count);
-		if (losses > 0 && !job->overflow_tensor)
+		overflows = convert_elements(entry->dtype, source, tensor->dtype, buffer->bytes + buffer->used, count);
+		if (overflows > 0 && !job->overflow_tensor)
 			job->overflow_tensor = entry->name;
-		job->overflow_count += losses;
+		job->overflow_count += overflows;
 		buffer->used += count * to_bytes;
 		source += count * from_bytes;
 		left -= count;

@@ -35,7 +35,7 @@ struct format {
 	unsigned mantissa_bits;
 	unsigned bias;
 	uint32_t infinity; /* the smallest magnitude that is not finite */
-	bool has_infinity; /* false: that is a NaN */
+	bool has_infinity; /* false: that is a NaN, and what is too large becomes the largest value */
 };
 
 #define F16 ((struct format){2, 10, 15, 0x7c00, true})
@@ -101,6 +101,8 @@ INLINE uint32_t narrow(struct format format, uint32_t bits)
 		(magnitude >> shift & ((1u << format.mantissa_bits) - 1));
 	value = if_less(magnitude, rebias + (1u << F32_MANTISSA_BITS), subnormal, value);
 	value = if_less(magnitude, limit, value, format.infinity);
+	if (!format.has_infinity)
+		value = if_less(value, format.infinity, value, format.infinity - 1);
 	return sign | if_less(F32_INFINITY, magnitude, nan, value);
 }
 
@@ -300,20 +302,18 @@ static void block_convert(const struct convert_set *set, enum dtype from, const 
 		set->narrow[to](f32, target);
 }
 
-/* The magnitudes from which on a value is infinite, and a NaN. */
-struct bounds {
-	uint64_t infinity, nan;
+/* The magnitudes that a value may have. */
+static const struct bounds {
+	uint64_t infinity; /* the smallest that is not finite */
+	uint64_t e4m3_max; /* the largest that F8_E4M3 need not clip: 464 or, where there is none, the next smaller one */
+} BOUNDS[DTYPE_COUNT] = {
+	[DTYPE_F64] = {UINT64_C(0x7ff0000000000000), UINT64_C(0x407d000000000000)},
+	[DTYPE_F32] = {F32_INFINITY, 0x43e80000},
+	[DTYPE_F16] = {0x7c00, 0x5f40},
+	[DTYPE_BF16] = {0x7f80, 0x43e8},
+	[DTYPE_F8_E4M3] = {0x7f, 0x7e},
+	[DTYPE_F8_E5M2] = {0x7c, 0x5f},
 };
-
-static struct bounds bounds_of(enum dtype dtype)
-{
-	static const uint64_t INFINITIES[DTYPE_COUNT] = {
-		[DTYPE_F64] = UINT64_C(0x7ff0000000000000), [DTYPE_F32] = F32_INFINITY, [DTYPE_F16] = 0x7c00,
-		[DTYPE_BF16] = 0x7f80, [DTYPE_F8_E4M3] = 0x7f, [DTYPE_F8_E5M2] = 0x7c,
-	};
-
-	return (struct bounds){INFINITIES[dtype], INFINITIES[dtype] + (dtype != DTYPE_F8_E4M3)};
-}
 
 static uint64_t magnitude_at(const uint8_t *block, uint64_t bytes, size_t index)
 {
@@ -324,22 +324,26 @@ static uint64_t magnitude_at(const uint8_t *block, uint64_t bytes, size_t index)
 	return bits & ((UINT64_C(1) << (8 * bytes - 1)) - 1);
 }
 
-/* How many of a block's first count values were lost. */
-static uint64_t block_losses(const struct convert_set *set, enum dtype from, const uint8_t *source, enum dtype to,
-                             const uint8_t *target, size_t count)
+/* How many of a block's first count values were too large. */
+static uint64_t block_overflows(const struct convert_set *set, enum dtype from, const uint8_t *source, enum dtype to,
+                                const uint8_t *target, size_t count)
 {
-	const uint64_t from_bytes = dtype_bytes(from), to_bytes = dtype_bytes(to);
-	struct bounds before = bounds_of(from), after = bounds_of(to);
-	uint64_t losses = 0;
+	const uint64_t from_bytes = dtype_bytes(from), to_bytes = dtype_bytes(to), infinity = BOUNDS[to].infinity;
+	const bool is_clipped = to == DTYPE_F8_E4M3;
+	uint64_t overflows = 0;
 
-	if (to == DTYPE_F64 || set->largest[to_bytes](target) < after.infinity)
+	/* Mostly there is nothing that looks like it, which is found out fast. */
+	if (to == DTYPE_F64 || set->largest[to_bytes](target) < infinity - is_clipped)
 		return 0;
 	for (size_t i = 0; i < count; i++) {
 		uint64_t was = magnitude_at(source, from_bytes, i), is = magnitude_at(target, to_bytes, i);
 
-		losses += is >= after.infinity && was < (is >= after.nan ? before.nan : before.infinity);
+		if (is_clipped)
+			overflows += is == infinity - 1 && was > BOUNDS[from].e4m3_max;
+		else
+			overflows += is >= infinity && was < BOUNDS[from].infinity;
 	}
-	return losses;
+	return overflows;
 }
 
 uint64_t convert_by_kind(enum convert_kind kind, enum dtype from, const void *source, enum dtype to, void *target,
@@ -350,7 +354,7 @@ uint64_t convert_by_kind(enum convert_kind kind, enum dtype from, const void *so
 	const struct convert_set *set = SETS[kind];
 	const uint8_t *in = source;
 	uint8_t *out = target;
-	uint64_t losses = 0;
+	uint64_t overflows = 0;
 	unsigned mode;
 
 	if (from == to) {
@@ -362,17 +366,17 @@ uint64_t convert_by_kind(enum convert_kind kind, enum dtype from, const void *so
 	mode = mode_set();
 	for (; count >= BLOCK; count -= BLOCK, in += BLOCK * from_bytes, out += BLOCK * to_bytes) {
 		block_convert(set, from, in, to, out);
-		losses += block_losses(set, from, in, to, out, BLOCK);
+		overflows += block_overflows(set, from, in, to, out, BLOCK);
 	}
 	if (count > 0) {
 		memset(last_source, 0, sizeof(last_source));
 		memcpy(last_source, in, count * from_bytes);
 		block_convert(set, from, last_source, to, last_target);
-		losses += block_losses(set, from, last_source, to, last_target, count);
+		overflows += block_overflows(set, from, last_source, to, last_target, count);
 		memcpy(out, last_target, count * to_bytes);
 	}
 	mode_restore(mode);
-	return losses;
+	return overflows;
 }
 
 const char *convert_kind_name(enum convert_kind kind)

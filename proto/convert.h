@@ -3,8 +3,10 @@
  *
  * Every value is rounded once, to the nearest and on a tie to the even one, also where F64 becomes one of the small
  * dtypes (PyTorch goes by way of F32 there and rounds twice). Signs, signed zeros and subnormal numbers are kept; a
- * NaN stays a NaN. What is too large becomes infinite; F8_E4M3 has no infinity, and there it becomes NaN, as with
- * PyTorch. The processor's rounding mode and its flushing of subnormal numbers in the calling thread change nothing.
+ * NaN stays a NaN. What is too large becomes infinite; F8_E4M3 has no infinity, and there it becomes 448, the largest
+ * value, infinities too. The processor's rounding mode and its flushing of subnormal numbers in the calling thread
+ * change nothing.
+ * source: PyTorch 2.13, torch/headeronly/util/Float8_e4m3fn.h (releases before gave NaN for 448) and its neighbours
  */
 #pragma once
 
@@ -26,7 +28,7 @@ const char *convert_kind_name(enum convert_kind kind);
 /*
  * Converts by one kind, which must be supported; all kinds give the same bits. Both dtypes are floating-point, or they
  * are the same: then the bytes are copied. The memory may lie at any byte and must not overlap.
- * Returns how many values were lost: that were finite and no longer are, or became NaN.
+ * Returns how many values were too large: that were finite and no longer are, or that F8_E4M3 clipped.
  */
 uint64_t convert_by_kind(enum convert_kind kind, enum dtype from, const void *source, enum dtype to, void *target,
                          size_t count);

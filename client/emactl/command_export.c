@@ -124,7 +124,7 @@ static void export_report(const struct emactl *emactl, enum emad_served_dtype dt
 	if (info->overflow_count)
 		output_note(emactl,
 		            "warning: %" PRIu64 " values are too large for %s and became %s, the first of them in tensor '%s'",
-		            info->overflow_count, name, dtype == EMAD_AS_F8_E4M3 ? "NaN" : "infinite", info->overflow_tensor);
+		            info->overflow_count, name, dtype == EMAD_AS_F8_E4M3 ? "448" : "infinite", info->overflow_tensor);
 }
 
 static int export_copy(const struct emactl *emactl, struct emad_client *client, struct emad_export_options options)
@@ -191,11 +191,11 @@ const struct command COMMAND_EXPORT = {
 		"shows the progress.\n"
 		"\nWith --dtype all floating-point tensors are converted, each value rounded once to the nearest;\n"
 		"integers stay as they are. Names are those of safetensors or of PyTorch (bfloat16), in any case. A\n"
-		"value that is too large for the dtype becomes infinite (in f8_e4m3, which has no infinity, NaN):\n"
-		"a warning says how many did, and in which tensor first.\n"
+		"value that is too large for the dtype becomes infinite (in f8_e4m3, which has no infinity, 448): a\n"
+		"warning says how many did, and in which tensor first.\n"
 		"\nJSON: one object: model, profile (null when none was named), file, dtype (null as kept), version,\n"
 		"step, updates, decay, published_us (since 1970), tensors, file_bytes, elapsed_us, overflows (how many\n"
-		"values became infinite or NaN), overflow_tensor (the first with one, or null).\n",
+		"values were too large), overflow_tensor (the first with one, or null).\n",
 	.options = EXPORT_OPTIONS,
 	.examples = "  emactl export run42/net -o net-ema.safetensors\n"
 		    "  emactl export run42/net slow -o slow.safetensors --min-step 100000 --timeout 3600\n"

@@ -97,7 +97,7 @@ static double nearest_of(const struct small *small, double value)
 	chosen = size > middle || (size == middle && low % 2 == 1) ? high : low;
 	nearest = magnitude_value(small, chosen);
 	if (chosen == small->infinity)
-		nearest = small->has_infinity ? (double)INFINITY : (double)NAN;
+		nearest = small->has_infinity ? (double)INFINITY : magnitude_value(small, chosen - 1);
 	return copysign(nearest, value);
 }
 
@@ -114,22 +114,30 @@ static double expected_of(enum dtype to, double value)
 	return to == DTYPE_F32 ? (double)(float)value : nearest_of(small_of(to), value);
 }
 
+/* Whether a value is lost: as if its nearest were sought in a format without an end. */
+static bool is_too_large(enum dtype to, double before, double after)
+{
+	if (to == DTYPE_F8_E4M3)
+		return fabs(before) > 464;
+	return isfinite(before) && isinf(after);
+}
+
 /* Converts by every kind, and looks at every value and at the count. */
 static void check_all(enum dtype from, const uint8_t *source, enum dtype to, size_t count)
 {
 	uint8_t *target = malloc(count * dtype_bytes(to) + 1);
-	uint64_t losses = 0;
+	uint64_t overflows = 0;
 
 	ck_assert_ptr_nonnull(target);
 	for (size_t i = 0; i < count; i++) {
-		double before = value_of(from, source + i * dtype_bytes(from)), after = expected_of(to, before);
+		double before = value_of(from, source + i * dtype_bytes(from));
 
-		losses += (isfinite(before) && !isfinite(after)) || (!isnan(before) && isnan(after));
+		overflows += is_too_large(to, before, expected_of(to, before));
 	}
 	for (enum convert_kind kind = 0; kind < CONVERT_KIND_COUNT; kind++) {
 		if (!convert_kind_supported(kind))
 			continue;
-		ck_assert_uint_eq(convert_by_kind(kind, from, source, to, target, count), losses);
+		ck_assert_uint_eq(convert_by_kind(kind, from, source, to, target, count), overflows);
 		for (size_t i = 0; i < count; i++) {
 			double before = value_of(from, source + i * dtype_bytes(from));
 			double after = value_of(to, target + i * dtype_bytes(to));
@@ -327,15 +335,15 @@ START_TEST(memory_may_lie_at_any_byte_and_nothing_beside_is_touched)
 }
 END_TEST
 
-START_TEST(counts_what_was_finite_and_no_longer_is)
+START_TEST(counts_what_is_too_large)
 {
-	static const float VALUES[] = {65519.9f, 65520, -1e6f, INFINITY, -INFINITY, NAN, 448, 465, 1e38f, 3.4e38f};
+	static const float VALUES[] = {65519.9f, 65520, -1e6f, INFINITY, -INFINITY, NAN, 464, 465, 1e38f, 3.4e38f};
 	static const struct {
 		enum dtype to;
-		uint64_t losses;
+		uint64_t overflows;
 	} CASES[] = {
 		{DTYPE_F64, 0}, {DTYPE_BF16, 1}, {DTYPE_F16, 4}, {DTYPE_F8_E5M2, 5},
-		/* It has no infinity: the two that were infinite are NaN now. */
+		/* It has no infinity: the two that were infinite are clipped too. */
 		{DTYPE_F8_E4M3, 8},
 	};
 	enum { COUNT = sizeof(VALUES) / sizeof(VALUES[0]), REPEATS = 100 };
@@ -345,11 +353,26 @@ START_TEST(counts_what_was_finite_and_no_longer_is)
 	for (size_t i = 0; i < COUNT * REPEATS; i++)
 		source[i] = VALUES[i % COUNT];
 	for (size_t i = 0; i < sizeof(CASES) / sizeof(CASES[0]); i++) {
-		ck_assert_uint_eq(convert_elements(DTYPE_F32, VALUES, CASES[i].to, target, COUNT), CASES[i].losses);
+		ck_assert_uint_eq(convert_elements(DTYPE_F32, VALUES, CASES[i].to, target, COUNT), CASES[i].overflows);
 		ck_assert_uint_eq(convert_elements(DTYPE_F32, source, CASES[i].to, target, COUNT * REPEATS),
-		                  REPEATS * CASES[i].losses);
+		                  REPEATS * CASES[i].overflows);
 	}
 	ck_assert_uint_eq(convert_elements(DTYPE_F32, source, DTYPE_F32, target, COUNT * REPEATS), 0);
+}
+END_TEST
+
+START_TEST(without_infinity_the_largest_value_takes_its_place)
+{
+	static const double VALUES[] = {447, 448, 464, 465, 479, 480, 1e300, INFINITY, -INFINITY};
+	enum { COUNT = sizeof(VALUES) / sizeof(VALUES[0]) };
+	const double nan = copysign((double)NAN, -1);
+	uint8_t target[COUNT];
+
+	ck_assert_uint_eq(convert_elements(DTYPE_F64, VALUES, DTYPE_F8_E4M3, target, COUNT), 6);
+	for (unsigned i = 0; i < COUNT; i++)
+		ck_assert_uint_eq(target[i], i + 1 < COUNT ? 0x7e : 0xfe);
+	ck_assert_uint_eq(convert_elements(DTYPE_F64, &nan, DTYPE_F8_E4M3, target, 1), 0);
+	ck_assert_uint_eq(target[0], 0xff);
 }
 END_TEST
 
@@ -412,7 +435,8 @@ int main(void)
 	tcase_add_test(tests, random_patterns_are_right_from_every_dtype_to_every_other);
 	tcase_add_test(tests, all_kinds_give_the_same_bits_nan_included);
 	tcase_add_test(tests, memory_may_lie_at_any_byte_and_nothing_beside_is_touched);
-	tcase_add_test(tests, counts_what_was_finite_and_no_longer_is);
+	tcase_add_test(tests, counts_what_is_too_large);
+	tcase_add_test(tests, without_infinity_the_largest_value_takes_its_place);
 	tcase_add_test(tests, the_same_dtype_is_copied_integers_too);
 #if defined(__x86_64__)
 	tcase_add_test(tests, modes_of_the_thread_change_nothing_and_stay_as_they_are);

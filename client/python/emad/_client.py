@@ -41,7 +41,7 @@ class Exported(NamedTuple):
     decay: float
     bytes: int
     overflow_count: int = 0
-    """Values that were finite and, too large for the dtype asked for, became infinite, or became NaN."""
+    """Values that were finite and, too large for the dtype asked for, are infinite now, or 448 in F8_E4M3."""
     overflow_tensor: Optional[str] = None
     """The first tensor with such a value."""
 
@@ -215,7 +215,8 @@ class Client:
         if exported.overflow_count:
             warnings.warn(
                 f"emad: {exported.overflow_count} values of '{model}' are too large for {served_name(served)} and are "
-                f"not finite in {os.fspath(path)!r}, the first of them in tensor '{exported.overflow_tensor}'",
+                f"{'448' if served_name(served) == 'F8_E4M3' else 'infinite'} in {os.fspath(path)!r}, the first of "
+                f"them in tensor '{exported.overflow_tensor}'",
                 RuntimeWarning,
                 stacklevel=2,
             )

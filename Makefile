@@ -143,6 +143,7 @@ fuzz_safetensors := $(addprefix proto/, dtype json_read name safetensors status)
 fuzz_schedule := $(schedule) proto/nearest
 fuzz_sp := proto/sp proto/status
 
+bench_convert := $(addprefix proto/, convert dtype)
 bench_kernel := $(kernel) proto/dtype
 bench_requests := $(addprefix proto/, message name pack status)
 bench_triad :=
@@ -433,6 +434,9 @@ bench-run: $(products) $(bench_programs)
 	@echo
 	@$(B)/tests/bench/bench_kernel $(if $(QUICK),--rounds 1 --mebi-elements 4,--rounds 2) >build/bench/kernel.txt
 	@cat build/bench/kernel.txt
+	@echo
+	@$(B)/tests/bench/bench_convert $(if $(QUICK),1 1,5 32) >build/bench/convert.txt
+	@cat build/bench/convert.txt
 
 # ---- installing ------------------------------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ static int served_parse(const char *name, enum emad_served_dtype *ret_dtype, str
 	char word[NAME_BYTES_MAX + 1];
 	size_t bytes = 0;
 
-	for (; name[bytes] && bytes < NAME_BYTES_MAX; bytes++)
+	for (; bytes < NAME_BYTES_MAX && name[bytes]; bytes++)
 		word[bytes] = (char)tolower((unsigned char)name[bytes]);
 	word[bytes] = '\0';
 	for (unsigned i = 0; i < NAME_COUNT; i++) {

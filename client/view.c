@@ -326,7 +326,7 @@ static int view_entry(struct emad_view *view, uint64_t index, const struct safet
 
 int emad_view_tensor(struct emad_view *view, uint64_t index, struct emad_view_tensor *ret_tensor)
 {
-	const struct safetensors_entry *entry;
+	const struct safetensors_entry *entry = NULL;
 	struct reason reason = {.text = ""};
 	int code = view_usable(view, &reason);
 
@@ -381,7 +381,7 @@ static int view_read(struct emad_view *view, const struct safetensors_entry *ent
 int emad_view_read(struct emad_view *view, uint64_t index, enum emad_served_dtype dtype, void *buffer,
                    uint64_t buffer_bytes)
 {
-	const struct safetensors_entry *entry;
+	const struct safetensors_entry *entry = NULL;
 	struct reason reason = {.text = ""};
 	int code = view_usable(view, &reason);
 

@@ -29,7 +29,8 @@ edge := $(addprefix daemon/edge/, \
 daemon := $(proto) $(core) $(edge) daemon/daemon daemon/main
 
 library := $(proto) $(addprefix client/, \
-	attach call client copy error export link push pusher recast registration served snapshot team trainer view wait)
+	attach call client copy error export link push pusher recast registration served snapshot team trainer view \
+	wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask command_daemon command_explain command_export command_model command_verify emactl facts figure \
@@ -62,7 +63,8 @@ kernel := $(addprefix daemon/core/, kernel kernel_avx2 kernel_avx512 kernel_port
 manifest := $(addprefix proto/, dtype manifest manifest_pack manifest_tiling name pack status)
 schedule := $(addprefix proto/, schedule schedule_formula schedule_table status)
 model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) \
-	$(addprefix proto/, image layout nearest profile safetensors_write) $(addprefix tests/unit/, failing_heap random_model)
+	$(addprefix proto/, image layout nearest profile safetensors_write) \
+	$(addprefix tests/unit/, failing_heap random_model)
 service := $(core) $(model_parts) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
 
 test_apply := $(addprefix daemon/core/, apply plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)

@@ -318,9 +318,9 @@ int emad_dtype_parse(const char *name, enum emad_served_dtype *ret_dtype);
 
 /*
  * Copies tensor index (0-based, in the order of the file) to buffer in another dtype: dense, row-major, in the byte
- * order of the host. Each value is rounded once, to nearest even, and what is too large becomes infinite. buffer may lie
- * at any byte and holds buffer_bytes, at least the elements times their size in the new dtype. After 0 all of it
- * belongs to the view's version; on failure buffer holds nothing of use.
+ * order of the host. Each value is rounded once, to nearest even, and what is too large becomes infinite. buffer may
+ * lie at any byte; buffer_bytes are at least the elements times their size in the new dtype. After 0 all of it belongs
+ * to the view's version; on failure buffer holds nothing of use.
  * Codes: EMAD_EREVOKED, -ENOENT (no such tensor), EMAD_EARGUMENT (buffer too small: both numbers).
  */
 int emad_view_read(struct emad_view *view, uint64_t index, enum emad_served_dtype dtype, void *buffer,

@@ -188,7 +188,8 @@ static int job_run(struct job *job, struct reason *reason)
 	const struct target *target = job->target;
 	int code;
 
-	job->fd = openat(target->directory, target->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+	job->fd = openat(target->directory, target->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+	                 0666);
 	if (job->fd < 0)
 		return target_errno(target, "create a temporary file", reason);
 	code = file_write(job, reason);

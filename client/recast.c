@@ -87,8 +87,9 @@ static int header_prepare(struct recast *recast, const struct safetensors *image
 	bytes = SAFETENSORS_SIZE_BYTES + writer.used;
 	bytes = (bytes + IMAGE_PAGE_BYTES - 1) / IMAGE_PAGE_BYTES * IMAGE_PAGE_BYTES;
 	if (bytes - SAFETENSORS_SIZE_BYTES > SAFETENSORS_HEADER_BYTES_MAX)
-		return reason_set(reason, STATUS_ELIMIT, "the header has %" PRIu64 " bytes as %s, at most %d are allowed",
-		                  bytes, dtype_name(dtype), SAFETENSORS_HEADER_BYTES_MAX);
+		return reason_set(reason, STATUS_ELIMIT,
+		                  "the header has %" PRIu64 " bytes as %s, at most %d are allowed", bytes,
+		                  dtype_name(dtype), SAFETENSORS_HEADER_BYTES_MAX);
 	recast->header = malloc(bytes);
 	if (!recast->header)
 		return -ENOMEM;

@@ -39,7 +39,8 @@ int served_check(enum emad_served_dtype served, struct reason *reason)
 {
 	if ((unsigned)served <= EMAD_AS_F8_E5M2)
 		return 0;
-	return reason_set(reason, STATUS_EARGUMENT, "dtype is %u: it counts from EMAD_DTYPE_KEPT (0) to EMAD_AS_F8_E5M2 (%d)",
+	return reason_set(reason, STATUS_EARGUMENT,
+	                  "dtype is %u: it counts from EMAD_DTYPE_KEPT (0) to EMAD_AS_F8_E5M2 (%d)",
 	                  (unsigned)served, EMAD_AS_F8_E5M2);
 }
 

@@ -305,7 +305,7 @@ static void block_convert(const struct convert_set *set, enum dtype from, const 
 /* The magnitudes that a value may have. */
 static const struct bounds {
 	uint64_t infinity; /* the smallest that is not finite */
-	uint64_t e4m3_max; /* the largest that F8_E4M3 need not clip: 464 or, where there is none, the next smaller one */
+	uint64_t e4m3_max; /* the largest that F8_E4M3 need not clip: 464, or the next smaller one */
 } BOUNDS[DTYPE_COUNT] = {
 	[DTYPE_F64] = {UINT64_C(0x7ff0000000000000), UINT64_C(0x407d000000000000)},
 	[DTYPE_F32] = {F32_INFINITY, 0x43e80000},

@@ -117,14 +117,16 @@ static void export_report(const struct emactl *emactl, enum emad_served_dtype dt
 		printf("}\n");
 	} else if (!emactl->is_quiet) {
 		table_write_safe(stdout, path);
-		printf(": %s%s%s, version %" PRIu64 ", step %" PRIu64 ", %" PRIu64 " updates, in %s\n", name ? name : "",
-		       name ? ", " : "", figure_bytes(info->file_bytes).text, info->version, info->step, info->updates,
-		       figure_duration_us(elapsed_us).text);
+		printf(": %s%s%s, version %" PRIu64 ", step %" PRIu64 ", %" PRIu64 " updates, in %s\n",
+		       name ? name : "", name ? ", " : "", figure_bytes(info->file_bytes).text, info->version,
+		       info->step, info->updates, figure_duration_us(elapsed_us).text);
 	}
 	if (info->overflow_count)
 		output_note(emactl,
-		            "warning: %" PRIu64 " values are too large for %s and became %s, the first of them in tensor '%s'",
-		            info->overflow_count, name, dtype == EMAD_AS_F8_E4M3 ? "448" : "infinite", info->overflow_tensor);
+		            "warning: %" PRIu64 " values are too large for %s and became %s, the first of them in "
+		            "tensor '%s'",
+		            info->overflow_count, name, dtype == EMAD_AS_F8_E4M3 ? "448" : "infinite",
+		            info->overflow_tensor);
 }
 
 static int export_copy(const struct emactl *emactl, struct emad_client *client, struct emad_export_options options)
@@ -194,8 +196,8 @@ const struct command COMMAND_EXPORT = {
 		"value that is too large for the dtype becomes infinite (in f8_e4m3, which has no infinity, 448): a\n"
 		"warning says how many did, and in which tensor first.\n"
 		"\nJSON: one object: model, profile (null when none was named), file, dtype (null as kept), version,\n"
-		"step, updates, decay, published_us (since 1970), tensors, file_bytes, elapsed_us, overflows (how many\n"
-		"values were too large), overflow_tensor (the first with one, or null).\n",
+		"step, updates, decay, published_us (since 1970), tensors, file_bytes, elapsed_us, overflows (values\n"
+		"that were too large), overflow_tensor (the first with one, or null).\n",
 	.options = EXPORT_OPTIONS,
 	.examples = "  emactl export run42/net -o net-ema.safetensors\n"
 		    "  emactl export run42/net slow -o slow.safetensors --min-step 100000 --timeout 3600\n"

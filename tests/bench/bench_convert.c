@@ -62,9 +62,9 @@ static void row_measure(const struct row *row, enum convert_kind kind, uint8_t *
 		convert_by_kind(kind, row->from, source, row->to, target, count);
 		best = seconds_min(best, begun);
 	}
-	printf("%-9s %-8s -> %-8s %7.2f G elements/s %7.2f GB/s  memcpy %6.2f GB/s  ratio %.2f\n", convert_kind_name(kind),
-	       dtype_name(row->from), dtype_name(row->to), (double)count / best / 1e9, (double)bytes / best / 1e9,
-	       (double)bytes / copy_best / 1e9, copy_best / best);
+	printf("%-9s %-8s -> %-8s %7.2f G elements/s %7.2f GB/s  memcpy %6.2f GB/s  ratio %.2f\n",
+	       convert_kind_name(kind), dtype_name(row->from), dtype_name(row->to), (double)count / best / 1e9,
+	       (double)bytes / best / 1e9, (double)bytes / copy_best / 1e9, copy_best / best);
 }
 
 int main(int argc, char **argv)

@@ -599,8 +599,8 @@ START_TEST(exports_the_image_as_it_is_or_leaves_the_path_alone)
 {
 	struct emad_trainer *trainer = trainer_of("export", &halves_options);
 	uint64_t calls = 0, last = 0;
-	const struct emad_export_options stopped = {.timeout_ms = -1, .progress = stop_at_once, .context = &calls};
-	const struct emad_export_options counted = {.min_step = 1, .timeout_ms = -1, .progress = count_calls, .context = &last};
+	const struct emad_export_options stopped = {0, -1, EMAD_DTYPE_KEPT, stop_at_once, &calls};
+	const struct emad_export_options counted = {1, -1, EMAD_DTYPE_KEPT, count_calls, &last};
 	struct emad_export_info exported;
 	struct emad_view_info facts;
 	struct emad_view *view;

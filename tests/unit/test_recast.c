@@ -17,7 +17,8 @@ static struct safetensors *parsed(const uint8_t *header, uint64_t header_bytes, 
 	struct safetensors *safetensors;
 	struct reason reason = {""};
 
-	ck_assert_msg(safetensors_parse(header, header_bytes, file_bytes, &safetensors, &reason) == 0, "%s", reason.text);
+	ck_assert_msg(safetensors_parse(header, header_bytes, file_bytes, &safetensors, &reason) == 0, "%s",
+	              reason.text);
 	return safetensors;
 }
 
@@ -45,7 +46,8 @@ static const char mixed[] =
 	"\"index\":{\"dtype\":\"I32\",\"shape\":[1],\"data_offsets\":[48,52]},"
 	"\"brain\":{\"dtype\":\"BF16\",\"shape\":[3],\"data_offsets\":[52,58]},"
 	"\"flag\":{\"dtype\":\"BOOL\",\"shape\":[1],\"data_offsets\":[58,59]},"
-	"\"__metadata__\":{\"format\":\"pt\",\"emad.attributes\":\"{\\\"nc\\\": \\\"caf\\u00e9\\\"}\",\"emad.dtype\":\"F64\"}}";
+	"\"__metadata__\":{\"format\":\"pt\","
+	"\"emad.attributes\":\"{\\\"nc\\\": \\\"caf\\u00e9\\\"}\",\"emad.dtype\":\"F64\"}}";
 
 enum { MIXED_DATA_BYTES = 59, MIXED_COUNT = 7 };
 
@@ -130,7 +132,8 @@ START_TEST(a_header_of_any_length_ends_on_a_page)
 		char json[4500];
 
 		snprintf(json, sizeof(json),
-		         "{\"w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"__metadata__\":{\"%0*d\":\"\"}}",
+		         "{\"w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
+		         "\"__metadata__\":{\"%0*d\":\"\"}}",
 		         (int)(3900 + padding), 0);
 		image = parsed_json(json, 4);
 		recast = recast_of(image, DTYPE_F16);

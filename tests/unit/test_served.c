@@ -45,7 +45,10 @@ END_TEST
 
 START_TEST(a_wrong_name_is_told_the_nearest_and_all)
 {
-	static const char *const wrong[] = {"", "bf15", "bfloat", "I64", "float16 ", "bfloat16bfloat16bfloat16bfloat16"};
+	static const char *const wrong[] = {
+		"", "bf15", "bfloat", "I64", "float16 ", "bfloat16bfloat16bfloat16bfloat16",
+		"bfloat16bfloat16bfloat16bfloat16?",
+	};
 	static const char *const all[] = {"f64", "f32", "f16", "bf16", "f8_e4m3", "f8_e5m2", "bfloat16", "half"};
 	enum emad_served_dtype dtype = EMAD_AS_F16;
 

@@ -80,16 +80,11 @@ def _dtype_name(dtype: Any) -> str:
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     if torch is not None and isinstance(dtype, torch.dtype):
         return str(dtype).rpartition(".")[2]
-    if numpy is not None and (isinstance(dtype, numpy.dtype) or (isinstance(dtype, type) and _is_scalar(dtype))):
+    is_scalar = numpy is not None and isinstance(dtype, type) and issubclass(dtype, numpy.generic)
+    if is_scalar or (numpy is not None and isinstance(dtype, numpy.dtype)):
         found = numpy.dtype(dtype)
         return found.name if found.isnative else f"{found.name} in foreign byte order"
     raise TypeError(f"dtype is {dtype!r}; a name such as 'bf16', a torch.dtype or a NumPy dtype is accepted")
-
-
-def _is_scalar(kind: type) -> bool:
-    """Whether NumPy takes a class for one of its dtypes; ml_dtypes' classes are not derived from numpy.generic."""
-    numpy = sys.modules["numpy"]
-    return issubclass(kind, numpy.generic) or isinstance(getattr(kind, "dtype", None), numpy.dtype)
 
 
 class Source:

@@ -16,8 +16,9 @@ SONAME := libemad.so.0
 # ---- sources ---------------------------------------------------------------------------------------------------------
 
 proto := $(addprefix proto/, \
-	dtype image json_read layout manifest manifest_pack manifest_tiling message name nearest number pack \
-	profile safetensors schedule schedule_formula schedule_scale schedule_table schedule_text sp status)
+	convert dtype image json_read layout manifest manifest_pack manifest_tiling message name nearest number pack \
+	profile safetensors safetensors_write schedule schedule_formula schedule_scale schedule_table schedule_text \
+	sp status)
 
 core := $(addprefix daemon/core/, \
 	apply attributes geometry guards history intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable \
@@ -29,8 +30,8 @@ edge := $(addprefix daemon/edge/, \
 daemon := $(proto) $(core) $(edge) daemon/daemon daemon/main
 
 library := $(proto) $(addprefix client/, \
-	attach call client copy enclosure error export link profiles push pusher registration snapshot team trainer \
-	view wait)
+	attach call client copy enclosure error export link profiles push pusher recast registration served snapshot \
+	team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask command_daemon command_explain command_export command_model command_verify emactl explain_list \
@@ -72,18 +73,20 @@ kernel := $(addprefix daemon/core/, kernel kernel_avx2 kernel_avx512 kernel_port
 manifest := $(addprefix proto/, dtype manifest manifest_pack manifest_tiling name pack status)
 schedule := $(addprefix proto/, number schedule schedule_formula schedule_scale schedule_table schedule_text status)
 model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) \
-	$(addprefix proto/, image layout nearest profile) $(addprefix tests/unit/, failing_heap random_model)
+	$(addprefix proto/, image layout nearest profile safetensors_write) \
+	$(addprefix tests/unit/, failing_heap random_model)
 service := $(core) $(model_parts) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
 
 test_apply := $(addprefix daemon/core/, apply geometry plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
 test_config := daemon/edge/config proto/nearest proto/status
+test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
 test_figure := client/emactl/figure
-test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors) \
-	tests/unit/failing_heap
+test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors \
+	safetensors_write) tests/unit/failing_heap
 test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
 test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status
@@ -97,6 +100,8 @@ test_plan := $(addprefix daemon/core/, geometry plan) $(model_parts)
 test_plot := client/emactl/plot
 test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
+test_recast := client/recast $(addprefix proto/, dtype json_read name safetensors safetensors_write status) \
+	tests/unit/failing_heap
 test_runtime := daemon/edge/runtime proto/status
 test_safetensors := $(addprefix proto/, dtype json_read name safetensors status) tests/unit/failing_heap
 test_scan := client/emactl/scan proto/dtype
@@ -104,6 +109,7 @@ test_schedule := $(schedule) proto/nearest
 test_schedule_advance := $(schedule) proto/nearest
 test_schedule_formula := $(schedule) proto/nearest
 test_schedule_scale := $(schedule) proto/nearest
+test_served := $(addprefix client/, error served) $(addprefix proto/, dtype nearest status)
 test_service := $(service)
 test_service_heap := $(service)
 test_service_register := $(service)
@@ -116,6 +122,7 @@ test_versions := daemon/core/versions proto/layout proto/status tests/unit/faili
 test_workers := daemon/edge/workers $(test_apply)
 
 needs_tests/unit/failing_heap := failing_heap
+needs_tests/unit/test_convert := m
 needs_tests/unit/test_facts := jansson
 needs_tests/unit/test_kernel := m
 needs_tests/unit/test_schedule := m
@@ -154,6 +161,7 @@ fuzz_safetensors := $(addprefix proto/, dtype json_read name safetensors status)
 fuzz_schedule := $(schedule) proto/nearest
 fuzz_sp := proto/sp proto/status
 
+bench_convert := $(addprefix proto/, convert dtype)
 bench_kernel := $(kernel) proto/dtype
 bench_requests := $(addprefix proto/, message name pack status)
 bench_triad :=
@@ -444,6 +452,9 @@ bench-run: $(products) $(bench_programs)
 	@echo
 	@$(B)/tests/bench/bench_kernel $(if $(QUICK),--rounds 1 --mebi-elements 4,--rounds 2) >build/bench/kernel.txt
 	@cat build/bench/kernel.txt
+	@echo
+	@$(B)/tests/bench/bench_convert $(if $(QUICK),1 1,5 32) >build/bench/convert.txt
+	@cat build/bench/convert.txt
 
 # ---- installing ------------------------------------------------------------------------------------------------------
 

@@ -356,20 +356,72 @@ struct emad_view_tensor {
 int emad_view_tensor(struct emad_view *view, uint64_t index, struct emad_view_tensor *ret_tensor);
 int emad_view_find(struct emad_view *view, const char *name, struct emad_view_tensor *ret_tensor);
 
+/*
+ * In which dtype averages are served on request: 0, or 1 more than the number of enum emad_dtype. It is meant for the
+ * floating-point tensors; integers and bools are always served as they are.
+ */
+enum emad_served_dtype {
+	EMAD_DTYPE_KEPT, /* as the average is kept: mostly F32 */
+	EMAD_AS_F64,
+	EMAD_AS_F32,
+	EMAD_AS_F16,
+	EMAD_AS_BF16,
+	EMAD_AS_F8_E4M3, /* float8_e4m3fn: it has no infinity, what is too large becomes 448 */
+	EMAD_AS_F8_E5M2,
+};
+
+/*
+ * The dtype of a name: that of safetensors ("BF16") or of PyTorch ("bfloat16", "half"), in any case.
+ * EMAD_EARGUMENT: the sentence says the nearest and all.
+ */
+int emad_dtype_parse(const char *name, enum emad_served_dtype *ret_dtype);
+
+/*
+ * Copies tensor index (0-based, in the order of the file) to buffer in another dtype: dense, row-major, in the byte
+ * order of the host. Each value is rounded once, to nearest even, and what is too large becomes infinite. buffer may
+ * lie at any byte; buffer_bytes are at least the elements times their size in the new dtype. After 0 all of it belongs
+ * to the view's version; on failure buffer holds nothing of use.
+ * Codes: EMAD_EREVOKED, -ENOENT (no such tensor), EMAD_EARGUMENT (buffer too small: both numbers).
+ */
+int emad_view_read(struct emad_view *view, uint64_t index, enum emad_served_dtype dtype, void *buffer,
+                   uint64_t buffer_bytes);
+
 /* A value of the image's metadata ("emad.attributes" is the JSON object of attributes), or NULL. Borrowed. */
 const char *emad_view_metadata(struct emad_view *view, const char *key);
 
 /* Called now and then during a long copy; returning non-zero stops it with -ECANCELED. */
 typedef int emad_progress(void *context, uint64_t done_bytes, uint64_t total_bytes);
 
+struct emad_export_options {
+	uint64_t min_step; /* as for emad_view_open */
+	int timeout_ms;    /* bounds the wait for the version; progress can end the copying */
+	enum emad_served_dtype dtype; /* of all floating-point tensors */
+	emad_progress *progress;      /* NULL: nobody is told */
+	void *context;                /* for progress */
+};
+
+struct emad_export_info {
+	uint64_t version;
+	uint64_t step;
+	uint64_t updates;
+	double decay;          /* of the last update */
+	uint64_t published_us; /* wall clock, microseconds since 1970 */
+	uint64_t tensor_count;
+	uint64_t file_bytes;
+	uint64_t overflow_count;   /* values that were finite and, too large for dtype, are infinite now, or clipped */
+	char overflow_tensor[520]; /* the first tensor with such a value; "" */
+};
+
 /*
  * Writes a profile (NULL: the first) to a safetensors file: into a temporary file beside it, fsync, rename. On any
- * failure path is as it was. ret_info may be NULL; its pointers and fd are not set. timeout_ms bounds the wait for
- * the version; progress can end the copying. A view that is revoked meanwhile is tried again, three times in all.
+ * failure path is as it was. A view that is revoked meanwhile is tried again, three times in all.
+ * options NULL: the newest version, as it is kept, with the client's own timeout; zeroed: the same without waiting.
+ * With a dtype every floating-point tensor is of that dtype, rounded as emad_view_read does, the order is that of the
+ * new sizes, and "emad.dtype" is in the metadata. Look at overflow_count then. ret_info may be NULL.
+ * Codes: those of emad_view_open; -errno for the file; -ECANCELED; EMAD_EREVOKED; EMAD_EARGUMENT.
  */
-int emad_export(struct emad_client *client, const char *model, const char *profile, uint64_t min_step,
-                const char *path, int timeout_ms, emad_progress *progress, void *context,
-                struct emad_view_info *ret_info);
+int emad_export(struct emad_client *client, const char *model, const char *profile, const char *path,
+                const struct emad_export_options *options, struct emad_export_info *ret_info);
 
 #ifdef __cplusplus
 }

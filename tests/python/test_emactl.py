@@ -132,6 +132,8 @@ def test_version_is_one_line_in_any_place(run):
         (["export", "m"], "-o FILE"),
         (["export", "m", "-o", "-"], "cannot write to standard output"),
         (["export", "m", "-o", "f", "--min-step", "-1"], "--min-step takes a whole number"),
+        (["export", "m", "-o", "f", "--dtype", "bf15"], "not served as 'bf15'; the nearest is 'bf16', all are f64, "),
+        (["export", "m", "-o", "f", "--dtype", "int8"], "bfloat16"),
         (["remove"], "remove needs MODEL"),
         (["verify"], "verify needs FILE"),
         (["explain"], "explain needs SCHEDULE"),
@@ -523,6 +525,50 @@ def test_export_writes_what_verify_finds_good(ask, run, model, tmp_path):
     assert document["is_good"] and document["metadata"]["emad.step"] == "3"
     document = json.loads(ask("export", model, "slow", "--json", "-o", path).stdout)
     assert (document["profile"], document["step"], document["file_bytes"]) == ("slow", 3, os.path.getsize(path))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "short", "bits"),
+    [("bf16", "BF16", b"\x08\x40"), ("Float16", "F16", b"\x40\x40"), ("F64", "F64", struct.pack("<d", 2.125)),
+     ("float8_e5m2", "F8_E5M2", b"\x40")],
+)  # fmt: skip
+def test_export_converts_to_the_dtype_asked_for(ask, run, model, tmp_path, dtype, short, bits):
+    path = tmp_path / "f"
+    result = ask("export", model, "-o", path, "--dtype", dtype)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"{path}: {short}, ")
+    content = path.read_bytes()
+    begin = 8 + struct.unpack_from("<Q", content)[0]
+    header = json.loads(content[8:begin])
+    assert (header["w"]["dtype"], header["nb"]["dtype"]) == (short, "I64")
+    first = begin + header["w"]["data_offsets"][0]
+    assert content[first : first + len(bits)] == bits
+    document = json.loads(run("verify", path, "--json").stdout)
+    assert document["is_good"] and document["metadata"]["emad.dtype"] == short
+    assert set(document["dtypes"]) == {short, "I64"}
+
+
+def test_export_warns_of_values_that_are_too_large(ask, daemon, run, tmp_path):
+    emad = pytest.importorskip("emad")
+    numpy = pytest.importorskip("numpy")
+    name, path = f"emactl/{uuid.uuid4().hex[:8]}", tmp_path / "f"
+    state = {"a": numpy.ones(3, numpy.float32), "net.large": numpy.array([1e6, -1e6, 1], numpy.float32)}
+    with emad.Client(daemon.url) as client:
+        client.trainer(name, state).close()
+        result = ask("export", name, "-o", path, "-d", "f16")
+        assert result.returncode == 0
+        assert result.stderr == (
+            "warning: 2 values are too large for F16 and became infinite, the first of them in tensor 'net.large'\n"
+        )
+        assert "2 values are too large for F8_E4M3 and became 448" in ask(
+            "export", name, "-o", path, "-d", "f8_e4m3"
+        ).stderr
+        document = json.loads(ask("export", name, "-o", path, "-d", "f16", "--json").stdout)
+        assert (document["dtype"], document["overflows"], document["overflow_tensor"]) == ("F16", 2, "net.large")
+        assert json.loads(run("verify", path, "--json").stdout)["infinite"] == 2
+        document = json.loads(ask("export", name, "-o", path, "--json").stdout)
+        assert (document["dtype"], document["overflows"], document["overflow_tensor"]) == (None, 0, None)
+        client.remove(name)
 
 
 def test_export_leaves_the_file_alone_when_it_fails(ask, model, tmp_path):

@@ -6,14 +6,15 @@ import ctypes
 import json
 import os
 import threading
+import warnings
 import weakref
 from ctypes import byref, c_uint64, c_void_p
 from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Union
 
 from . import _library
 from ._errors import ClosedError
-from ._library import CDaemon, CViewInfo, milliseconds
-from ._tensors import Piece
+from ._library import CDaemon, CExportInfo, CExportOptions, milliseconds
+from ._tensors import Piece, served_name, served_number
 from ._trainer import Profiles, Trainer, _in_slices, step_number
 from ._view import View
 
@@ -39,6 +40,10 @@ class Exported(NamedTuple):
     updates: int
     decay: float
     bytes: int
+    overflow_count: int = 0
+    """Values that were finite and, too large for the dtype asked for, are infinite now, or 448 in F8_E4M3."""
+    overflow_tensor: Optional[str] = None
+    """The first tensor with such a value."""
 
 
 class _Handle:
@@ -127,11 +132,15 @@ class Client:
         profile: Optional[str] = None,
         min_step: Optional[int] = None,
         timeout: Optional[float] = None,
+        dtype: Any = None,
     ) -> View:
         """Opens the newest version of a profile (None: the model's first) for reading in place.
 
         min_step: waits for a version of that step or later, for timeout seconds at most.
+        dtype: torch.bfloat16, "bf16", a NumPy dtype: floating-point tensors that are kept in another one are served as
+        converted copies, each value rounded once. None: all as they are kept.
         """
+        served = served_number(dtype)
         arguments = (
             self._pointer(),
             _library.text(model, "model"),
@@ -147,7 +156,7 @@ class Client:
             )
         else:
             _library.check(self._library.emad_view_open(*arguments, milliseconds(timeout), byref(handle)))
-        view = View(self, model, profile, handle)
+        view = View(self, model, profile, handle, served)
         self._remember(view)
         return view
 
@@ -159,10 +168,13 @@ class Client:
         min_step: Optional[int] = None,
         timeout: Optional[float] = None,
         progress: Optional[Callable[[int, int], Any]] = None,
+        dtype: Any = None,
     ) -> Exported:
         """Writes a profile to a safetensors file. On any failure the file is as it was.
 
         progress: called now and then with the bytes written and the bytes in all; what it raises stops the export.
+        dtype: torch.bfloat16, "bf16", a NumPy dtype: all floating-point tensors are converted to it, each value rounded
+        once. A RuntimeWarning tells of values that are too large for it; see Exported.overflow_count.
         """
         raised = []
 
@@ -175,22 +187,40 @@ class Client:
                 raised.append(error)
                 return 1
 
-        info = CViewInfo()
+        served = served_number(dtype)
+        options = CExportOptions(
+            step_number(min_step or 0), milliseconds(timeout), served, _library.PROGRESS(report), None
+        )
+        info = CExportInfo()
         code = self._library.emad_export(
             self._pointer(),
             _library.text(model, "model"),
             None if profile is None else _library.text(profile, "profile"),
-            step_number(min_step or 0),
             os.fsencode(path),
-            milliseconds(timeout),
-            _library.PROGRESS(report),
-            None,
+            byref(options),
             byref(info),
         )
         if raised:
             raise raised[0]
         _library.check(code)
-        return Exported(info.version, info.step, info.updates, info.decay, info.image_bytes)
+        exported = Exported(
+            info.version,
+            info.step,
+            info.updates,
+            info.decay,
+            info.file_bytes,
+            info.overflow_count,
+            info.overflow_tensor.decode() or None,
+        )
+        if exported.overflow_count:
+            warnings.warn(
+                f"emad: {exported.overflow_count} values of '{model}' are too large for {served_name(served)} and are "
+                f"{'448' if served_name(served) == 'F8_E4M3' else 'infinite'} in {os.fspath(path)!r}, the first of "
+                f"them in tensor '{exported.overflow_tensor}'",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return exported
 
     def ping(self, timeout: Optional[float] = None) -> Daemon:
         """Asks the daemon who it is."""

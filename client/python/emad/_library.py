@@ -145,6 +145,31 @@ class CViewInfo(ctypes.Structure):
 
 PROGRESS = CFUNCTYPE(c_int, c_void_p, c_uint64, c_uint64)
 
+
+class CExportOptions(ctypes.Structure):
+    _fields_ = [
+        ("min_step", c_uint64),
+        ("timeout_ms", c_int),
+        ("dtype", c_uint),
+        ("progress", PROGRESS),
+        ("context", c_void_p),
+    ]
+
+
+class CExportInfo(ctypes.Structure):
+    _fields_ = [
+        ("version", c_uint64),
+        ("step", c_uint64),
+        ("updates", c_uint64),
+        ("decay", c_double),
+        ("published_us", c_uint64),
+        ("tensor_count", c_uint64),
+        ("file_bytes", c_uint64),
+        ("overflow_count", c_uint64),
+        ("overflow_tensor", c_char * 520),
+    ]
+
+
 # name: (result, arguments). Handles are plain pointers; char ** results stay pointers, so that they can be freed.
 _PROTOTYPES = {
     "emad_error": (c_char_p, []),
@@ -179,9 +204,11 @@ _PROTOTYPES = {
     "emad_view_close": (None, [c_void_p]),
     "emad_view_check": (c_int, [c_void_p]),
     "emad_view_info": (c_int, [c_void_p, POINTER(CViewInfo)]),
+    "emad_dtype_parse": (c_int, [c_char_p, POINTER(c_uint)]),
+    "emad_view_read": (c_int, [c_void_p, c_uint64, c_uint, c_void_p, c_uint64]),
     "emad_export": (
         c_int,
-        [c_void_p, c_char_p, c_char_p, c_uint64, c_char_p, c_int, PROGRESS, c_void_p, POINTER(CViewInfo)],
+        [c_void_p, c_char_p, c_char_p, c_char_p, POINTER(CExportOptions), POINTER(CExportInfo)],
     ),
 }
 

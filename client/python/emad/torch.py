@@ -295,10 +295,15 @@ class ModelEMA:
         self._updates = updates
         self._mirror_key = (0, 0)
 
-    def save(self, path: Union[str, "os.PathLike[str]"], profile: Optional[str] = None) -> Exported:
-        """Writes the average to a safetensors file, by way of a temporary file beside it."""
+    def save(
+        self, path: Union[str, "os.PathLike[str]"], profile: Optional[str] = None, dtype: Any = None
+    ) -> Exported:
+        """Writes the average to a safetensors file, by way of a temporary file beside it.
+
+        dtype: of all floating-point tensors in the file, for example torch.bfloat16; None: as the average is kept.
+        """
         self.flush()
-        return self._client.export(self.name, profile or self.profile, path)
+        return self._client.export(self.name, profile or self.profile, path, dtype=dtype)
 
     def close(self) -> None:
         """Lets go of the model at the daemon, which keeps the average. Optimizers wait no longer."""

@@ -16,8 +16,8 @@ SONAME := libemad.so.0
 # ---- sources ---------------------------------------------------------------------------------------------------------
 
 proto := $(addprefix proto/, \
-	dtype image json_read layout manifest manifest_pack manifest_tiling message name nearest pack profile \
-	safetensors schedule schedule_formula schedule_table sp status)
+	dtype image json_read layout manifest manifest_pack manifest_tiling merge message name nearest pack posthoc \
+	profile safetensors schedule schedule_formula schedule_table sp status)
 
 core := $(addprefix daemon/core/, \
 	apply attributes intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model plan push \
@@ -52,7 +52,9 @@ needs_daemon/edge/config := inih
 needs_daemon/edge/systemd := systemd
 needs_daemon/edge/transport := nng
 needs_proto/layout := xxhash
+needs_proto/merge := m
 needs_proto/pack := msgpack
+needs_proto/posthoc := m
 needs_proto/schedule := m
 needs_proto/schedule_formula := m
 
@@ -79,11 +81,13 @@ test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status
 test_manifest := $(manifest) tests/unit/failing_heap
 test_memory := daemon/edge/memory proto/status
+test_merge := proto/merge
 test_message := $(addprefix proto/, message name pack status)
 test_name := proto/name proto/status
 test_nearest := proto/nearest
 test_pack := $(addprefix proto/, name pack status)
 test_plan := daemon/core/plan $(model_parts)
+test_posthoc := $(schedule) $(addprefix proto/, nearest posthoc) tests/unit/failing_heap
 test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
 test_runtime := daemon/edge/runtime proto/status
@@ -105,6 +109,8 @@ test_workers := daemon/edge/workers $(test_apply)
 needs_tests/unit/failing_heap := failing_heap
 needs_tests/unit/test_facts := jansson
 needs_tests/unit/test_kernel := m
+needs_tests/unit/test_merge := m
+needs_tests/unit/test_posthoc := jansson m
 needs_tests/unit/test_schedule := m
 needs_tests/unit/test_schedule_formula := jansson m
 needs_tests/unit/test_service := jansson m

@@ -29,11 +29,12 @@ edge := $(addprefix daemon/edge/, \
 daemon := $(proto) $(core) $(edge) daemon/daemon daemon/main
 
 library := $(proto) $(addprefix client/, \
-	attach call client copy error export link push pusher registration snapshot team trainer view wait)
+	attach blend blend_layout call client copy error export link merge parts posthoc push pusher registration \
+	snapshot source sum target team trainer view wait widen)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask command_daemon command_explain command_export command_model command_verify emactl facts figure \
-	output progress scan table verify_report)
+	arguments ask command_daemon command_explain command_export command_model \
+	command_verify emactl facts figure output progress scan table verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
@@ -42,6 +43,8 @@ needs_client/emactl/command_model := jansson
 needs_client/emactl/facts := jansson
 needs_client/emactl/output := jansson
 needs_client/link := nng
+needs_client/posthoc := m
+needs_client/sum := m
 needs_daemon/core/attributes := jansson
 needs_daemon/core/json_text := jansson
 needs_daemon/core/report := jansson m
@@ -104,6 +107,7 @@ test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
+test_widen := client/widen proto/dtype
 test_workers := daemon/edge/workers $(test_apply)
 
 needs_tests/unit/failing_heap := failing_heap
@@ -118,6 +122,7 @@ needs_tests/unit/test_service_heap := jansson m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_waits := m
 needs_tests/unit/test_service_walk := m
+needs_tests/unit/test_widen := m
 
 wire := $(manifest) $(addprefix proto/, layout message) \
 	$(addprefix tests/integration/, harness process wire)

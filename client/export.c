@@ -5,29 +5,14 @@
 #include "client/view.h"
 
 #include "client/error.h"
+#include "client/target.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/random.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum {
 	PIECE_BYTES = 4 * 1024 * 1024,
 	ATTEMPT_COUNT_MAX = 3, /* how often a revoked view is tried again */
-	TEMPORARY_NAME_BYTES = 64,
-};
-
-/* Where the file goes. */
-struct target {
-	const char *path; /* borrowed */
-	const char *name; /* inside path */
-	int directory;    /* owned; open for fsync and the *at calls */
-	char temporary[TEMPORARY_NAME_BYTES];
 };
 
 /* Who is told about the progress. */
@@ -36,55 +21,19 @@ struct watcher {
 	void *context;
 };
 
-static int target_errno(const struct target *target, const char *what, struct reason *reason)
-{
-	int error = errno;
-
-	return reason_set(reason, -error, "cannot %s for %s: %s", what, target->path, strerrordesc_np(error));
-}
-
-static int target_open(const char *path, struct target *ret_target, struct reason *reason)
-{
-	struct target target = {.path = path};
-	const char *slash = strrchr(path, '/');
-	struct stat facts;
-	uint64_t random;
-	char *directory;
-
-	target.name = slash ? slash + 1 : path;
-	if (!*target.name)
-		return reason_set(reason, -EISDIR, "%s is a directory: name a file in it", path);
-	if (stat(path, &facts) == 0 && S_ISDIR(facts.st_mode))
-		return reason_set(reason, -EISDIR, "%s is a directory: name a file in it", path);
-	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
-		return target_errno(&target, "get random numbers", reason);
-	snprintf(target.temporary, sizeof(target.temporary), ".emad-export-%016" PRIx64 ".tmp", random);
-	directory = slash ? strndup(path, (size_t)(slash + 1 - path)) : strdup(".");
-	if (!directory)
-		return -ENOMEM;
-	target.directory = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	free(directory);
-	if (target.directory < 0)
-		return target_errno(&target, "open the directory", reason);
-	*ret_target = target;
-	return 0;
-}
-
-static int export_write(int fd, const struct target *target, struct emad_view *view,
-                        const struct emad_view_info *info, const struct watcher *watcher, struct reason *reason)
+static int export_write(const struct target *target, struct emad_view *view, const struct emad_view_info *info,
+                        const struct watcher *watcher, struct reason *reason)
 {
 	uint64_t done = 0;
 	int code;
 
 	while (done < info->image_bytes) {
-		uint64_t left = info->image_bytes - done;
-		ssize_t count = write(fd, info->image + done, left < PIECE_BYTES ? left : PIECE_BYTES);
+		const uint64_t left = info->image_bytes - done, piece = left < PIECE_BYTES ? left : PIECE_BYTES;
 
-		if (count < 0 && errno == EINTR)
-			continue;
-		if (count < 0)
-			return target_errno(target, "write", reason);
-		done += (uint64_t)count;
+		code = target_write(target, info->image + done, piece, reason);
+		if (code)
+			return code;
+		done += piece;
 		code = view_check(view, reason);
 		if (code)
 			return code;
@@ -92,36 +41,28 @@ static int export_write(int fd, const struct target *target, struct emad_view *v
 			return reason_set(reason, -ECANCELED, "the export to %s was stopped after %" PRIu64 " of %" PRIu64 " bytes",
 			                  target->path, done, info->image_bytes);
 	}
-	if (fsync(fd) < 0)
-		return target_errno(target, "bring the data to the disk", reason);
-	return view_check(view, reason);
+	code = target_sync(target, reason);
+	return code ? code : view_check(view, reason);
 }
 
 /* Writes the view to the target. On failure nothing of it is left. */
-static int export_view(const struct target *target, struct emad_view *view, const struct emad_view_info *info,
+static int export_view(struct target *target, struct emad_view *view, const struct emad_view_info *info,
                        const struct watcher *watcher, struct reason *reason)
 {
-	int fd, code;
+	int code = target_begin(target, reason);
 
-	fd = openat(target->directory, target->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
-	if (fd < 0)
-		return target_errno(target, "create a temporary file", reason);
-	code = export_write(fd, target, view, info, watcher, reason);
-	if (close(fd) < 0 && code == 0)
-		code = target_errno(target, "close the temporary file", reason);
-	if (code == 0 && renameat(target->directory, target->temporary, target->directory, target->name) < 0)
-		code = target_errno(target, "rename the temporary file", reason);
-	if (code) {
-		unlinkat(target->directory, target->temporary, 0);
+	if (code)
 		return code;
-	}
-	if (fsync(target->directory) < 0)
-		return target_errno(target, "bring the directory to the disk", reason);
-	return 0;
+	code = export_write(target, view, info, watcher, reason);
+	if (code == 0)
+		code = target_commit(target, reason);
+	if (code)
+		target_abandon(target);
+	return code;
 }
 
 static int export_once(struct emad_client *client, const char *model, const char *profile, uint64_t min_step,
-                       int timeout_ms, const struct target *target, const struct watcher *watcher,
+                       int timeout_ms, struct target *target, const struct watcher *watcher,
                        struct emad_view_info *ret_info, struct reason *reason)
 {
 	struct emad_view_info info;
@@ -164,6 +105,6 @@ int emad_export(struct emad_client *client, const char *model, const char *profi
 		if (code != STATUS_EREVOKED)
 			break;
 	}
-	close(target.directory);
+	target_close(&target);
 	return error_report(code, &reason);
 }

@@ -16,6 +16,7 @@
 #include "proto/limits.h"
 #include "proto/schedule.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <float.h>
 #include <inttypes.h>
@@ -343,11 +344,34 @@ static bool schedule_reduce(const char *schedule, char text[static SCHEDULE_BYTE
 	return true;
 }
 
+/* The place of a key's value in a schedule of kind power, which has it. */
+static double *key_value(struct schedule *schedule, const char *name)
+{
+	uint32_t i = 0;
+
+	while (i + 1 < schedule->kind->key_count && strcmp(schedule->kind->keys[i].name, name) != 0)
+		i++;
+	assert(strcmp(schedule->kind->keys[i].name, name) == 0);
+	return &schedule->values[i];
+}
+
+void posthoc_schedule(double std, char *ret_text)
+{
+	struct schedule schedule;
+	int r = schedule_parse("power", &schedule, NULL);
+
+	assert(r == 0);
+	*key_value(&schedule, "std") = std;
+	r = schedule_format(&schedule, ret_text, SCHEDULE_BYTES_MAX + 1);
+	assert(r == 0);
+	(void)r;
+}
+
 int posthoc_exponent(const char *schedule, double *ret_exponent, struct reason *reason)
 {
 	char text[SCHEDULE_BYTES_MAX + 8];
-	double std = 0, exponent = -1;
 	struct schedule parsed;
+	double exponent;
 	int r;
 
 	if (!schedule_reduce(schedule, text))
@@ -357,12 +381,7 @@ int posthoc_exponent(const char *schedule, double *ret_exponent, struct reason *
 	r = schedule_parse(text, &parsed, reason);
 	if (r != 0)
 		return r;
-	for (uint32_t i = 0; i < parsed.kind->key_count; i++) {
-		if (strcmp(parsed.kind->keys[i].name, "std") == 0)
-			std = parsed.values[i];
-		else if (strcmp(parsed.kind->keys[i].name, "gamma") == 0)
-			exponent = parsed.values[i];
-	}
-	*ret_exponent = exponent >= 0 ? exponent : schedule_power_exponent(std);
+	exponent = *key_value(&parsed, "gamma");
+	*ret_exponent = exponent >= 0 ? exponent : schedule_power_exponent(*key_value(&parsed, "std"));
 	return 0;
 }

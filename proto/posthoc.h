@@ -42,6 +42,10 @@ int posthoc_solve(const struct posthoc_point *snapshots, uint32_t count, const s
 double posthoc_error(const struct posthoc_point *snapshots, uint32_t count, const struct posthoc_point *target,
                      const double *coefficients);
 
+/* The range of the relative width, that of the schedule's key std; the largest is that of the plain mean, exponent 0. */
+#define POSTHOC_STD_MIN 1e-3
+#define POSTHOC_STD_MAX 0.28867513459481287 /* 12^-1/2 */
+
 /* The relative width of an exponent's average; the inverse of schedule_power_exponent. */
 double posthoc_std(double exponent);
 
@@ -50,3 +54,6 @@ double posthoc_std(double exponent);
  * snapshots are kept, say) are passed over. STATUS_ESCHEDULE for anything else.
  */
 int posthoc_exponent(const char *schedule, double *ret_exponent, struct reason *reason);
+
+/* Writes the canonical schedule of a width in the range above into SCHEDULE_BYTES_MAX + 1 bytes: "power:std=0.15". */
+void posthoc_schedule(double std, char *ret_text);

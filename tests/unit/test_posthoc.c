@@ -4,6 +4,7 @@
  */
 #include "proto/posthoc.h"
 
+#include "proto/limits.h"
 #include "proto/schedule.h"
 #include "tests/unit/failing_heap.h"
 
@@ -381,6 +382,23 @@ START_TEST(only_power_schedules_have_an_exponent)
 }
 END_TEST
 
+START_TEST(writes_the_schedule_of_a_width)
+{
+	char text[SCHEDULE_BYTES_MAX + 1];
+	double exponent;
+
+	posthoc_schedule(.15, text);
+	ck_assert_str_eq(text, "power:std=0.15");
+	posthoc_schedule(.05, text);
+	ck_assert_str_eq(text, "power");
+	for (double std = POSTHOC_STD_MIN; std < POSTHOC_STD_MAX; std += .00123) {
+		posthoc_schedule(std, text);
+		ck_assert_int_eq(posthoc_exponent(text, &exponent, NULL), 0);
+		ck_assert_double_eq(exponent, schedule_power_exponent(std));
+	}
+}
+END_TEST
+
 static int good_solve(void *context)
 {
 	struct posthoc_point snapshots[16];
@@ -421,6 +439,7 @@ int main(void)
 	tcase_add_test(tcase, a_width_and_its_exponent_are_inverse);
 	tcase_add_test(tcase, reads_the_exponent_of_a_schedule);
 	tcase_add_test(tcase, only_power_schedules_have_an_exponent);
+	tcase_add_test(tcase, writes_the_schedule_of_a_width);
 	tcase_add_test(tcase, every_allocation_may_fail);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);

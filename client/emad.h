@@ -356,7 +356,8 @@ struct emad_posthoc_options {
  * Integer and bool tensors are those of the newest snapshot, and so is every tensor that two profiles hold alike there:
  * it was copied, not averaged.
  * error: the L2 norm of the difference between the profile of the sum (which training step weighs how much) and the
- * wanted one, as a part of the wanted one's norm. That of the weights is about as large a part of how far they moved.
+ * wanted one, as a part of the wanted one's norm. That of the weights is mostly a much smaller part of how far they
+ * moved, because weights change slowly where the profile is hard to match.
  * ret_sum may be NULL; free it with emad_sum_free.
  * Codes: EMAD_EARGUMENT (the width; one snapshot given twice), -ENOENT (no such file; no snapshot in the directory),
  * EMAD_ENOVERSION (no snapshot of that step: the nearest are named), EMAD_ESCHEDULE (a file of another schedule),

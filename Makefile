@@ -33,13 +33,14 @@ library := $(proto) $(addprefix client/, \
 	snapshot source sum target team trainer view wait widen)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask command_daemon command_explain command_export command_model \
-	command_verify emactl facts figure output progress scan table verify_report)
+	arguments ask command_daemon command_explain command_export command_merge command_model command_posthoc \
+	command_verify copying emactl facts figure output progress scan sum_report table verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
 needs_client/emactl/command_daemon := jansson
 needs_client/emactl/command_model := jansson
+needs_client/emactl/command_posthoc := jansson
 needs_client/emactl/facts := jansson
 needs_client/emactl/output := jansson
 needs_client/link := nng

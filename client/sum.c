@@ -130,7 +130,8 @@ static int report_make(const struct sum_request *request, struct emad_sum **ret_
 		sum->parts[i] = (struct emad_sum_part){
 			.path = strdup(part->path),
 			.profile = strdup(part->profile ? part->profile : ""),
-			.std = isnan(request->error) ? 0 : posthoc_std(part->exponent),
+			/* The way by the exponent leaves some rounding at the end. */
+			.std = isnan(request->error) ? 0 : round(posthoc_std(part->exponent) * 1e12) / 1e12,
 			.step = part->step,
 			.weight = part->weight,
 		};

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import struct
+import subprocess
 
 import numpy as np
 import pytest
@@ -398,3 +399,119 @@ def test_the_result_may_replace_one_of_the_files(tmp_path):
     emad.merge(files, files[0])
     np.testing.assert_allclose(load_file(files[0])["w"], (states[0]["w"] + states[1]["w"]) / 2, atol=1e-6)
     assert sorted(os.listdir(tmp_path)) == ["0.safetensors", "1.safetensors"]
+
+
+# ---- the tool -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(emactl):
+    def run_tool(*arguments):
+        return subprocess.run(
+            [emactl, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    return run_tool
+
+
+def test_the_tool_makes_what_the_library_makes(run, training, tmp_path):
+    made = emad.posthoc(training.folder, tmp_path / "wanted", std=0.15, step=2048)
+    result = run("posthoc", "run/net", "--from", training.folder, "--std", 0.15, "--step", 2048, "-o", tmp_path / "out")
+    assert result.returncode == 0
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "wanted").read_bytes()
+    head, *rows, blank, last = result.stdout.splitlines()
+    assert head.split() == ["STEP", "STD", "WEIGHT", "FILE"] and blank == ""
+    assert [row.split()[0] for row in rows] == [str(part.step) for part in made.parts]
+    assert rows[-1].split()[1] in ("0.05", "0.1") and rows[-1].endswith(made.parts[-1].path)
+    assert last.startswith(f"{tmp_path}/out: ") and "std 0.15 at step 2048, 16 snapshots, error" in last
+    assert "16 snapshots behind step 2048 are left out" in result.stderr
+    assert run("verify", tmp_path / "out").returncode == 0
+
+
+def test_the_tool_speaks_json(run, training, tmp_path):
+    made = emad.posthoc(training.folder, None, std=0.15)
+    result = run("posthoc", "--files", training.folder, "--std", 0.15, "--json", "-o", tmp_path / "out")
+    document = json.loads(result.stdout)
+    assert result.stderr == "" and set(document) == {
+        "model", "std", "error", "later", "step", "file", "file_bytes", "elapsed_us", "parts"
+    }
+    assert (document["model"], document["std"], document["error"]) == (None, 0.15, made.error)
+    assert (document["step"], document["later"]) == (STEPS, 0)
+    assert document["file"] == f"{tmp_path}/out" and document["file_bytes"] == os.path.getsize(tmp_path / "out")
+    assert document["parts"] == [
+        {"file": part.path, "profile": part.profile, "step": part.step, "std": part.std, "weight": part.weight}
+        for part in made.parts
+    ]
+
+
+def test_the_tool_takes_the_models_own_directory_and_writes_nothing_when_asked(run, training, tmp_path):
+    (tmp_path / "all" / "run").mkdir(parents=True)
+    (tmp_path / "all" / "run" / "net").symlink_to(training.folder)
+    for folder in (training.folder, tmp_path / "all"):
+        result = run("posthoc", "run/net", "--from", folder, "--std", 0.15, "--json", "-n", "-o", tmp_path / "out")
+        document = json.loads(result.stdout)
+        assert (document["model"], document["file"], len(document["parts"])) == ("run/net", None, 32)
+    assert os.listdir(tmp_path) == ["all"]
+
+
+def test_the_tool_says_when_an_average_is_beyond_the_snapshots(run, training):
+    result = run("posthoc", "--files", path_of(training.folder, "wide", 256), "--std", 0.02, "-n")
+    assert result.returncode == 0 and "do not make this average well" in result.stderr
+    assert run("posthoc", "--files", path_of(training.folder, "wide", 256), "--std", 0.02, "-n", "-q").stderr == ""
+
+
+def test_the_tools_exit_status_tells_inputs_from_the_output(run, training, pair, tmp_path):
+    bad = pair("c", 300, w=np.full((3, 2), np.nan, np.float32))
+    good = training.folder
+    for arguments, status in (
+        (["--files", good, "-o", tmp_path / "absent" / "out"], 73),
+        (["--files", good, "-o", tmp_path], 73),
+        (["--files", tmp_path / "absent", "-o", tmp_path / "out"], 66),
+        (["--files", good, "--step", 77, "-o", tmp_path / "out"], 66),
+        (["run/net", "--from", tmp_path / "absent", "-o", tmp_path / "out"], 66),
+        (["other", "--from", good, "-o", tmp_path / "out"], 66),
+        (["--files", bad, tmp_path / "files" / "a.safetensors", "-o", tmp_path / "out"], 65),
+        (["--files", __file__, "-o", tmp_path / "out"], 65),
+    ):
+        result = run("posthoc", "--std", 0.15, *arguments)
+        assert result.returncode == status, result.stderr
+        assert result.stderr.splitlines()[-1].startswith("emactl: ")
+    assert os.listdir(tmp_path) == ["files"]
+
+
+def test_without_snapshots_of_the_daemon_the_tool_teaches(run, client, daemon, name):
+    with client.trainer(name, {"w": np.zeros(3, np.float32)}, profiles={"ema": "constant"}):
+        result = run("--socket", daemon.url, "posthoc", name, "--std", 0.15, "-n")
+    client.remove(name)
+    assert result.returncode == 66
+    assert "--from DIR" in result.stderr and "snapshot=1000" in result.stderr
+
+
+def test_the_tool_merges(run, tmp_path):
+    files, _ = checkpoints(tmp_path, 4, steps=[40, 10, 30, 20])
+    made = emad.merge(files, tmp_path / "wanted", shape="minus-sqrt")
+    result = run("merge", "--shape", "minus-sqrt", *files, "-o", tmp_path / "out")
+    assert result.returncode == 0 and "in the order of their steps" in result.stderr
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "wanted").read_bytes()
+    assert result.stdout.splitlines()[0].split() == ["STEP", "WEIGHT", "FILE"]
+    assert result.stdout.splitlines()[-1].startswith(f"{tmp_path}/out: ")
+    document = json.loads(run("merge", *files, "-n", "--json").stdout)
+    assert document["shape"] == "linear" and document["is_by_step"] is True and document["file"] is None
+    assert [part["weight"] for part in document["parts"]] == [0.25] * 4
+    assert made.parts[0].path == document["parts"][0]["file"]
+
+
+def test_memory_does_not_grow_with_the_files(emactl, tmp_path):
+    """Files of 96 MiB (only their headers take room on the disk), and 64 MiB of addresses for the whole program."""
+    elements = 24 << 20
+    text = json.dumps({"w": {"dtype": "F32", "shape": [elements], "data_offsets": [0, 4 * elements]}}).encode()
+    files = []
+    for i in range(3):
+        files.append(tmp_path / f"{i}.safetensors")
+        files[-1].write_bytes(struct.pack("<Q", len(text)) + text)
+        os.truncate(files[-1], 8 + len(text) + 4 * elements)
+    limited = ["sh", "-c", f'ulimit -v {64 << 10}; exec "$0" "$@"', emactl, "merge", *files, "-o", tmp_path / "out"]
+    result = subprocess.run(limited, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    assert os.path.getsize(tmp_path / "out") > 96 << 20

@@ -73,6 +73,8 @@ service := $(core) $(model_parts) $(addprefix proto/, json_read message safetens
 
 test_apply := $(addprefix daemon/core/, apply plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
+test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc source sum target widen) \
+	$(addprefix proto/, dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
 test_config := daemon/edge/config proto/nearest proto/status
 test_copy := client/copy
 test_dtype := proto/dtype

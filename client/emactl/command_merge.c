@@ -49,8 +49,9 @@ static int merge_report(const struct emactl *emactl, const char *shape, const st
 	return 0;
 }
 
-static int merge_make(const struct emactl *emactl, struct emad_merge_options *options)
+static int merge_make(const struct emactl *emactl, const struct emad_merge_options *wanted)
 {
+	struct emad_merge_options options = *wanted;
 	struct sum_report report = {.file = emactl->values[MERGE_DRY_RUN] ? NULL : emactl->values[MERGE_OUTPUT]};
 	const char *const *paths = (const char *const *)emactl->arguments;
 	struct emad_sum *sum = NULL;
@@ -58,7 +59,7 @@ static int merge_make(const struct emactl *emactl, struct emad_merge_options *op
 	int code, status;
 
 	/* First without the file: what is wrong with the inputs is told from what is wrong with it. */
-	code = emad_merge(paths, emactl->argument_count, NULL, options, &sum);
+	code = emad_merge(paths, emactl->argument_count, NULL, &options, &sum);
 	if (code)
 		return output_library_error(emactl, code);
 	if (sum->is_by_step)
@@ -67,16 +68,16 @@ static int merge_make(const struct emactl *emactl, struct emad_merge_options *op
 		emad_sum_free(sum);
 		sum = NULL;
 		copying_begin(&copying, emactl);
-		options->progress = copying_progress;
-		options->context = &copying;
-		code = emad_merge(paths, emactl->argument_count, report.file, options, &sum);
+		options.progress = copying_progress;
+		options.context = &copying;
+		code = emad_merge(paths, emactl->argument_count, report.file, &options, &sum);
 		copying_end(&copying, code);
 		if (code)
 			return copying_error(emactl, code);
 		report.elapsed_us = progress_elapsed_us(&copying.progress);
 	}
 	report.sum = sum;
-	status = merge_report(emactl, options->shape, &report);
+	status = merge_report(emactl, options.shape, &report);
 	emad_sum_free(sum);
 	return status;
 }

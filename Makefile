@@ -46,6 +46,7 @@ needs_client/emactl/output := jansson
 needs_client/link := nng
 needs_client/posthoc := m
 needs_client/sum := m
+needs_client/widen := m
 needs_daemon/core/attributes := jansson
 needs_daemon/core/json_text := jansson
 needs_daemon/core/report := jansson m

@@ -74,8 +74,9 @@ static int entry_compare(const struct blender *blender, uint32_t input, const st
 	const char *path = source_name(blender->blend->inputs[input].path);
 
 	if (!found)
-		return reason_set(reason, STATUS_EMANIFEST, "%s has no tensor '%.*s': only files with the same tensors add up",
-		                  path, sentence_name_bytes(wanted->name), wanted->name);
+		return reason_set(reason, STATUS_EMANIFEST,
+		                  "%s has no tensor '%.*s': only files with the same tensors add up", path,
+		                  sentence_name_bytes(wanted->name), wanted->name);
 	if (found->dtype == wanted->dtype && found->dimension_count == wanted->dimension_count &&
 	    memcmp(found->extents, wanted->extents, wanted->dimension_count * sizeof(*wanted->extents)) == 0)
 		return 0;
@@ -110,8 +111,10 @@ static int input_compare(struct blender *blender, uint32_t index, const struct s
 
 		if (!safetensors_find(wanted, name))
 			r = reason_set(reason, STATUS_EMANIFEST,
-			               "%s has a tensor '%.*s', the newest file has none: only files with the same tensors add up",
-			               source_name(blender->blend->inputs[index].path), sentence_name_bytes(name), name);
+			               "%s has a tensor '%.*s', the newest file has none: only files with the same "
+			               "tensors add up",
+			               source_name(blender->blend->inputs[index].path), sentence_name_bytes(name),
+			               name);
 	}
 	if (r != 0 || !is_elsewhere) {
 		free(offsets);
@@ -334,7 +337,8 @@ static int chunk_blame(struct blender *blender, const struct run *run, uint64_t 
 			continue;
 		name = run_name(blender, run, begin + at);
 		return reason_set(reason, STATUS_ECORRUPT,
-		                  "%s: tensor '%.*s' holds NaN or infinity, so no sum of it is a number: leave the file out",
+		                  "%s: tensor '%.*s' holds NaN or infinity, so no sum of it is a number: leave the "
+		                  "file out",
 		                  source_name(blend->inputs[i].path), sentence_name_bytes(name), name);
 	}
 	at = nonfinite_find(run->to, blender->result, count);
@@ -429,8 +433,8 @@ static int blender_prepare(struct blender *blender, struct reason *reason)
 		return -ENOMEM;
 	r = entries_sort_out(blender, reason);
 	if (r == 0)
-		r = blend_layout_create(blender->contents, blend->dtype, blend->pairs, blend->pair_count, &blender->layout,
-		                        reason);
+		r = blend_layout_create(blender->contents, blend->dtype, blend->pairs, blend->pair_count,
+		                        &blender->layout, reason);
 	if (r == 0)
 		total_count(blender);
 	return r;

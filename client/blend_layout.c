@@ -140,7 +140,8 @@ static uint64_t tensors_place(struct blend_layout *layout, const struct safetens
 		const enum dtype dtype = chosen != DTYPE_COUNT && dtype_is_float(entry->dtype) ? chosen : entry->dtype;
 
 		layout->tensors[i] = (struct blend_tensor){
-			.entry = i, .dtype = dtype, .bytes = entry->bytes / dtype_bytes(entry->dtype) * dtype_bytes(dtype),
+			.entry = i, .dtype = dtype,
+			.bytes = entry->bytes / dtype_bytes(entry->dtype) * dtype_bytes(dtype),
 		};
 		bytes += layout->tensors[i].bytes;
 	}
@@ -165,8 +166,8 @@ int blend_layout_create(const struct safetensors *contents, enum dtype chosen, c
 	data_bytes = tensors_place(layout, contents, chosen);
 	write_header(&writer, layout, contents, pairs, pair_count);
 	if (writer.used > HEADER_BYTES_MAX - IMAGE_PAGE_BYTES) {
-		r = reason_set(reason, STATUS_ELIMIT, "the header would have %zu bytes, at most %d are allowed", writer.used,
-		               HEADER_BYTES_MAX - IMAGE_PAGE_BYTES);
+		r = reason_set(reason, STATUS_ELIMIT, "the header would have %zu bytes, at most %d are allowed",
+		               writer.used, HEADER_BYTES_MAX - IMAGE_PAGE_BYTES);
 		goto fail;
 	}
 	layout->header_bytes = (SIZE_BYTES + writer.used + IMAGE_PAGE_BYTES - 1) / IMAGE_PAGE_BYTES * IMAGE_PAGE_BYTES;

@@ -65,7 +65,8 @@ static int options_check(const char *const *paths, size_t path_count, const stru
 			return reason_set(reason, STATUS_EARGUMENT, "path %zu is NULL", i + 1);
 	}
 	if (!merge_shape_parse(shape, ret_shape))
-		return reason_set(reason, STATUS_EARGUMENT, "the shape '%.40s' is not one of linear, minus-sqrt, uniform", shape);
+		return reason_set(reason, STATUS_EARGUMENT,
+		                  "the shape '%.40s' is not one of linear, minus-sqrt, uniform", shape);
 	return sum_request_check(&request, reason);
 }
 
@@ -76,8 +77,9 @@ static int merge_make(struct parts *parts, enum merge_shape shape, const char *o
 	char schedule[SCHEDULE_BYTES];
 	const struct sum_request request = {
 		.parts = parts, .newest = parts->count - 1, .twin = UINT32_MAX, .schedule = schedule,
-		.profile = options->profile ? options->profile : "merged", .dtype = options->dtype, .error = (double)NAN,
-		.open_files_max = options->open_files_max, .progress = options->progress, .context = options->context,
+		.profile = options->profile ? options->profile : "merged", .dtype = options->dtype,
+		.error = (double)NAN, .open_files_max = options->open_files_max, .progress = options->progress,
+		.context = options->context,
 	};
 	int r;
 

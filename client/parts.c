@@ -119,7 +119,8 @@ int parts_add(struct parts *parts, const char *path, struct reason *reason)
 	int r;
 
 	if (parts->count == PART_COUNT_MAX)
-		return reason_set(reason, STATUS_ELIMIT, "there are more than %d files: leave some out", PART_COUNT_MAX);
+		return reason_set(reason, STATUS_ELIMIT, "there are more than %d files: leave some out",
+		                  PART_COUNT_MAX);
 	if (parts->count == parts->capacity) {
 		const uint32_t capacity = parts->capacity ? 2 * parts->capacity : 16;
 		struct part *items = reallocarray(parts->items, capacity, sizeof(*items));
@@ -176,7 +177,8 @@ static int directory_add(struct parts *parts, const char *path, bool is_inner, s
 	int r = 0;
 
 	if (!directory)
-		return reason_set(reason, -errno, "%s: cannot read the directory: %s", source_name(path), strerrordesc_np(errno));
+		return reason_set(reason, -errno, "%s: cannot read the directory: %s", source_name(path),
+		                  strerrordesc_np(errno));
 	while (r == 0) {
 		errno = 0;
 		entry = readdir(directory);

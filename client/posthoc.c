@@ -32,13 +32,14 @@ static int part_check(const struct part *part, const char *model, double *ret_ex
 
 	if (!part->schedule || !part->has_step)
 		return reason_set(reason, STATUS_EPROFILE,
-		                  "%s: it does not say of which schedule and step it is: only averages that emad has written "
-		                  "will do", name);
+		                  "%s: it does not say of which schedule and step it is: only averages that emad has "
+		                  "written will do", name);
 	r = posthoc_exponent(part->schedule, ret_exponent, &inner);
 	if (r != 0)
 		return reason_set(reason, r, "%s: %s", name, inner.text);
 	if (part->step == 0)
-		return reason_set(reason, STATUS_EPROFILE, "%s: it is of step 0, where nothing has been averaged", name);
+		return reason_set(reason, STATUS_EPROFILE, "%s: it is of step 0, where nothing has been averaged",
+		                  name);
 	if (model && (!part->model || strcmp(part->model, model) != 0))
 		return reason_set(reason, STATUS_EPROFILE, "%s: it is of model '%.200s', not '%.200s'", name,
 		                  part->model ? part->model : "", model);
@@ -68,8 +69,8 @@ static int path_add(struct parts *parts, const char *path, const char *model, st
 	parts_filter(parts, before, part_is_usable, model);
 	if (parts->count == before)
 		return reason_set(reason, -ENOENT,
-		                  "%s: there is no snapshot of a profile of schedule power in it%s%.200s; the daemon keeps "
-		                  "them when the schedule says so: power:std=0.1,snapshot=1000",
+		                  "%s: there is no snapshot of a profile of schedule power in it%s%.200s; the daemon "
+		                  "keeps them when the schedule says so: power:std=0.1,snapshot=1000",
 		                  source_name(path), model ? " of model " : "", model ? model : "");
 	return 0;
 }
@@ -101,7 +102,8 @@ static int parts_collect(struct parts *parts, const char *const *paths, size_t p
 	qsort(parts->items, parts->count, sizeof(*parts->items), part_compare);
 	for (uint32_t i = 1; i < parts->count; i++) {
 		if (part_compare(&parts->items[i - 1], &parts->items[i]) == 0)
-			return reason_set(reason, STATUS_EARGUMENT, "%s and %s are both of std %g and step %" PRIu64 ": leave one out",
+			return reason_set(reason, STATUS_EARGUMENT,
+			                  "%s and %s are both of std %g and step %" PRIu64 ": leave one out",
 			                  source_name(parts->items[i - 1].path), source_name(parts->items[i].path),
 			                  posthoc_std(parts->items[i].exponent), parts->items[i].step);
 	}
@@ -124,14 +126,17 @@ static int parts_cut(struct parts *parts, uint64_t step, size_t *ret_later_count
 	while (later < count && parts->items[later].step <= step)
 		later++;
 	if (later == 0)
-		return reason_set(reason, STATUS_ENOVERSION, "there is no snapshot of step %" PRIu64 ": the oldest is of step %" PRIu64,
-		                  step, parts->items[0].step);
+		return reason_set(reason, STATUS_ENOVERSION,
+		                  "there is no snapshot of step %" PRIu64 ": the oldest is of step %" PRIu64, step,
+		                  parts->items[0].step);
 	if (parts->items[later - 1].step != step && later == count)
-		return reason_set(reason, STATUS_ENOVERSION, "there is no snapshot of step %" PRIu64 ": the newest is of step %" PRIu64,
-		                  step, parts->items[later - 1].step);
+		return reason_set(reason, STATUS_ENOVERSION,
+		                  "there is no snapshot of step %" PRIu64 ": the newest is of step %" PRIu64, step,
+		                  parts->items[later - 1].step);
 	if (parts->items[later - 1].step != step)
 		return reason_set(reason, STATUS_ENOVERSION,
-		                  "there is no snapshot of step %" PRIu64 ": the nearest are of steps %" PRIu64 " and %" PRIu64,
+		                  "there is no snapshot of step %" PRIu64 ": the nearest are of steps %" PRIu64
+		                  " and %" PRIu64,
 		                  step, parts->items[later - 1].step, parts->items[later].step);
 	parts_filter(parts, 0, part_is_early, &step);
 	*ret_later_count = count - parts->count;
@@ -205,7 +210,8 @@ static int options_check(const char *const *paths, size_t path_count, const stru
 	};
 
 	if (!paths || path_count == 0)
-		return reason_set(reason, STATUS_EARGUMENT, "there are no files; name snapshots, or the directory that holds them");
+		return reason_set(reason, STATUS_EARGUMENT,
+		                  "there are no files; name snapshots, or the directory that holds them");
 	for (size_t i = 0; i < path_count; i++) {
 		if (!paths[i])
 			return reason_set(reason, STATUS_EARGUMENT, "path %zu is NULL", i + 1);

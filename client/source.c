@@ -113,8 +113,9 @@ int source_read(struct source *source, uint64_t offset, void *bytes, size_t byte
 		if (got < 0) {
 			code = source_errno(source, "read it", reason);
 		} else if (got == 0) {
-			code = reason_set(reason, STATUS_ECORRUPT, "%s: it was cut short at byte %" PRIu64 " while it was read",
-			                  source_name(source->path), offset);
+			code = reason_set(reason, STATUS_ECORRUPT,
+			                  "%s: it was cut short at byte %" PRIu64 " while it was read", source_name(source->path),
+			                  offset);
 		} else {
 			at += got;
 			offset += (uint64_t)got;
@@ -155,7 +156,8 @@ int source_header(struct source *source, struct safetensors **ret_contents, stru
 
 	if (source->file_bytes < sizeof(first))
 		return reason_set(reason, STATUS_ECORRUPT,
-		                  "%s: it has %" PRIu64 " bytes; a safetensors file begins with 8 for the size of its header",
+		                  "%s: it has %" PRIu64
+		                  " bytes; a safetensors file begins with 8 for the size of its header",
 		                  source_name(source->path), source->file_bytes);
 	code = source_read(source, 0, first, sizeof(first), reason);
 	if (code)

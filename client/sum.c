@@ -28,7 +28,8 @@ static int dtype_choose(const char *name, enum dtype *ret_dtype, struct reason *
 	enum dtype dtype = DTYPE_COUNT;
 
 	if (name && (!dtype_parse(name, &dtype) || !widen_knows(dtype)))
-		return reason_set(reason, STATUS_EARGUMENT, "the dtype '%.40s' is not one of F64, F32, F16, BF16", name);
+		return reason_set(reason, STATUS_EARGUMENT, "the dtype '%.40s' is not one of F64, F32, F16, BF16",
+		                  name);
 	*ret_dtype = dtype;
 	return 0;
 }

@@ -94,8 +94,9 @@ static int points_check(const struct posthoc_point *snapshots, uint32_t count, c
 	if (count == 0)
 		return reason_set(reason, STATUS_EARGUMENT, "there are no snapshots; at least 1 is needed");
 	if (count > POSTHOC_COUNT_MAX)
-		return reason_set(reason, STATUS_ELIMIT, "there are %u snapshots, at most %d can be added up: leave some out",
-		                  count, POSTHOC_COUNT_MAX);
+		return reason_set(reason, STATUS_ELIMIT,
+		                  "there are %u snapshots, at most %d can be added up: leave some out", count,
+		                  POSTHOC_COUNT_MAX);
 	r = point_check(target, "the wanted average", reason);
 	for (uint32_t i = 0; i < count && r == 0; i++) {
 		snprintf(what, sizeof(what), "snapshot %u", i + 1);
@@ -137,9 +138,10 @@ static int pieces_make(struct system *system, const struct posthoc_point *snapsh
 			continue;
 		if (pieces[before - 1].end == pieces[i].end)
 			return reason_set(reason, STATUS_EARGUMENT,
-			                  "snapshots %u and %u are both of exponent %g and step %" PRIu64 ": leave one out",
-			                  pieces[before - 1].snapshot + 1, pieces[i].snapshot + 1, (double)pieces[i].exponent,
-			                  pieces[i].end);
+			                  "snapshots %u and %u are both of exponent %g and step %" PRIu64
+			                  ": leave one out",
+			                  pieces[before - 1].snapshot + 1, pieces[i].snapshot + 1,
+			                  (double)pieces[i].exponent, pieces[i].end);
 		pieces[i].begin = pieces[before - 1].end;
 		pieces[before - 1].next = i;
 	}
@@ -312,7 +314,8 @@ double posthoc_error(const struct posthoc_point *snapshots, uint32_t count, cons
 				sum += (long double)coefficients[j] *
 				       profile_product(&snapshots[i], &snapshots[j], target->step);
 		}
-		square += 2 * weight * sum + weight * weight * profile_product(&snapshots[i], &snapshots[i], target->step);
+		square += 2 * weight * sum;
+		square += weight * weight * profile_product(&snapshots[i], &snapshots[i], target->step);
 	}
 	return (double)sqrtl(fmaxl(square, 0) / norm);
 }
@@ -376,7 +379,8 @@ int posthoc_exponent(const char *schedule, double *ret_exponent, struct reason *
 
 	if (!schedule_reduce(schedule, text))
 		return reason_set(reason, STATUS_ESCHEDULE,
-		                  "its schedule is '%.100s', and only averages of schedule power can be added up to another",
+		                  "its schedule is '%.100s', and only averages of schedule power can be added up to "
+		                  "another",
 		                  schedule);
 	r = schedule_parse(text, &parsed, reason);
 	if (r != 0)

@@ -42,7 +42,7 @@ int posthoc_solve(const struct posthoc_point *snapshots, uint32_t count, const s
 double posthoc_error(const struct posthoc_point *snapshots, uint32_t count, const struct posthoc_point *target,
                      const double *coefficients);
 
-/* The range of the relative width, that of the schedule's key std; the largest is that of the plain mean, exponent 0. */
+/* The range of the relative width, as the schedule's key std; the largest is that of the plain mean, exponent 0. */
 #define POSTHOC_STD_MIN 1e-3
 #define POSTHOC_STD_MAX 0.28867513459481287 /* 12^-1/2 */
 

@@ -1,8 +1,8 @@
 /*
  * posthoc: an average of another width, made of the snapshots that the daemon kept.
  *
- * The weights are found first and the file is written second, so that what is wrong with the snapshots is told from what
- * is wrong with the file, also by the exit status.
+ * The weights are found first and the file is written second, so that what is wrong with the snapshots is told from
+ * what is wrong with the file, also by the exit status.
  */
 #include "client/emactl/emactl.h"
 
@@ -91,8 +91,8 @@ static int directory_ask(const struct emactl *emactl, const char *model, char **
 		status = directory_choose(emactl, directory, model, ret_path);
 	else
 		status = output_error(emactl, EMAD_ENOVERSION,
-		                      "the daemon keeps no snapshots of %s: say where they are with --from DIR, or let a "
-		                      "profile keep them: power:std=0.1,snapshot=1000",
+		                      "the daemon keeps no snapshots of %s: say where they are with --from DIR, or "
+		                      "let a profile keep them: power:std=0.1,snapshot=1000",
 		                      model);
 	json_decref(answer);
 	return status;
@@ -106,8 +106,8 @@ static void notes_print(const struct emactl *emactl, const struct emad_sum *sum)
 		output_note(emactl, "%zu snapshots behind step %" PRIu64 " are left out", sum->later_count, sum->step);
 	if (sum->error > ERROR_NOTED)
 		output_note(emactl,
-		            "these snapshots do not make this average well (error %s %%): more of them are needed, or such "
-		            "of a second width",
+		            "these snapshots do not make this average well (error %s %%): more of them are needed, or "
+		            "such of a second width",
 		            figure_real(100 * sum->error, ERROR_DIGITS).text);
 }
 
@@ -198,8 +198,8 @@ static int options_read(const struct emactl *emactl, struct emad_posthoc_options
 		                    "posthoc writes a file whole or not at all, so it cannot write to standard output");
 	options->dtype = emactl->values[POSTHOC_DTYPE];
 	if (emactl->values[POSTHOC_STEP])
-		return arguments_number(emactl, "--step", emactl->values[POSTHOC_STEP], (const uint64_t[2]){1, UINT64_MAX},
-		                        &options->step);
+		return arguments_number(emactl, "--step", emactl->values[POSTHOC_STEP],
+		                        (const uint64_t[2]){1, UINT64_MAX}, &options->step);
 	return 0;
 }
 
@@ -223,7 +223,8 @@ static int posthoc_run(struct emactl *emactl)
 	}
 	if (emactl->argument_count > 1)
 		return output_error(emactl, EMAD_EARGUMENT,
-		                    "posthoc takes one MODEL, '%s' is one too many; with --files the arguments are files",
+		                    "posthoc takes one MODEL, '%s' is one too many; with --files the arguments are "
+		                    "files",
 		                    emactl->arguments[1]);
 	posthoc.model = posthoc.options.model = emactl->arguments[0];
 	status = from ? directory_choose(emactl, from, posthoc.model, &directory)

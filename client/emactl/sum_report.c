@@ -44,7 +44,8 @@ void sum_report_json(const struct sum_report *report, bool is_posthoc)
 		output_json_string(report->file);
 	else
 		printf("null");
-	printf(",\"file_bytes\":%" PRIu64 ",\"elapsed_us\":%" PRIu64 ",\"parts\":[", sum->file_bytes, report->elapsed_us);
+	printf(",\"file_bytes\":%" PRIu64 ",\"elapsed_us\":%" PRIu64 ",\"parts\":[", sum->file_bytes,
+	       report->elapsed_us);
 	for (size_t i = 0; i < sum->part_count; i++) {
 		const struct emad_sum_part *part = &sum->parts[i];
 

@@ -95,7 +95,8 @@ static struct safetensors *file_read(const char *path, uint8_t **ret_bytes)
 	bytes = malloc((size_t)facts.st_size);
 	ck_assert_uint_eq(fread(bytes, 1, (size_t)facts.st_size, file), (size_t)facts.st_size);
 	fclose(file);
-	ck_assert_msg(safetensors_parse(bytes, (uint64_t)facts.st_size, (uint64_t)facts.st_size, &contents, &reason) == 0,
+	ck_assert_msg(safetensors_parse(bytes, (uint64_t)facts.st_size, (uint64_t)facts.st_size, &contents,
+	                                &reason) == 0,
 	              "%s", reason.text);
 	*ret_bytes = bytes;
 	return contents;
@@ -150,7 +151,8 @@ START_TEST(the_layout_is_a_header_that_the_parser_takes)
 	ck_assert_int_eq(blend_layout_create(contents, DTYPE_F64, pairs, 2, &layout, &reason), 0);
 	ck_assert_uint_eq(layout->header_bytes % 4096, 0);
 	ck_assert_uint_eq(layout->file_bytes, layout->header_bytes + 3 + 16 + 0 + 4);
-	ck_assert_msg(safetensors_parse(layout->header, layout->header_bytes, layout->file_bytes, &parsed, &reason) == 0,
+	ck_assert_msg(safetensors_parse(layout->header, layout->header_bytes, layout->file_bytes, &parsed,
+	                                &reason) == 0,
 	              "%s", reason.text);
 	ck_assert_uint_eq(parsed->entry_count, 4);
 	ck_assert_int_eq(safetensors_find(parsed, "h")->dtype, DTYPE_F64);
@@ -210,7 +212,9 @@ END_TEST
 START_TEST(adds_up_floats_and_takes_integers_from_the_newest)
 {
 	const struct blend_input inputs[] = {{path_of("a"), .25}, {path_of("b"), .75}, {path_of("c"), 0}};
-	struct blend blend = {.inputs = inputs, .input_count = 3, .newest = 1, .twin = UINT32_MAX, .dtype = DTYPE_COUNT};
+	struct blend blend = {
+		.inputs = inputs, .input_count = 3, .newest = 1, .twin = UINT32_MAX, .dtype = DTYPE_COUNT,
+	};
 	struct safetensors *contents;
 	struct reason reason = {""};
 	uint64_t file_bytes = 0;

@@ -318,7 +318,8 @@ static const struct {
 	{0, {{5, 10}}, {5, 10}, STATUS_EARGUMENT, "at least 1"},
 	{1, {{5, 10}}, {5, 0}, STATUS_EARGUMENT, "the wanted average is of step 0"},
 	{1, {{5, 0}}, {5, 10}, STATUS_EARGUMENT, "snapshot 1 is of step 0"},
-	{2, {{5, 10}, {-1, 10}}, {5, 10}, STATUS_EARGUMENT, "snapshot 2 has the exponent -1; it must be from 0 to 1000000"},
+	{2, {{5, 10}, {-1, 10}}, {5, 10}, STATUS_EARGUMENT,
+	 "snapshot 2 has the exponent -1; it must be from 0 to 1000000"},
 	{1, {{5, 10}}, {1e6 + 1, 10}, STATUS_EARGUMENT, "from 0 to 1000000"},
 	{1, {{5, 10}}, {(double)NAN, 10}, STATUS_EARGUMENT, "the wanted average has the exponent"},
 	{2, {{5, 10}, {6, 20}}, {5, 9}, STATUS_EARGUMENT, "step 9 is wanted, but the oldest snapshot is of step 10"},
@@ -331,8 +332,8 @@ START_TEST(refuses_with_a_sentence)
 	double coefficients[2] = {7, 7};
 	struct reason reason = {""};
 
-	ck_assert_int_eq(posthoc_solve(bad_points[_i].snapshots, bad_points[_i].count, &bad_points[_i].target, coefficients,
-	                               &reason),
+	ck_assert_int_eq(posthoc_solve(bad_points[_i].snapshots, bad_points[_i].count, &bad_points[_i].target,
+	                               coefficients, &reason),
 	                 bad_points[_i].code);
 	ck_assert_msg(strstr(reason.text, bad_points[_i].sentence), "%s", reason.text);
 	ck_assert_double_eq(coefficients[0], 7);
@@ -354,8 +355,9 @@ START_TEST(reads_the_exponent_of_a_schedule)
 		const char *schedule;
 		double exponent;
 	} rows[] = {
-		{"power", 16.9721986023}, {"power:std=0.1", 6.9372039376}, {"power:std=0.1,snapshot=1000", 6.9372039376},
-		{"power:snapshot=1000", 16.9721986023}, {"power:gamma=3", 3}, {"power:keep=2,gamma=0,form=sub", 0},
+		{"power", 16.9721986023}, {"power:std=0.1", 6.9372039376},
+		{"power:std=0.1,snapshot=1000", 6.9372039376}, {"power:snapshot=1000", 16.9721986023},
+		{"power:gamma=3", 3}, {"power:keep=2,gamma=0,form=sub", 0},
 	};
 	double exponent;
 
@@ -368,8 +370,8 @@ END_TEST
 
 START_TEST(only_power_schedules_have_an_exponent)
 {
-	const char *const rows[] = {"", "yolo", "powers", "power,std=.1", "power:std=2", "power:std=", "power:std=.1,gamma=3",
-	                            "swa:std=.1"};
+	const char *const rows[] = {"", "yolo", "powers", "power,std=.1", "power:std=2", "power:std=",
+	                            "power:std=.1,gamma=3", "swa:std=.1"};
 	double exponent = 7;
 
 	for (size_t i = 0; i < COUNT(rows); i++) {

@@ -423,6 +423,82 @@ struct emad_export_info {
 int emad_export(struct emad_client *client, const char *model, const char *profile, const char *path,
                 const struct emad_export_options *options, struct emad_export_info *ret_info);
 
+/* ---- averages made from files --------------------------------------------------------------------------------- */
+
+/* One file of a sum. */
+struct emad_sum_part {
+	const char *path;
+	const char *profile; /* as the file says, or "" */
+	double std;          /* relative width of its average; 0 where that was not asked for */
+	uint64_t step;       /* as the file says, or 0 */
+	double weight;       /* all weights add up to 1; 0: the file was not needed */
+};
+
+/* What was added up. */
+struct emad_sum {
+	size_t part_count;
+	const struct emad_sum_part *parts; /* oldest first */
+	uint64_t step;       /* of the result: that of the newest part */
+	size_t later_count;  /* emad_posthoc: snapshots behind the step, left out */
+	int is_by_step;      /* emad_merge: the files were put in the order of their steps */
+	double error;        /* emad_posthoc: how far the sum is from the wanted average, see there */
+	uint64_t file_bytes; /* of the new file; 0 when none was written */
+};
+
+/* NULL is allowed. */
+void emad_sum_free(struct emad_sum *sum);
+
+struct emad_posthoc_options {
+	double std;              /* relative width of the wanted average, from 0.001 to 12^-1/2 = 0.2886 */
+	uint64_t step;           /* the step of the result, one that a snapshot has; 0: the newest */
+	const char *model;       /* files of other models are left out; NULL: they are refused */
+	const char *profile;     /* the name in the new file; NULL: "posthoc" */
+	const char *dtype;       /* of its floating-point tensors: "F64", "F32", "F16", "BF16"; NULL: as in the files */
+	uint32_t open_files_max; /* files open at a time; 0: 64 */
+	emad_progress *progress; /* told about the bytes that were read; may be NULL */
+	void *context;
+};
+
+/*
+ * Makes the average of another width from stored averages of schedule `power`, at best of two widths and many steps:
+ * snapshots that the daemon kept, or exported files. paths: files, or directories, of which every *.safetensors in
+ * them and in their own directories is taken that holds such an average. output: the safetensors file to write, whole
+ * or not at all; NULL: the weights are found and nothing is written. Needs no daemon, and about 12 MiB whatever the
+ * models' size.
+ * Integer and bool tensors are those of the newest snapshot, and so is every tensor that two profiles hold alike there:
+ * it was copied, not averaged.
+ * error: the L2 norm of the difference between the profile of the sum (which training step weighs how much) and the
+ * wanted one, as a part of the wanted one's norm. That of the weights is mostly a much smaller part of how far they
+ * moved, because weights change slowly where the profile is hard to match.
+ * ret_sum may be NULL; free it with emad_sum_free.
+ * Codes: EMAD_EARGUMENT (the width; one snapshot given twice), -ENOENT (no such file; no snapshot in the directory),
+ * EMAD_ENOVERSION (no snapshot of that step: the nearest are named), EMAD_ESCHEDULE (a file of another schedule),
+ * EMAD_EPROFILE (it is not emad's, or of another model), EMAD_EMANIFEST (other tensors), EMAD_ECORRUPT (damaged; NaN or
+ * infinity), EMAD_ELIMIT, -ECANCELED, -ENOMEM, and -errno of reading and writing.
+ * source: Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models", section 3, appendix C
+ */
+int emad_posthoc(const char *const *paths, size_t path_count, const char *output,
+                 const struct emad_posthoc_options *options, struct emad_sum **ret_sum);
+
+struct emad_merge_options {
+	const char *shape;   /* "linear" (which comes out as the mean), "minus-sqrt", "uniform"; NULL: "linear" */
+	const char *profile; /* the name in the new file; NULL: "merged" */
+	const char *dtype;   /* as for emad_posthoc, likewise the rest */
+	uint32_t open_files_max;
+	emad_progress *progress;
+	void *context;
+};
+
+/*
+ * Merges the checkpoints of a training with a constant learning rate into what a learning rate that had decayed over
+ * them would have left. paths: safetensors files with the same tensors, oldest first; where all of them have an
+ * emad.step they are put in that order. output as for emad_posthoc. Integer and bool tensors are those of the newest.
+ * options NULL: all defaults. Codes as for emad_posthoc; EMAD_EARGUMENT for the shape.
+ * source: "WSM: Decay-Free Learning Rate Schedule via Checkpoint Merging for LLM Pre-training"
+ */
+int emad_merge(const char *const *paths, size_t path_count, const char *output,
+               const struct emad_merge_options *options, struct emad_sum **ret_sum);
+
 #ifdef __cplusplus
 }
 #endif

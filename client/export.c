@@ -9,36 +9,24 @@
 #include "client/error.h"
 #include "client/recast.h"
 #include "client/served.h"
+#include "client/target.h"
 #include "proto/convert.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum {
 	PIECE_BYTES = 4 * 1024 * 1024,
 	BUFFER_BYTES = 1024 * 1024, /* of converted elements: stays in the cache between conversion and write */
 	ATTEMPT_COUNT_MAX = 3, /* how often a revoked view is tried again */
-	TEMPORARY_NAME_BYTES = 64,
-};
-
-/* Where the file goes. */
-struct target {
-	const char *path; /* borrowed */
-	const char *name; /* inside path */
-	int directory;    /* owned; open for fsync and the *at calls */
-	char temporary[TEMPORARY_NAME_BYTES];
 };
 
 /* One attempt. */
 struct job {
-	const struct target *target;               /* borrowed */
+	struct target *target;                     /* borrowed */
 	const struct emad_export_options *options; /* borrowed */
 	struct emad_view *view;                    /* borrowed */
 	struct emad_view_info facts;               /* of view */
@@ -47,7 +35,6 @@ struct job {
 	uint64_t total_bytes;
 	uint64_t overflow_count;
 	const char *overflow_tensor; /* borrowed from tensors; NULL for none */
-	int fd;
 	uint64_t done_bytes;
 };
 
@@ -57,55 +44,20 @@ struct buffer {
 	size_t used;
 };
 
-static int target_errno(const struct target *target, const char *what, struct reason *reason)
-{
-	int error = errno;
-
-	return reason_set(reason, -error, "cannot %s for %s: %s", what, target->path, strerrordesc_np(error));
-}
-
-static int target_open(const char *path, struct target *ret_target, struct reason *reason)
-{
-	struct target target = {.path = path};
-	const char *slash = strrchr(path, '/');
-	struct stat facts;
-	uint64_t random;
-	char *directory;
-
-	target.name = slash ? slash + 1 : path;
-	if (!*target.name)
-		return reason_set(reason, -EISDIR, "%s is a directory: name a file in it", path);
-	if (stat(path, &facts) == 0 && S_ISDIR(facts.st_mode))
-		return reason_set(reason, -EISDIR, "%s is a directory: name a file in it", path);
-	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
-		return target_errno(&target, "get random numbers", reason);
-	snprintf(target.temporary, sizeof(target.temporary), ".emad-export-%016" PRIx64 ".tmp", random);
-	directory = slash ? strndup(path, (size_t)(slash + 1 - path)) : strdup(".");
-	if (!directory)
-		return -ENOMEM;
-	target.directory = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	free(directory);
-	if (target.directory < 0)
-		return target_errno(&target, "open the directory", reason);
-	*ret_target = target;
-	return 0;
-}
-
 static int job_write(struct job *job, const uint8_t *bytes, uint64_t count, struct reason *reason)
 {
 	const struct emad_export_options *options = job->options;
-	ssize_t written;
 	int code;
 
 	while (count > 0) {
-		written = write(job->fd, bytes, count < PIECE_BYTES ? count : PIECE_BYTES);
-		if (written < 0 && errno == EINTR)
-			continue;
-		if (written < 0)
-			return target_errno(job->target, "write", reason);
-		bytes += written;
-		count -= (uint64_t)written;
-		job->done_bytes += (uint64_t)written;
+		const uint64_t piece = count < PIECE_BYTES ? count : PIECE_BYTES;
+
+		code = target_write(job->target, bytes, piece, reason);
+		if (code)
+			return code;
+		bytes += piece;
+		count -= piece;
+		job->done_bytes += piece;
 		code = view_check(job->view, reason);
 		if (code)
 			return code;
@@ -175,35 +127,24 @@ static int file_write(struct job *job, struct reason *reason)
 {
 	int code = job->recast ? recast_write(job, reason) : job_write(job, job->facts.image, job->total_bytes, reason);
 
-	if (code)
-		return code;
-	if (fsync(job->fd) < 0)
-		return target_errno(job->target, "bring the data to the disk", reason);
-	return view_check(job->view, reason);
+	if (code == 0)
+		code = target_sync(job->target, reason);
+	return code ? code : view_check(job->view, reason);
 }
 
 /* Writes the view to the target. On failure nothing of it is left. */
 static int job_run(struct job *job, struct reason *reason)
 {
-	const struct target *target = job->target;
-	int code;
+	int code = target_begin(job->target, reason);
 
-	job->fd = openat(target->directory, target->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
-	                 0666);
-	if (job->fd < 0)
-		return target_errno(target, "create a temporary file", reason);
-	code = file_write(job, reason);
-	if (close(job->fd) < 0 && code == 0)
-		code = target_errno(target, "close the temporary file", reason);
-	if (code == 0 && renameat(target->directory, target->temporary, target->directory, target->name) < 0)
-		code = target_errno(target, "rename the temporary file", reason);
-	if (code) {
-		unlinkat(target->directory, target->temporary, 0);
+	if (code)
 		return code;
-	}
-	if (fsync(target->directory) < 0)
-		return target_errno(target, "bring the directory to the disk", reason);
-	return 0;
+	code = file_write(job, reason);
+	if (code == 0)
+		code = target_commit(job->target, reason);
+	if (code)
+		target_abandon(job->target);
+	return code;
 }
 
 /* Looks at the view, and lays the file out. */
@@ -242,7 +183,7 @@ static struct emad_export_info job_info(const struct job *job)
 }
 
 static int export_once(struct emad_client *client, const char *model, const char *profile,
-                       const struct emad_export_options *options, const struct target *target,
+                       const struct emad_export_options *options, struct target *target,
                        struct emad_export_info *ret_info, struct reason *reason)
 {
 	struct job job = {.target = target, .options = options};
@@ -283,6 +224,6 @@ int emad_export(struct emad_client *client, const char *model, const char *profi
 		if (code != STATUS_EREVOKED)
 			break;
 	}
-	close(target.directory);
+	target_close(&target);
 	return error_report(code, &reason);
 }

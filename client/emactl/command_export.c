@@ -8,17 +8,14 @@
 #include "client/emactl/emactl.h"
 
 #include "client/emactl/ask.h"
+#include "client/emactl/copying.h"
 #include "client/emactl/figure.h"
-#include "client/emactl/progress.h"
 #include "client/emactl/table.h"
 #include "proto/dtype.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sysexits.h>
 
 enum { EXPORT_OUTPUT, EXPORT_MIN_STEP, EXPORT_DTYPE };
 
@@ -28,59 +25,6 @@ static const struct command_option EXPORT_OPTIONS[] = {
 	[EXPORT_DTYPE] = {"dtype", 'd', "DTYPE", "f64, f32, f16, bf16, f8_e4m3 or f8_e5m2 instead of what is kept"},
 	{0},
 };
-
-/* The signal that asked for the end. Written by the handler alone: handlers have no other way to say it. */
-static volatile sig_atomic_t interrupted_by;
-
-static void on_interrupt(int number)
-{
-	interrupted_by = number;
-}
-
-struct copy {
-	struct progress progress;
-	bool is_started;
-};
-
-/* Called by the library during the copy; before its first call an interrupt ends the program by itself. */
-static int copy_progress(void *context, uint64_t done_bytes, uint64_t total_bytes)
-{
-	/* Once: a second interrupt does not wait for the library. */
-	const struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART | (int)SA_RESETHAND};
-	struct copy *copy = context;
-
-	if (!copy->is_started) {
-		sigaction(SIGINT, &action, NULL);
-		sigaction(SIGTERM, &action, NULL);
-		copy->is_started = true;
-	}
-	progress_update(&copy->progress, done_bytes, total_bytes);
-	return interrupted_by != 0;
-}
-
-/* errno values of an export are about the output file, whatever else they could mean. */
-static int export_error(const struct emactl *emactl, int code)
-{
-	const int status = output_library_error(emactl, code);
-
-	switch (-code) {
-	case ENOENT:
-	case ENOTDIR:
-	case EISDIR:
-	case EACCES:
-	case EPERM:
-	case EROFS:
-	case EEXIST:
-	case ELOOP:
-	case ENAMETOOLONG:
-	case EBUSY:
-	case ETXTBSY:
-	case ENXIO:
-		return EX_CANTCREAT;
-	default:
-		return status;
-	}
-}
 
 /* The name of safetensors, or NULL for what is kept. */
 static const char *export_dtype_name(enum emad_served_dtype dtype)
@@ -133,22 +77,18 @@ static int export_copy(const struct emactl *emactl, struct emad_client *client, 
 {
 	const char *profile = emactl->argument_count > 1 ? emactl->arguments[1] : NULL;
 	struct emad_export_info info = {0};
-	struct copy copy = {0};
+	struct copying copying;
 	int code;
 
 	options.timeout_ms = emactl->timeout_ms;
-	options.progress = copy_progress;
-	options.context = &copy;
-	progress_begin(&copy.progress, !emactl->is_json && !emactl->is_quiet);
+	options.progress = copying_progress;
+	options.context = &copying;
+	copying_begin(&copying, emactl);
 	code = emad_export(client, emactl->arguments[0], profile, emactl->values[EXPORT_OUTPUT], &options, &info);
-	progress_end(&copy.progress);
-	if (code == -ECANCELED && interrupted_by) {
-		signal(interrupted_by, SIG_DFL);
-		raise(interrupted_by);
-	}
+	copying_end(&copying, code);
 	if (code)
-		return export_error(emactl, code);
-	export_report(emactl, options.dtype, &info, progress_elapsed_us(&copy.progress));
+		return copying_error(emactl, code);
+	export_report(emactl, options.dtype, &info, progress_elapsed_us(&copying.progress));
 	return 0;
 }
 

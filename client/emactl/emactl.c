@@ -1,5 +1,6 @@
 /*
- * emactl: looks at, takes from and removes the averages that the emad daemon keeps; checks files; explains schedules.
+ * emactl: looks at, takes from and removes the averages that the emad daemon keeps; makes averages of files; checks
+ * files; explains schedules.
  *
  * This file knows all commands: it finds the one that is meant, prints help, and calls it. Help is written from the
  * same rows that the options are parsed by.
@@ -15,8 +16,8 @@
 #include <unistd.h>
 
 static const struct command *const COMMANDS[] = {
-	&COMMAND_PING,   &COMMAND_STATUS, &COMMAND_LIST,    &COMMAND_SHOW,
-	&COMMAND_EXPORT, &COMMAND_VERIFY, &COMMAND_EXPLAIN, &COMMAND_REMOVE,
+	&COMMAND_PING,    &COMMAND_STATUS, &COMMAND_LIST,   &COMMAND_SHOW,    &COMMAND_EXPORT,
+	&COMMAND_POSTHOC, &COMMAND_MERGE,  &COMMAND_VERIFY, &COMMAND_EXPLAIN, &COMMAND_REMOVE,
 };
 
 enum { COMMAND_COUNT = sizeof(COMMANDS) / sizeof(COMMANDS[0]), HELP_INDENT = 26 };

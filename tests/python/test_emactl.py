@@ -18,7 +18,7 @@ import uuid
 import pytest
 
 USAGE, DATA, NO_INPUT, UNAVAILABLE, CANNOT_CREATE, IO, TEMPORARY, NO_PERMISSION = 64, 65, 66, 69, 73, 74, 75, 77
-COMMANDS = ("ping", "status", "list", "show", "export", "verify", "explain", "remove")
+COMMANDS = ("ping", "status", "list", "show", "export", "posthoc", "merge", "verify", "explain", "remove")
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 INFINITY, NAN = struct.pack("<f", math.inf), struct.pack("<f", math.nan)
 
@@ -134,6 +134,19 @@ def test_version_is_one_line_in_any_place(run):
         (["export", "m", "-o", "f", "--min-step", "-1"], "--min-step takes a whole number"),
         (["export", "m", "-o", "f", "--dtype", "bf15"], "not served as 'bf15'; the nearest is 'bf16', all are f64, "),
         (["export", "m", "-o", "f", "--dtype", "int8"], "bfloat16"),
+        (["posthoc"], "posthoc needs MODEL|FILE..."),
+        (["posthoc", "m", "-o", "f"], "posthoc needs the wanted width: --std 0.15"),
+        (["posthoc", "m", "--std", "wide", "-o", "f"], "--std takes a number such as 0.15, not 'wide'"),
+        (["posthoc", "m", "--std", ".1"], "posthoc needs the file to write: -o FILE"),
+        (["posthoc", "m", "--std", ".1", "-o", "-"], "cannot write to standard output"),
+        (["posthoc", "m", "--std", ".1", "-n", "--step", "0"], "--step takes a whole number from 1"),
+        (["posthoc", "m", "n", "--std", ".1", "-n"], "'n' is one too many; with --files the arguments are files"),
+        (["posthoc", "f", "--files", "--from", "d", "--std", ".1", "-n"], "leave --from out"),
+        (["posthoc", "f", "--files", "--std", ".3", "-n"], "std is 0.3; it must be from 0.001 to 0.288675"),
+        (["merge"], "merge needs FILE..."),
+        (["merge", "f"], "merge needs the file to write: -o FILE"),
+        (["merge", "f", "-o", "-"], "cannot write to standard output"),
+        (["merge", "f", "-n", "--shape", "cubic"], "'cubic' is not one of linear, minus-sqrt, uniform"),
         (["remove"], "remove needs MODEL"),
         (["verify"], "verify needs FILE"),
         (["explain"], "explain needs SCHEDULE"),
@@ -165,7 +178,7 @@ def test_control_characters_from_the_command_line_do_not_reach_the_terminal(run)
     assert "\x1b" not in result.stderr and "li?[2Jst" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["ping", "status", "list", "show m", "remove m", "export m -o f"])
+@pytest.mark.parametrize("command", ["ping", "status", "list", "show m", "remove m", "export m -o f", "posthoc m --std .1 -o f"])
 def test_without_a_daemon_every_online_command_says_so(run, tmp_path, command):
     command = command.split()
     result = run(*command, "--timeout", "0.2", cwd=tmp_path)
@@ -503,7 +516,10 @@ def test_show_has_every_table(ask, model):
 
 
 def test_a_model_that_is_not_there_is_no_input(ask, tmp_path):
-    for command in (["show", "no/such"], ["remove", "no/such"], ["export", "no/such", "-o", tmp_path / "f"]):
+    for command in (
+        ["show", "no/such"], ["remove", "no/such"], ["export", "no/such", "-o", tmp_path / "f"],
+        ["posthoc", "no/such", "--std", "0.1", "-o", tmp_path / "f"],
+    ):
         result = ask(*command)
         assert result.returncode == NO_INPUT and "no/such" in result.stderr
         assert error_of(ask("--json", *command))["name"] == "no-model"

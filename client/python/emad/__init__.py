@@ -46,6 +46,7 @@ from ._errors import (
     VersionError,
 )
 from ._library import version
+from ._sums import Part, Sum, merge, posthoc
 from ._tensors import Piece
 from ._trainer import FlushResult, PushResult, Trainer, TrainerInfo
 from ._view import View
@@ -74,6 +75,7 @@ __all__ = [
     "NoProfileError",
     "NoVersionError",
     "OutOfMemoryError",
+    "Part",
     "Piece",
     "ProfileError",
     "ProtocolError",
@@ -82,11 +84,14 @@ __all__ = [
     "RevokedError",
     "ScheduleError",
     "ShutdownError",
+    "Sum",
     "SystemCallError",
     "TimeoutError",
     "Trainer",
     "TrainerInfo",
     "VersionError",
     "View",
+    "merge",
+    "posthoc",
     "version",
 ]

@@ -143,6 +143,28 @@ class CViewInfo(ctypes.Structure):
     ]
 
 
+class CSumPart(ctypes.Structure):
+    _fields_ = [
+        ("path", c_char_p),
+        ("profile", c_char_p),
+        ("std", c_double),
+        ("step", c_uint64),
+        ("weight", c_double),
+    ]
+
+
+class CSum(ctypes.Structure):
+    _fields_ = [
+        ("part_count", c_size_t),
+        ("parts", POINTER(CSumPart)),
+        ("step", c_uint64),
+        ("later_count", c_size_t),
+        ("is_by_step", c_int),
+        ("error", c_double),
+        ("file_bytes", c_uint64),
+    ]
+
+
 PROGRESS = CFUNCTYPE(c_int, c_void_p, c_uint64, c_uint64)
 
 
@@ -167,6 +189,30 @@ class CExportInfo(ctypes.Structure):
         ("file_bytes", c_uint64),
         ("overflow_count", c_uint64),
         ("overflow_tensor", c_char * 520),
+    ]
+
+
+class CPosthocOptions(ctypes.Structure):
+    _fields_ = [
+        ("std", c_double),
+        ("step", c_uint64),
+        ("model", c_char_p),
+        ("profile", c_char_p),
+        ("dtype", c_char_p),
+        ("open_files_max", c_uint32),
+        ("progress", PROGRESS),
+        ("context", c_void_p),
+    ]
+
+
+class CMergeOptions(ctypes.Structure):
+    _fields_ = [
+        ("shape", c_char_p),
+        ("profile", c_char_p),
+        ("dtype", c_char_p),
+        ("open_files_max", c_uint32),
+        ("progress", PROGRESS),
+        ("context", c_void_p),
     ]
 
 
@@ -210,6 +256,12 @@ _PROTOTYPES = {
         c_int,
         [c_void_p, c_char_p, c_char_p, c_char_p, POINTER(CExportOptions), POINTER(CExportInfo)],
     ),
+    "emad_posthoc": (
+        c_int,
+        [POINTER(c_char_p), c_size_t, c_char_p, POINTER(CPosthocOptions), POINTER(POINTER(CSum))],
+    ),
+    "emad_merge": (c_int, [POINTER(c_char_p), c_size_t, c_char_p, POINTER(CMergeOptions), POINTER(POINTER(CSum))]),
+    "emad_sum_free": (None, [POINTER(CSum)]),
 }
 
 _loaded: Optional[ctypes.CDLL] = None

@@ -1,8 +1,14 @@
-"""ModelEMA: the usual class of that name, with the average kept by the daemon.
+"""Drop-ins for the classes that usually keep averages of a model in PyTorch, with the average kept by the daemon.
 
-The average is that of the YOLO class to the last bit (float32): the shadow starts as a copy of the state, every
-floating-point entry becomes v*d + (1-d)*m with d = decay*(1 - exp(-n/tau)), integer entries stay as they were at the
-start. What differs is where it is computed: update() hands over a snapshot and returns.
+ModelEMA stands in for the class of that name of YOLOv5 and YOLOv7, AveragedModel for torch.optim.swa_utils', and
+ExponentialMovingAverage for torch_ema's. What differs is where the average is computed: an update hands over a snapshot
+and returns. All three take these arguments besides those of their originals:
+
+optimizer: the optimizer, or a list of them, that changes the weights. With it an update returns at once: the parameters
+are copied behind the next forward and backward pass, and optimizer.step() waits for the end of that copy.
+name: of the model at the daemon. A model of that name and shape is continued, unless resume="never".
+client, url, timeout: an emad.Client to use, or how to reach the daemon.
+profile: the name of the average.
 """
 
 from __future__ import annotations
@@ -11,11 +17,13 @@ from typing import Any, Dict, Iterable, Mapping, Optional, Union
 
 import torch
 
+from ._averaged_model import AveragedModel, ema, swa
 from ._client import Client
 from ._module_average import ModuleAverage
 from ._modules import plain_attribute, stamp, unwrap
+from ._moving_average import ExponentialMovingAverage
 
-__all__ = ["ModelEMA"]
+__all__ = ["AveragedModel", "ExponentialMovingAverage", "ModelEMA", "ema", "swa"]
 
 
 class ModelEMA(ModuleAverage):
@@ -31,6 +39,10 @@ class ModelEMA(ModuleAverage):
         with ema.average_parameters(model):
             validate(model)
         ema.save("best.safetensors")
+
+    The average is that of the YOLO class to the last bit (float32): the shadow starts as a copy of the state, every
+    floating-point entry becomes v*d + (1-d)*m with d = decay*(1 - exp(-n/tau)), integer entries stay as they were at
+    the start.
 
     model: may be wrapped in DataParallel, DistributedDataParallel or torch.compile. With several processes that hold
     the same weights (DistributedDataParallel) only rank 0 makes a ModelEMA.

@@ -51,11 +51,12 @@ class AveragedModel(ModuleAverage, torch.nn.Module):
     device: where .module is; None: where the model is.
     The other arguments are those of ModelEMA.
 
-    As in torch the first update copies the model, and the module, its parameters and buffers and state_dict() have the
-    names of torch's. They are a copy of the model, made when first asked for and brought up to date whenever asked for
-    again (.module, parameters(), buffers(), state_dict(), a call); what is done to it, as by update_bn, to() or half(),
-    is not done to the average, and values stay until the next update. It is made without wrappers (DistributedDataParallel, torch.compile). state_dict() can
-    be loaded by torch's AveragedModel, and the other way round.
+    As in torch the first update copies the model, and parameters, buffers and state_dict() have the names of torch's:
+    state_dict() can be loaded by torch's class, and the other way round.
+
+    .module is a copy of the model without wrappers (DistributedDataParallel, torch.compile), made when first asked for.
+    Whoever asks again (.module, parameters(), buffers(), state_dict(), a call) finds it brought up to date. What is
+    done to it (update_bn, to(), half()) is not done to the average: values put into it stay until the next update.
     """
 
     n_averaged: torch.Tensor

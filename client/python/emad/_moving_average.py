@@ -216,10 +216,11 @@ class ExponentialMovingAverage(Average):
         if given is not None:
             return self._as_many(given, "parameters")
         alive = [parameter for parameter in self._places.alive() if parameter is not None]
-        if len(alive) < len(self._places.places):
+        count = len(self._places.places)
+        if len(alive) < count:
             raise ValueError(
-                f"{len(self._places.places) - len(alive)} of the {len(self._places.places)} parameters do not exist any "
-                "more: give the parameters, or keep the model"
+                f"{count - len(alive)} of the {count} parameters do not exist any more: give the parameters, or keep "
+                "the model"
             )
         return alive
 

@@ -448,8 +448,8 @@ def test_the_daemon_goes_on_from_a_yolo_checkpoint(client, name, model):
     reference = InProcess(model, 0.9, tau=10)
     averaged(model, reference, lambda: reference.update(model))
     state = {"ema": copy.deepcopy(reference.ema.state_dict()), "updates": reference.updates}
-    info = emad.migrate.start(client, name, emad.migrate.load(state, module=model), "ema=yolo:decay=0.9,tau=10")
-    assert info.last_step == UPDATES
+    step = emad.migrate.start(client, name, emad.migrate.load(state, module=model), "ema=yolo:decay=0.9,tau=10")
+    assert step == UPDATES
     with client.view(name) as view:
         assert view.updates == UPDATES
         assert_same(view.state_dict(), reference.ema.state_dict())

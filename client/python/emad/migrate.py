@@ -30,7 +30,6 @@ from ._client import Client
 from ._errors import ArgumentError, Error
 from ._layouts import LAYOUTS, Layout, Loaded, diffusers_schedule, named
 from ._modules import canonical_name, unwrap
-from ._trainer import TrainerInfo
 from ._view import View
 
 __all__ = ["Loaded", "export", "load", "save", "start"]
@@ -117,8 +116,10 @@ def start(
     updates: Optional[int] = None,
     resume: str = "never",
     attributes: Optional[Mapping[str, Any]] = None,
-) -> TrainerInfo:
+) -> int:
     """Starts a model at the daemon whose average is the loaded one, for a training to continue.
+
+    Returns the step at which it stands; the training's pushes must name later ones, as those of the drop-ins do.
 
     profile: "ema=yolo:decay=0.9999", the average's name and schedule; None: "ema" with the loaded schedule.
     step: the trainer's step of the average; None: the loaded one, else the count of updates, as the drop-ins count.
@@ -146,7 +147,7 @@ def start(
         buffers=loaded.buffers,
     ) as trainer:
         trainer.seed(profile.partition("=")[0], loaded.tensors, updates=count, step=step)
-        return trainer.info()
+    return step
 
 
 def _kinds(more: Sequence[str] = ()) -> List[str]:
@@ -347,8 +348,8 @@ def _run(options: argparse.Namespace) -> None:
         print(f"{options.output}: {len(loaded.tensors)} tensors as {options.to}")
     if options.model:
         with Client(options.socket) as client:
-            info = start(client, options.model, loaded, options.profile, options.step)
-        print(f"{options.model}: {len(loaded.tensors)} tensors, update {loaded.updates}, step {info.last_step}")
+            step = start(client, options.model, loaded, options.profile, options.step)
+        print(f"{options.model}: {len(loaded.tensors)} tensors, update {loaded.updates}, step {step}")
     if not options.to and not options.model:
         print(_describe(loaded))
 

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import pickle
 import subprocess
 import warnings
@@ -10,10 +11,11 @@ import weakref
 import pytest
 import torch
 from models import WithBuffers, assert_same, train_step
+from peers import diffusers_class, ema_pytorch_class, timm_class, torch_ema_class
 from torch.optim import swa_utils
 
 import emad.torch
-from emad.torch import AveragedModel, ExponentialMovingAverage
+from emad.torch import AveragedModel, ExponentialMovingAverage, ModelEMA
 
 needs_seed = pytest.mark.skipif(
     not hasattr(emad.Trainer, "seed"), reason="emad.Trainer has no seed: no count can be taken over"
@@ -24,11 +26,6 @@ needs_seed = pytest.mark.skipif(
 def model():
     torch.manual_seed(0)
     return WithBuffers()
-
-
-@pytest.fixture
-def torch_ema():
-    return pytest.importorskip("torch_ema", reason="torch_ema is not installed: tests/setup.sh gets it from PyPI")
 
 
 @pytest.fixture
@@ -235,6 +232,19 @@ def test_a_state_before_the_first_update_is_taken_over(client, name, model):
         assert_same(averaged.module.state_dict(), model.state_dict())
 
 
+def test_an_averaged_model_is_loaded_as_a_part_of_another_module(client, name, model):
+    state = torch.nn.ModuleDict({"ema": swa_utils.AveragedModel(WithBuffers())}).state_dict()
+    with AveragedModel(model, name=name, client=client) as averaged:
+        whole = torch.nn.ModuleDict({"ema": averaged})
+        averaged.update_parameters(model)
+        whole.load_state_dict(state)
+        assert int(averaged.n_averaged) == 0
+        assert_same(whole.state_dict(), state)
+        del state["ema.module.head.bias"]
+        with pytest.raises(RuntimeError, match="head.bias"):
+            whole.load_state_dict(state)
+
+
 def test_states_that_do_not_fit_an_averaged_model_are_refused(client, name, model):
     state = swa_utils.AveragedModel(model).state_dict()
     with AveragedModel(model, name=name, client=client) as averaged:
@@ -284,10 +294,10 @@ def test_the_drop_ins_are_neither_copied_nor_pickled(client, name, model):
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["synchronous", "asynchronous"])
 @pytest.mark.parametrize("use_num_updates", [True, False])
-def test_moving_average_averages_as_torch_ema_s(client, name, model, torch_ema, use_num_updates, asynchronous):
+def test_moving_average_averages_as_torch_ema_s(client, name, model, use_num_updates, asynchronous):
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    reference = torch_ema.ExponentialMovingAverage(model.parameters(), 0.9, use_num_updates)
+    reference = torch_ema_class()(model.parameters(), 0.9, use_num_updates)
     arguments = {"optimizer": optimizer} if asynchronous else {}
     with ExponentialMovingAverage(
         model.parameters(), 0.9, use_num_updates, name=name, client=client, **arguments
@@ -401,8 +411,8 @@ def test_another_number_of_parameters_is_refused(client, name, model):
         ExponentialMovingAverage(["weight"], 0.5, name=name, client=client)
 
 
-def test_torch_ema_loads_the_state(client, name, model, torch_ema):
-    reference = torch_ema.ExponentialMovingAverage(WithBuffers().parameters(), 0.5)
+def test_torch_ema_loads_the_state(client, name, model):
+    reference = torch_ema_class()(WithBuffers().parameters(), 0.5)
     with ExponentialMovingAverage(model.parameters(), 0.9, name=name, client=client) as ema:
         ema.update()
         ema.store()
@@ -414,9 +424,9 @@ def test_torch_ema_loads_the_state(client, name, model, torch_ema):
 
 @needs_seed
 @pytest.mark.parametrize("use_num_updates", [True, False])
-def test_moving_average_goes_on_from_a_state_of_torch_ema_s(client, name, model, torch_ema, use_num_updates):
+def test_moving_average_goes_on_from_a_state_of_torch_ema_s(client, name, model, use_num_updates):
     generator = torch.Generator().manual_seed(0)
-    reference = torch_ema.ExponentialMovingAverage(model.parameters(), 0.9, use_num_updates)
+    reference = torch_ema_class()(model.parameters(), 0.9, use_num_updates)
     for _ in range(5):
         change(model, generator)
         reference.update()
@@ -429,6 +439,46 @@ def test_moving_average_goes_on_from_a_state_of_torch_ema_s(client, name, model,
             ema.update()
         for one, other in zip(ema.shadow_params, reference.shadow_params):
             torch.testing.assert_close(one, other, rtol=2e-6, atol=2e-7)
+
+
+# ModelEMA with the schedule of another library
+
+
+def as_timm(model):
+    average = timm_class()(model, decay=0.9, min_decay=0.1, update_after_step=2, use_warmup=True)
+    steps = itertools.count(1)
+    return lambda: average.update(model, step=next(steps)), lambda: average.module.state_dict()
+
+
+def as_ema_pytorch(model):
+    average = ema_pytorch_class()(model, beta=0.9, update_after_step=3, update_every=2)
+    return average.update, lambda: average.ema_model.state_dict()
+
+
+def as_diffusers(model):
+    average = diffusers_class()(model.parameters(), decay=0.9, update_after_step=2, use_ema_warmup=True, power=0.75)
+    names = [name for name, _ in model.named_parameters()]
+    return lambda: average.step(model.parameters()), lambda: dict(zip(names, average.shadow_params))
+
+
+@pytest.mark.parametrize(
+    ("make", "schedule"),
+    [
+        (as_timm, "timm:decay=0.9,min_decay=0.1,after=2,warmup=1"),
+        (as_ema_pytorch, "ema-pytorch:decay=0.9,after=3,every=2"),
+        (as_diffusers, "diffusers:decay=0.9,after=2,warmup=1,power=0.75"),
+    ],
+    ids=["timm", "ema-pytorch", "diffusers"],
+)
+def test_model_ema_averages_as_other_libraries_do(client, name, model, make, schedule):
+    generator = torch.Generator().manual_seed(1)
+    update, read = make(model)
+    with ModelEMA(model, schedule=schedule, name=name, client=client) as ema:
+        for _ in range(20):
+            change(model, generator)
+            ema.update(model)
+            update()
+            assert_close(ema.state_dict()["ema"], read())
 
 
 # What all drop-ins have in common

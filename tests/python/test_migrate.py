@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import importlib.util
 import json
 import math
 import subprocess
@@ -12,6 +11,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from models import InProcess, WithBuffers, assert_same
+from peers import diffusers_class, ema_pytorch_class, timm_class, torch_ema_class
 from torch.optim import swa_utils
 
 import emad.migrate
@@ -29,30 +29,6 @@ needs_seed = pytest.mark.skipif(
 def model():
     torch.manual_seed(0)
     return WithBuffers()
-
-
-def library(name):
-    return pytest.importorskip(name, reason=f"{name} is not installed: tests/setup.sh gets it from PyPI")
-
-
-def timm_class():
-    """ModelEmaV3 out of the one file that it is in: the rest of timm wants torchvision."""
-    timm = importlib.util.find_spec("timm")
-    if timm is None:
-        pytest.skip("timm is not installed: tests/setup.sh gets it from PyPI")
-    path = f"{timm.submodule_search_locations[0]}/utils/model_ema.py"
-    spec = importlib.util.spec_from_file_location("timm_model_ema", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.ModelEmaV3
-
-
-def diffusers_class():
-    try:
-        from diffusers.training_utils import EMAModel
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"diffusers is not installed ({error})")
-    return EMAModel
 
 
 def change(model):
@@ -106,7 +82,7 @@ def test_timm_there_and_back(model, tmp_path):
 
 
 def test_ema_pytorch_there_and_back(model, tmp_path):
-    EMA = library("ema_pytorch").EMA
+    EMA = ema_pytorch_class()
     average = EMA(model, beta=0.9, update_after_step=1, update_every=1)
     averaged(model, average, average.update)
     loaded = emad.migrate.load(through_a_file(average.state_dict(), tmp_path))
@@ -122,7 +98,7 @@ def test_ema_pytorch_there_and_back(model, tmp_path):
 
 @pytest.mark.parametrize("use_num_updates", [True, False])
 def test_torch_ema_there_and_back(model, tmp_path, use_num_updates):
-    ExponentialMovingAverage = library("torch_ema").ExponentialMovingAverage
+    ExponentialMovingAverage = torch_ema_class()
     average = ExponentialMovingAverage(model.parameters(), 0.9, use_num_updates)
     averaged(model, average, average.update)
     average.store()
@@ -189,7 +165,7 @@ def test_the_layout_of_diffusers(model):
     assert {key: type(value) for key, value in back.items()} == {key: type(value) for key, value in state.items()}
 
 
-@pytest.mark.parametrize("form", ["safetensors", "bin"])
+@pytest.mark.parametrize("form", ["safetensors", "parts", "bin"])
 def test_a_folder_that_diffusers_saved(model, tmp_path, form):
     configuration = {"_class_name": "UNet2DModel", "sample_size": 32, **DIFFUSERS_STATE}
     (tmp_path / "config.json").write_text(json.dumps(configuration))
@@ -197,9 +173,17 @@ def test_a_folder_that_diffusers_saved(model, tmp_path, form):
         emad.migrate.load(tmp_path)
     if form == "bin":
         torch.save(model.state_dict(), tmp_path / "diffusion_pytorch_model.bin")
-    else:
+    elif form == "safetensors":
         safetensors = pytest.importorskip("safetensors.torch")
         safetensors.save_file(model.state_dict(), tmp_path / "diffusion_pytorch_model.safetensors")
+    else:
+        safetensors = pytest.importorskip("safetensors.torch")
+        parts = {name: f"part-{index % 2}" for index, name in enumerate(model.state_dict())}
+        for part in set(parts.values()):
+            chosen = {name: tensor for name, tensor in model.state_dict().items() if parts[name] == part}
+            safetensors.save_file(chosen, tmp_path / part)
+        index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
+        index.write_text(json.dumps({"metadata": {}, "weight_map": parts}))
     loaded = emad.migrate.load(tmp_path)
     assert (loaded.kind, loaded.updates) == ("diffusers", 1234)
     assert loaded.schedule == "diffusers:decay=0.999,after=10,warmup=1,power=0.75"
@@ -374,6 +358,12 @@ def test_what_the_average_does_not_tell_must_be_named(client, model):
         emad.migrate.export(loaded, "torch-ema", updates=3, schedule="torch-ema")
     state = emad.migrate.export(loaded, "torch-ema", updates=3, schedule="torch-ema:decay=0.5", module=model)
     assert (state["decay"], state["num_updates"]) == (0.5, 3)
+    state = emad.migrate.export(
+        loaded, "diffusers", updates=3, schedule="diffusers:use_ema_warmup=1,precision=f64;copy=head.*", module=model
+    )
+    assert state["use_ema_warmup"] is True
+    with pytest.raises(emad.ArgumentError, match="'tau'"):
+        emad.migrate.export(loaded, "diffusers", updates=3, schedule="diffusers:tau=1", module=model)
     with pytest.raises(emad.ArgumentError, match="updates="):
         emad.migrate.start(client, "none", loaded)
     with pytest.raises(emad.ArgumentError, match="profile="):
@@ -419,6 +409,13 @@ def test_safetensors_of_other_origin_tell_tensors_alone(model, tmp_path):
     assert (loaded.updates, loaded.step, loaded.schedule) == (None, None, None)
     assert_same(loaded.tensors, model.state_dict())
     assert emad.migrate.load(tmp_path / "a", "state-dict").kind == "state-dict"
+    average = swa_utils.AveragedModel(model)
+    average.update_parameters(model)
+    safetensors.save_file(average.state_dict(), tmp_path / "b")
+    loaded = emad.migrate.load(tmp_path / "b")
+    assert (loaded.kind, loaded.updates) == ("averaged-model", 1)
+    assert_same(loaded.tensors, model.state_dict())
+    assert "n_averaged" in emad.migrate.load(tmp_path / "b", "safetensors").tensors
 
 
 def test_a_view_is_exported_to_every_library(client, name, model):

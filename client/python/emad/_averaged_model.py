@@ -149,6 +149,15 @@ class AveragedModel(ModuleAverage, torch.nn.Module):
         self._mirror.key = (0, 0)
         self._count_shown = -1
 
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
+        """For the load_state_dict() of a module that this one is a part of."""
+        self._mirror_module()  # which is loaded next, as a child
+        own = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
+        try:
+            self.load_state_dict(own)
+        except ManifestError as error:
+            arguments[-1].append(str(error))  # what torch raises when all are loaded
+
     def _specifications(self, updates: int) -> Dict[str, str]:
         return {self.profile: self._schedule}
 

@@ -27,7 +27,10 @@ _DIFFUSERS_KEYS = {
     "inv_gamma": "gamma", "power": "power",
 }  # fmt: skip
 
-_YOLO_SCHEDULE = "yolo:decay=0.9999,tau=2000"  # the class' own defaults, which no training script changes
+# Keys of every schedule, which say how the daemon goes about it and not what the average is.
+_COMMON_KEYS = frozenset(("form", "precision", "begin", "cadence", "snapshot", "keep"))
+
+_YOLO_SCHEDULE = "yolo:decay=0.9999,tau=2000"  # the classes' own defaults, which their training scripts leave alone
 
 
 @dataclass
@@ -42,7 +45,7 @@ class Loaded:
     step: Optional[int] = None
     """The trainer's step, where the state tells."""
     schedule: Optional[str] = None
-    """The schedule that continues it; None where the state does not tell."""
+    """The schedule that continues it; None where the state does not tell. YOLO's has the values of its classes."""
     buffers: FrozenSet[str] = field(default=frozenset())
     """The names of those tensors that are buffers, where a module told."""
 
@@ -102,8 +105,11 @@ def _values_of(average: Loaded, name: str) -> Dict[str, float]:
     values = dict(_DEFAULTS[name])
     for pair in filter(None, keys.split(",")):
         key, _, value = pair.partition("=")
+        key = _DIFFUSERS_KEYS.get(key, key)
         if key in values:
             values[key] = float(value)
+        elif key not in _COMMON_KEYS:
+            raise ArgumentError(f"'{name}' has no key '{key}' that is stored; there are {', '.join(values)}")
     return values
 
 

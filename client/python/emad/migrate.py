@@ -34,6 +34,8 @@ from ._view import View
 
 __all__ = ["Loaded", "export", "load", "save", "start"]
 
+_COUNTED_IN_TENSORS = ("averaged-model", "ema-pytorch")  # the kinds whose count is a tensor as well
+
 _DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 
@@ -188,9 +190,7 @@ def _load_path(
             raise ArgumentError(f"'{path}' is a folder, which is never of the kind {kind}")
         return _load_folder(path)
     if _is_safetensors(path):
-        if layout is None:
-            return _load_safetensors(path)
-        return _load_state(_load_safetensors(path).tensors, layout, module)
+        return _load_safetensors(path, layout, kind, module)
     if kind == "safetensors":
         raise ArgumentError(f"'{path}' is not a safetensors file")
     return _load_state(_load_pickle(path, trust), layout, module)
@@ -201,7 +201,10 @@ def _is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"  # behind the header's length; a pickle or an archive has none there
 
 
-def _load_safetensors(path: Path) -> Loaded:
+def _load_safetensors(
+    path: Path, layout: Optional[Layout], kind: str, module: Optional[torch.nn.Module]
+) -> Loaded:
+    """A file with nothing but tensors, which may be the state of another library all the same."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -210,6 +213,10 @@ def _load_safetensors(path: Path) -> Loaded:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise ArgumentError(f"'{path}' is damaged: {error}") from error
+    if layout is None and kind == "auto" and "emad.schedule" not in metadata:
+        layout = next((one for one in LAYOUTS if one.kind in _COUNTED_IN_TENSORS and one.matches(tensors)), None)
+    if layout is not None:
+        return _load_state(tensors, layout, module)
     return _with_metadata(Loaded(named(tensors), "safetensors"), metadata)
 
 
@@ -228,16 +235,23 @@ def _load_folder(path: Path) -> Loaded:
         configuration = json.loads((path / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise ArgumentError(f"'{path}' is not a folder of EMAModel.save_pretrained(): {error}") from error
-    for name in _DIFFUSERS_WEIGHTS:
-        if (path / name).exists():
-            weights = _load_path(path / name, None, "auto", None, False)
-            break
-    else:
-        raise ArgumentError(f"'{path}' has neither {' nor '.join(_DIFFUSERS_WEIGHTS)}")
+    tensors: Dict[str, torch.Tensor] = {}
+    for file in _weight_files(path):
+        tensors.update(_load_path(file, None, "auto", None, False).tensors)
     if "optimization_step" not in configuration:
         raise ArgumentError(f"'{path / 'config.json'}' has no 'optimization_step': no average was saved there")
     updates = int(configuration["optimization_step"])
-    return Loaded(weights.tensors, "diffusers", updates, schedule=diffusers_schedule(configuration))
+    return Loaded(tensors, "diffusers", updates, schedule=diffusers_schedule(configuration))
+
+
+def _weight_files(path: Path) -> List[Path]:
+    for name in _DIFFUSERS_WEIGHTS:
+        if (path / name).exists():
+            return [path / name]
+        index = path / f"{name}.index.json"  # of a large model, in several files
+        if index.exists():
+            return [path / part for part in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    raise ArgumentError(f"'{path}' has neither {' nor '.join(_DIFFUSERS_WEIGHTS)}")
 
 
 def _load_pickle(path: Path, trust: bool) -> Any:

@@ -148,6 +148,18 @@ def test_averaged_model_follows_updates_whichever_way_it_is_asked(client, name, 
             assert (averaged.module.head.bias == value + 0.5).all()
 
 
+def test_an_average_asked_for_in_inference_mode_is_brought_up_to_date_outside(client, name, model):
+    with AveragedModel(model, name=name, client=client) as averaged:
+        for _ in range(2):
+            with torch.no_grad():
+                model.head.bias.add_(1)
+            averaged.update_parameters(model)
+            with torch.inference_mode():
+                averaged(torch.zeros(1, 1, 6, 6))
+            assert list(averaged.state_dict())[0] == "n_averaged"
+        torch.testing.assert_close(averaged.module.head.bias, model.head.bias - 0.5)
+
+
 def test_update_bn_works_on_an_averaged_model(client, name, model):
     reference = swa_utils.AveragedModel(model)
     batches = [torch.randn(8, 1, 6, 6) for _ in range(4)]

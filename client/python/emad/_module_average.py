@@ -52,7 +52,8 @@ class ModuleAverage(Average):
         """The mirror, whatever it holds."""
         if self._mirror.module is None:
             self.fence()
-            self._mirror.module = self._mirror_make(copy.deepcopy(self._places.module))
+            with torch.inference_mode(False):  # what is made in that mode could not be written to outside of it
+                self._mirror.module = self._mirror_make(copy.deepcopy(self._places.module))
         return self._mirror.module
 
     def _refresh(self) -> torch.nn.Module:

@@ -35,6 +35,10 @@ class _Parameters:
         finally:
             self._read.clear()
 
+    @property
+    def are_read(self) -> bool:
+        return bool(self._read)
+
     def tensors(self) -> Dict[str, torch.Tensor]:
         return {place.name: self._read[place.key].detach() for place in self.places}
 
@@ -84,10 +88,10 @@ class ExponentialMovingAverage(Average):
         self._counts = bool(use_num_updates)
         self.collected_params: Optional[List[torch.Tensor]] = None
         given = _list_of(parameters)
-        self._released: List[int] = []  # parameters that died while they were copied
+        self._released: List[int] = []  # indices of parameters that have died, whose memory is still held
         kind = "parameters" if module is None else type(unwrap(module)).__name__
         reference = weakref.ref(self)
-        places = _Parameters(given, _names_of(given, module), lambda index: _let_go(reference, index))
+        places = _Parameters(given, _names_of(given, module), lambda index: _died(reference, index))
         with places.reading(given):
             self._connect(
                 places,
@@ -125,6 +129,7 @@ class ExponentialMovingAverage(Average):
         """Takes the parameters' current values into the average. Call it after optimizer.step()."""
         with self._places.reading(self._parameters(parameters)):
             self._update()
+        self._let_go()
 
     def copy_to(self, parameters: Parameters = None) -> None:
         """Copies the averages into the parameters."""
@@ -232,16 +237,14 @@ class ExponentialMovingAverage(Average):
 
     def _collect(self) -> None:
         super()._collect()
-        while self._released:
-            self._let_go(self._released.pop())
+        self._let_go()
 
-    def _let_go(self, index: int) -> None:
-        """Frees the memory of a parameter that has died, as soon as it is not copied any more."""
-        if self._trainer._in_flight:
-            self._released.append(index)
-            return
-        self._addresses[index] = -1
-        self._trainer._sources[index].forget()
+    def _let_go(self) -> None:
+        """Frees the memory of parameters that have died, unless it is being copied."""
+        while self._released and not self._trainer._in_flight and not self._places.are_read:
+            index = self._released.pop()
+            self._addresses[index] = -1
+            self._trainer._sources[index].forget()
 
 
 def _check_decay(decay: float) -> None:
@@ -249,10 +252,11 @@ def _check_decay(decay: float) -> None:
         raise ValueError(f"decay is {decay}; it must be in 0..1")
 
 
-def _let_go(reference: "weakref.ref[ExponentialMovingAverage]", index: int) -> None:
+def _died(reference: "weakref.ref[ExponentialMovingAverage]", index: int) -> None:
     ema = reference()
     if ema is not None and hasattr(ema, "_trainer"):  # else its constructor has failed
-        ema._let_go(index)
+        ema._released.append(index)
+        ema._let_go()
 
 
 def _names_of(parameters: Sequence[torch.nn.Parameter], module: Optional[torch.nn.Module]) -> List[str]:

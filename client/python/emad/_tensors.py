@@ -142,6 +142,11 @@ class Source:
             self.address = ctypes.addressof(_NOWHERE)
             self.is_direct = False
 
+    def forget(self) -> None:
+        """Lets go of all memory: the next take() begins anew. No copy out of it may be under way."""
+        self.held = self.origin = self.seen = self.stage = None
+        self.is_direct = False
+
     def _take_torch(self, tensor: Any, copy: bool) -> None:
         torch = sys.modules["torch"]
         # Shares the memory, and keeps it when the caller gives its tensor another one.

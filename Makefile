@@ -16,9 +16,9 @@ SONAME := libemad.so.0
 # ---- sources ---------------------------------------------------------------------------------------------------------
 
 proto := $(addprefix proto/, \
-	convert dtype image json_read layout manifest manifest_pack manifest_tiling message name nearest number pack \
-	profile safetensors safetensors_write schedule schedule_formula schedule_scale schedule_table schedule_text \
-	sp status)
+	convert dtype image json_read layout manifest manifest_pack manifest_tiling merge message name nearest \
+	number pack posthoc profile safetensors safetensors_write schedule schedule_formula schedule_scale \
+	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
 	apply attributes geometry guards history intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable \
@@ -30,22 +30,27 @@ edge := $(addprefix daemon/edge/, \
 daemon := $(proto) $(core) $(edge) daemon/daemon daemon/main
 
 library := $(proto) $(addprefix client/, \
-	attach call client copy enclosure error export link profiles push pusher recast registration served snapshot \
-	team trainer view wait)
+	attach blend blend_layout call client copy enclosure error export link merge parts posthoc profiles push \
+	pusher recast registration served snapshot source sum target team trainer view wait widen)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask command_daemon command_explain command_export command_model command_verify emactl explain_list \
-	explain_reference explain_scale facts figure output plot progress scan table verify_report)
+	arguments ask command_daemon command_explain command_export command_merge command_model command_posthoc \
+	command_verify copying emactl explain_list explain_reference explain_scale facts figure output plot progress \
+	scan sum_report table verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
 needs_client/emactl/command_daemon := jansson
 needs_client/emactl/command_model := jansson
+needs_client/emactl/command_posthoc := jansson
 needs_client/emactl/explain_reference := m
 needs_client/emactl/facts := jansson
 needs_client/emactl/output := jansson
 needs_client/emactl/plot := m
 needs_client/link := nng
+needs_client/posthoc := m
+needs_client/sum := m
+needs_client/widen := m
 needs_daemon/core/attributes := jansson
 needs_daemon/core/guards := m
 needs_daemon/core/history := jansson
@@ -60,8 +65,10 @@ needs_daemon/edge/config := inih
 needs_daemon/edge/systemd := systemd
 needs_daemon/edge/transport := nng
 needs_proto/layout := xxhash
+needs_proto/merge := m
 needs_proto/number := m
 needs_proto/pack := msgpack
+needs_proto/posthoc := m
 needs_proto/schedule := m
 needs_proto/schedule_formula := m
 needs_proto/schedule_scale := m
@@ -79,6 +86,8 @@ service := $(core) $(model_parts) $(addprefix proto/, json_read message safetens
 
 test_apply := $(addprefix daemon/core/, apply geometry plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
+test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc source sum target widen) \
+	$(addprefix proto/, dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
 test_config := daemon/edge/config proto/nearest proto/status
 test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
@@ -92,12 +101,14 @@ test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status
 test_manifest := $(manifest) tests/unit/failing_heap
 test_memory := daemon/edge/memory proto/status
+test_merge := proto/merge
 test_message := $(addprefix proto/, message name pack status)
 test_name := proto/name proto/status
 test_nearest := proto/nearest
 test_pack := $(addprefix proto/, name pack status)
 test_plan := $(addprefix daemon/core/, geometry plan) $(model_parts)
 test_plot := client/emactl/plot
+test_posthoc := $(schedule) $(addprefix proto/, nearest posthoc) tests/unit/failing_heap
 test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
 test_recast := client/recast $(addprefix proto/, dtype json_read name safetensors safetensors_write status) \
@@ -119,12 +130,15 @@ test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
+test_widen := client/widen proto/dtype
 test_workers := daemon/edge/workers $(test_apply)
 
 needs_tests/unit/failing_heap := failing_heap
 needs_tests/unit/test_convert := m
 needs_tests/unit/test_facts := jansson
 needs_tests/unit/test_kernel := m
+needs_tests/unit/test_merge := m
+needs_tests/unit/test_posthoc := jansson m
 needs_tests/unit/test_schedule := m
 needs_tests/unit/test_schedule_advance := m
 needs_tests/unit/test_schedule_formula := jansson m
@@ -134,6 +148,7 @@ needs_tests/unit/test_service_heap := jansson m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_waits := m
 needs_tests/unit/test_service_walk := m
+needs_tests/unit/test_widen := m
 
 wire := $(manifest) $(addprefix proto/, layout message) \
 	$(addprefix tests/integration/, harness process wire)

@@ -32,7 +32,8 @@ const char *explain_scale_reason(const struct schedule_kind *kind, const struct 
 	if (key->words || (key->is_integer && key->minimum == 0 && key->maximum == 1))
 		return "stays: a choice";
 	if (key->is_integer)
-		return "stays: what happens every so often is scaled instead";
+		return key->minimum > 0 ? "stays: what happens every so often is scaled instead"
+		                        : "stays: no part of the average";
 	return "stays: it is no length and no weight";
 }
 

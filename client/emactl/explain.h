@@ -13,7 +13,7 @@
 const char *explain_entry(enum schedule_entry entry);
 const char *explain_form(enum schedule_form form);
 
-/* A value as it is told ("not given" outside of the range, where it stands for that), the default, the range or the words. */
+/* Of a key: a value, "not given" outside of the range, where it stands for that; the default; the range, or the words. */
 struct explain_text {
 	char text[96];
 };

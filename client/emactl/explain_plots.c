@@ -52,8 +52,8 @@ void explain_plot_decay(const struct schedule *schedule, FILE *stream)
 }
 
 /*
- * The weights of the snapshots in the average after the last call, by age; the start's is behind them. What a call copied
- * is a start too, and would dwarf all others.
+ * The weights of the snapshots in the average after the last call, by age; the start's is behind them. What a call
+ * copied is a start too, and would dwarf all others.
  */
 static double *window_make(const struct schedule *schedule)
 {
@@ -125,7 +125,7 @@ static void window_plot(const double *weights, FILE *stream)
 	for (int i = 0; i < PLOT_COLUMNS && largest > 0; i++)
 		plot.heights[i] /= largest;
 	snprintf(axis, sizeof(axis), "%-15s%-15s%-15s%-15s calls ago", "0", grouped(tick).text, grouped(2 * tick).text,
-	         grouped(3 * tick).text);
+		 grouped(3 * tick).text);
 	plot.axis = axis;
 	plot_write(&plot, stream);
 }

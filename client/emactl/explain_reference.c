@@ -1,6 +1,6 @@
 /*
- * The page on schedules, proto/SCHEDULES.md: what holds for all of them in prose, then each schedule from its row of the
- * table. `make schedules` writes the file, and a test compares it with what is printed here.
+ * The page on schedules, proto/SCHEDULES.md: what holds for all of them in prose, then each schedule from its row of
+ * the table. `make schedules` writes the file, and a test compares it with what is printed here.
  */
 #include "client/emactl/explain.h"
 
@@ -15,36 +15,39 @@ static const char INTRODUCTION[] =
 	"# Schedules\n\n"
 	"An average follows the weights of a training by one rule: at each call,\n\n"
 	"    average = d * average + (1 - d) * weights\n\n"
-	"(Elsewhere the average is also called the shadow.) A *schedule* says what `d`, the *decay*, is at which call. The larger it is, the further back the average reaches: a\n"
-	"constant decay averages over about `1/(1-d)` calls, so 0.99 over 100 and 0.9999 over 10,000. Every schedule here does\n"
-	"what a library that people train with does, down to the first calls; its section names the library.\n\n"
-	"`emactl explain SCHEDULE` prints all of this for any setting, without a daemon. This page is its output\n"
-	"(`emactl explain --reference`), at default settings; `make schedules` writes it anew.\n\n"
+	"(Elsewhere the average is also called the shadow.) A *schedule* says what `d`, the *decay*, is at\n"
+	"which call. The larger it is, the further back the average reaches: a constant decay averages over\n"
+	"about `1/(1-d)` calls, so 0.99 over 100 and 0.9999 over 10,000. All but `constant` do what a library\n"
+	"that people train with does, down to the first calls; each section names its library.\n\n"
+	"`emactl explain SCHEDULE` prints all of this for any setting, without a daemon. This page is its\n"
+	"output (`emactl explain --reference`), at default settings; `make schedules` writes it anew.\n\n"
 	"## Writing one\n\n"
 	"```text\n"
 	"yolo                                                a schedule\n"
 	"yolo:decay=0.999,tau=500                            with keys\n"
 	"ema=yolo:decay=0.999;copy=*.running_*;drop=head.*   a profile: a name, a schedule, rules\n"
 	"```\n\n"
-	"A key may also be called by the name that its library uses (the aliases below). Whatever is not given has its default.\n"
-	"What is written wrongly is refused with a sentence that names the nearest right word, or the range.\n\n"
+	"A key may also be called by the name that its library uses (the aliases below). Whatever is not\n"
+	"given has its default. What is written wrongly is refused with a sentence that names the nearest\n"
+	"right word, or the range.\n\n"
 	"A call does one of three things:\n\n"
 	"| action | the average | d |\n"
 	"|---|---|---|\n"
 	"| COPY | becomes the pushed weights | 0 |\n"
 	"| LERP d | moves towards the pushed weights | d |\n"
 	"| NOOP | stays as it is | 1 |\n\n"
-	"In the formulas `n` is the number of the call, counted from 1. `step` is the trainer's step, or its count of images,\n"
-	"whichever it pushes with.\n\n"
-	"**Which one?** The one your library has, when you move a training here: then nothing changes. Otherwise: `constant`\n"
-	"when you know over how many calls you want to average; `yolo` or `timm:warmup=1` when the first weights are bad and\n"
-	"should be forgotten soon; `power` when you do not know how long the average should be, because two of them can be\n"
-	"recombined into any length afterwards; `swa` for the plain mean.\n\n";
+	"In the formulas `n` is the number of the call, counted from 1. `step` is the trainer's step, or its\n"
+	"count of images, whichever it pushes with.\n\n"
+	"**Which one?** The one your library has, when you move a training here: then nothing changes.\n"
+	"Otherwise: `constant` when you know over how many calls you want to average; `yolo` or\n"
+	"`timm:warmup=1` when the first weights are bad and should be forgotten soon; `power` when you do not\n"
+	"know how long the average should be, because two of them can be recombined into any length\n"
+	"afterwards; `swa` for the plain mean.\n\n";
 
 static const char RULES[] =
 	"## Rules\n\n"
-	"A schedule treats parameters, buffers and integers as its library does. Rules behind the schedule say otherwise for\n"
-	"the tensors that a pattern matches. The first rule that matches a name decides.\n\n"
+	"A schedule treats parameters, buffers and integers as its library does. Rules behind the schedule\n"
+	"say otherwise for the tensors that a pattern matches. The first rule that matches a name decides.\n\n"
 	"| rule | what becomes of the tensor |\n"
 	"|---|---|\n"
 	"| `average=PATTERN` | averaged; integers and bools never are, so they pass on to the next rule |\n"
@@ -52,7 +55,8 @@ static const char RULES[] =
 	"| `copy=PATTERN` | the latest value |\n"
 	"| `freeze=PATTERN` | the value at the start |\n"
 	"| `drop=PATTERN` | not held at all |\n\n"
-	"A pattern is compared with the whole canonical name (`model.0.conv.weight`, without what wrappers add):\n\n"
+	"A pattern is compared with the whole canonical name (`model.0.conv.weight`, without what wrappers\n"
+	"add):\n\n"
 	"| in a pattern | matches |\n"
 	"|---|---|\n"
 	"| `*` | any characters, dots too, or none |\n"
@@ -64,26 +68,28 @@ static const char RULES[] =
 
 static const char STARTS[] =
 	"## Starts\n\n"
-	"An average starts as a copy of the weights that were pushed first, which is call 0: call 1 is the first update.\n"
-	"With `begin` it keeps following the weights up to that step, and the first call behind it is number 1.\n\n"
-	"`optax` and `paddle` start at zero, as their libraries do. A mean that began at zero is too small by the share that\n"
-	"the zero still has, `D`, the product of all decays; with `debias=1` it is divided by `1-D`, which makes it a weighted\n"
-	"mean of what was pushed and of nothing else. It is kept divided, so that what is read is always right, and `d` is the\n"
-	"decay of the divided average: `d(n) * (1-D(n-1)) / (1-D(n))`, whose first is 0.\n\n";
+	"An average starts as a copy of the weights that were pushed first, which is call 0: call 1 is the\n"
+	"first update. With `begin` it keeps following the weights up to that step, and the first call behind\n"
+	"it is number 1.\n\n"
+	"`optax` and `paddle` start at zero, as their libraries do. A mean that began at zero is too small by\n"
+	"the share that the zero still has, `D`, the product of all decays; with `debias=1` it is divided by\n"
+	"`1-D`, which makes it a weighted mean of what was pushed and of nothing else. It is kept divided, so\n"
+	"that what is read is always right, and `d` is the decay of the divided average: `d(n) * (1-D(n-1)) /\n"
+	"(1-D(n))`, whose first is 0.\n\n";
 
 static const char GAPS[] =
 	"## Gaps\n\n"
-	"When `k` calls come as one, because pushes were skipped or put together, the average moves by all of them at once: by\n"
-	"the product of their `k` decays, each taken at its own call number, with the steps spread evenly. That is exact when\n"
-	"the weights stood still in between. `power` and `edm` have formulas that span any distance between two steps; for\n"
-	"them it is one call.\n\n";
+	"When `k` calls come as one, because pushes were skipped or put together, the average moves by all of\n"
+	"them at once: by the product of their `k` decays, each taken at its own call number, with the steps\n"
+	"spread evenly. That is exact when the weights stood still in between. `power` and `edm` have\n"
+	"formulas that span any distance between two steps; for them it is one call.\n\n";
 
 static const char PLOTS[] =
 	"## The schedules\n\n"
-	"Each has two plots, at default settings and one step a call. The first is the decay over the calls, on an axis of its\n"
-	"nines; where not every call does something it shows those that do. The second is what the average is made of after\n"
-	"12,000 calls: the weight of each snapshot, the newest at the left. Snapshots further back than its right end have\n"
-	"nearly none.\n\n";
+	"Each has two plots, at default settings and one step a call. The first is the decay over the calls,\n"
+	"on an axis of its nines; where not every call does something it shows those that do. The second is\n"
+	"what the average is made of after 12,000 calls: the weight of each snapshot, the newest at the left.\n"
+	"Snapshots further back than its right end have nearly none.\n\n";
 
 /* ---- what holds for all --------------------------------------------------------------------------------------- */
 
@@ -124,14 +130,15 @@ static void common_write(void)
 		printf("| `%s` | %s | %s | %s |\n", keys[i].name, explain_range(&keys[i]).text,
 		       keys[i].words ? "" : explain_default(&keys[i]).text, keys[i].text);
 	}
-	printf("\nAt a decay of 0.9999 an average in float32 stops within a relative 3e-4 of weights that stand still, because\n"
-	       "each further move would be less than half of its last bit. `precision=f64` is for decays as near to 1 as that.\n\n"
+	printf("\nAt a decay of 0.9999 an average in float32 stops within a relative 3e-4 of weights that stand\n"
+	       "still, because each further move would be less than half of its last bit. `precision=f64` is for\n"
+	       "decays as near to 1 as that.\n\n"
 	       "The forms, with `s` the average and `x` the weights:\n\n"
 	       "| form | computes | |\n|---|---|---|\n");
 	for (enum schedule_form form = FORM_LERP; form <= FORM_SUB; form++)
 		printf("| `%s` | `%s` | %s |\n", schedule_form_name(form), explain_form(form),
 		       form == FORM_MUL_ADD ? "in float32 equal to the bit with the loop in PyTorch"
-		                            : "weights that stand still are kept to the bit");
+					    : "weights that stand still are kept to the bit");
 	putchar('\n');
 }
 
@@ -140,17 +147,17 @@ static void scaling_write(const struct schedule_kind *kinds, size_t count)
 	const char *separator = "";
 
 	printf("## Another batch size\n\n"
-	       "When the batch grows `K`-fold each call stands for `K` times the samples, and the same settings reach `K` times\n"
-	       "as far back. `emactl explain SCHEDULE --scale-batch K` writes those that reach as far back in samples as\n"
-	       "before (`K` may be below 1):\n\n"
+	       "When the batch grows `K`-fold each call stands for `K` times the samples, and the same settings\n"
+	       "reach `K` times as far back. `emactl explain SCHEDULE --scale-batch K` writes those that reach as\n"
+	       "far back in samples as before (`K` may be below 1):\n\n"
 	       "| a key that is | becomes | for example, K = 8 |\n|---|---|---|\n"
 	       "| the weight of the old average | `value^K` | `decay` 0.9999: %s |\n"
 	       "| the weight of the new value | `1-(1-value)^K` | `momentum` 0.0002: %s |\n"
 	       "| a length in calls or steps | `value/K` | `tau` 2000: %s |\n"
 	       "| the length of a warm-up by a power | `value*K^(1/power-1)` | `gamma` 1 at `power` 2/3: %s |\n"
 	       "| a ratio, a power, a choice, how often it fires | the same | |\n\n",
-	       figure_real(pow(.9999, 8), 6).text, figure_real(1 - pow(1 - .0002, 8), 6).text, figure_real(2000. / 8, 6).text,
-	       figure_real(pow(8, 1 / (2. / 3) - 1), 6).text);
+	       figure_real(pow(.9999, 8), 6).text, figure_real(1 - pow(1 - .0002, 8), 6).text,
+	       figure_real(2000. / 8, 6).text, figure_real(pow(8, 1 / (2. / 3) - 1), 6).text);
 	printf("Not all can be scaled, and some need not be: ");
 	for (size_t i = 0; i < count; i++) {
 		if (kinds[i].is_scalable && kinds[i].scale_key < 0)
@@ -203,7 +210,8 @@ static void keys_write(const struct schedule_kind *kind)
 static void facts_write(const struct schedule_kind *kind)
 {
 	printf("- **Form** `%s`: `%s`\n", schedule_form_name(kind->form), explain_form(kind->form));
-	printf("- **Start** %s\n", kind->starts_at_zero ? "zero, divided out unless `debias=0`" : "a copy of the weights");
+	printf("- **Start** %s\n",
+	       kind->starts_at_zero ? "zero, divided out unless `debias=0`" : "a copy of the weights");
 	printf("- **Buffers** floating point: %s; integers and bools: %s", explain_entry(kind->float_buffer),
 	       explain_entry(kind->integer));
 	if (kind->buffers_key >= 0)

@@ -35,14 +35,15 @@ library := $(proto) $(addprefix client/, \
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask command_daemon command_explain command_export command_merge command_model command_posthoc \
-	command_verify copying emactl explain_list explain_reference explain_scale facts figure output plot progress \
-	scan sum_report table verify_report)
+	command_verify copying emactl explain_list explain_plots explain_reference explain_scale facts figure output \
+	plot progress scan sum_report table verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
 needs_client/emactl/command_daemon := jansson
 needs_client/emactl/command_model := jansson
 needs_client/emactl/command_posthoc := jansson
+needs_client/emactl/explain_plots := m
 needs_client/emactl/explain_reference := m
 needs_client/emactl/facts := jansson
 needs_client/emactl/output := jansson
@@ -455,6 +456,11 @@ demo: ## trains a small model with a daemon beside it
 .PHONY: demo-run
 demo-run: $(products)
 	@$(test_environment) $(PYTHON) client/demo/digits.py
+
+.PHONY: schedules
+schedules: $(B)/emactl ## writes proto/SCHEDULES.md from the table of schedules
+	@$(B)/emactl explain --reference >build/SCHEDULES.md
+	@mv build/SCHEDULES.md proto/SCHEDULES.md
 
 bench: ## measures, into build/bench/; QUICK=1 only tries whether everything runs
 	@tests/setup.sh build check

@@ -299,7 +299,10 @@ int emad_view_find(struct emad_view *view, const char *name, struct emad_view_te
 /* A value of the image's metadata ("emad.attributes" is the JSON object of attributes), or NULL. Borrowed. */
 const char *emad_view_metadata(struct emad_view *view, const char *key);
 
-/* Called now and then during a long copy; returning non-zero stops it with -ECANCELED. */
+/*
+ * Called now and then during a long copy, first with 0 before the file is begun; returning non-zero stops it with
+ * -ECANCELED.
+ */
 typedef int emad_progress(void *context, uint64_t done_bytes, uint64_t total_bytes);
 
 /*

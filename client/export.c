@@ -21,6 +21,15 @@ struct watcher {
 	void *context;
 };
 
+static int progress_tell(const struct target *target, const struct watcher *watcher, uint64_t done,
+                         uint64_t total, struct reason *reason)
+{
+	if (watcher->progress && watcher->progress(watcher->context, done, total))
+		return reason_set(reason, -ECANCELED, "the export to %s was stopped after %" PRIu64 " of %" PRIu64 " bytes",
+		                  target->path, done, total);
+	return 0;
+}
+
 static int export_write(const struct target *target, struct emad_view *view, const struct emad_view_info *info,
                         const struct watcher *watcher, struct reason *reason)
 {
@@ -31,15 +40,13 @@ static int export_write(const struct target *target, struct emad_view *view, con
 		const uint64_t left = info->image_bytes - done, piece = left < PIECE_BYTES ? left : PIECE_BYTES;
 
 		code = target_write(target, info->image + done, piece, reason);
-		if (code)
-			return code;
 		done += piece;
-		code = view_check(view, reason);
+		if (code == 0)
+			code = view_check(view, reason);
+		if (code == 0)
+			code = progress_tell(target, watcher, done, info->image_bytes, reason);
 		if (code)
 			return code;
-		if (watcher->progress && watcher->progress(watcher->context, done, info->image_bytes))
-			return reason_set(reason, -ECANCELED, "the export to %s was stopped after %" PRIu64 " of %" PRIu64 " bytes",
-			                  target->path, done, info->image_bytes);
 	}
 	code = target_sync(target, reason);
 	return code ? code : view_check(view, reason);
@@ -49,8 +56,11 @@ static int export_write(const struct target *target, struct emad_view *view, con
 static int export_view(struct target *target, struct emad_view *view, const struct emad_view_info *info,
                        const struct watcher *watcher, struct reason *reason)
 {
-	int code = target_begin(target, reason);
+	/* Whoever handles interrupts by way of the progress does so before there is anything to be removed. */
+	int code = progress_tell(target, watcher, 0, info->image_bytes, reason);
 
+	if (code == 0)
+		code = target_begin(target, reason);
 	if (code)
 		return code;
 	code = export_write(target, view, info, watcher, reason);

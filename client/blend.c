@@ -266,6 +266,15 @@ static const char *run_name(const struct blender *blender, const struct run *run
 
 /* ---- adding up ------------------------------------------------------------------------------------------------ */
 
+static int progress_tell(const struct blender *blender, struct reason *reason)
+{
+	if (blender->blend->progress &&
+	    blender->blend->progress(blender->blend->context, blender->done_bytes, blender->total_bytes))
+		return reason_set(reason, -ECANCELED, "writing %s was stopped after %" PRIu64 " of %" PRIu64 " bytes",
+		                  source_name(blender->path), blender->done_bytes, blender->total_bytes);
+	return 0;
+}
+
 static int chunk_read(struct blender *blender, uint32_t input, const struct run *run, uint64_t begin, size_t count,
                       struct reason *reason)
 {
@@ -276,11 +285,7 @@ static int chunk_read(struct blender *blender, uint32_t input, const struct run 
 	if (r != 0)
 		return r;
 	blender->done_bytes += count * element_bytes;
-	if (blender->blend->progress &&
-	    blender->blend->progress(blender->blend->context, blender->done_bytes, blender->total_bytes))
-		return reason_set(reason, -ECANCELED, "writing %s was stopped after %" PRIu64 " of %" PRIu64 " bytes",
-		                  source_name(blender->path), blender->done_bytes, blender->total_bytes);
-	return 0;
+	return progress_tell(blender, reason);
 }
 
 /* sums += weight * the chunk that was read last. */
@@ -458,8 +463,11 @@ static void blender_finish(struct blender *blender)
 
 static int target_fill(struct blender *blender, struct target *target, struct reason *reason)
 {
-	int r = target_begin(target, reason);
+	/* Whoever handles interrupts by way of the progress does so before there is anything to be removed. */
+	int r = progress_tell(blender, reason);
 
+	if (r == 0)
+		r = target_begin(target, reason);
 	if (r != 0)
 		return r;
 	r = target_write(target, blender->layout->header, blender->layout->header_bytes, reason);

@@ -389,7 +389,10 @@ int emad_view_read(struct emad_view *view, uint64_t index, enum emad_served_dtyp
 /* A value of the image's metadata ("emad.attributes" is the JSON object of attributes), or NULL. Borrowed. */
 const char *emad_view_metadata(struct emad_view *view, const char *key);
 
-/* Called now and then during a long copy; returning non-zero stops it with -ECANCELED. */
+/*
+ * Called now and then during a long copy, first with 0 before the file is begun; returning non-zero stops it with
+ * -ECANCELED.
+ */
 typedef int emad_progress(void *context, uint64_t done_bytes, uint64_t total_bytes);
 
 struct emad_export_options {

@@ -589,7 +589,8 @@ static int count_calls(void *context, uint64_t done_bytes, uint64_t total_bytes)
 {
 	uint64_t *last = context;
 
-	ck_assert_uint_gt(done_bytes, *last);
+	/* The first call comes before there is a file. */
+	ck_assert(done_bytes > *last || done_bytes == 0);
 	ck_assert_uint_le(done_bytes, total_bytes);
 	*last = done_bytes;
 	return 0;

@@ -31,7 +31,7 @@ daemon := $(proto) $(core) $(edge) daemon/daemon daemon/main
 
 library := $(proto) $(addprefix client/, \
 	attach blend blend_layout call client copy enclosure error export link merge parts posthoc profiles push \
-	pusher recast registration served snapshot source sum target team trainer view wait widen)
+	pusher recast registration served snapshot source sum target team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask command_daemon command_explain command_export command_merge command_model command_posthoc \
@@ -51,7 +51,6 @@ needs_client/emactl/plot := m
 needs_client/link := nng
 needs_client/posthoc := m
 needs_client/sum := m
-needs_client/widen := m
 needs_daemon/core/attributes := jansson
 needs_daemon/core/guards := m
 needs_daemon/core/history := jansson
@@ -87,8 +86,8 @@ service := $(core) $(model_parts) $(addprefix proto/, json_read message safetens
 
 test_apply := $(addprefix daemon/core/, apply geometry plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
-test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc source sum target widen) \
-	$(addprefix proto/, dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
+test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc served source sum target) \
+	$(addprefix proto/, convert dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
 test_config := daemon/edge/config proto/nearest proto/status
 test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
@@ -131,7 +130,6 @@ test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
-test_widen := client/widen proto/dtype
 test_workers := daemon/edge/workers $(test_apply)
 
 needs_tests/unit/failing_heap := failing_heap
@@ -149,7 +147,6 @@ needs_tests/unit/test_service_heap := jansson m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_waits := m
 needs_tests/unit/test_service_walk := m
-needs_tests/unit/test_widen := m
 
 wire := $(manifest) $(addprefix proto/, layout message) \
 	$(addprefix tests/integration/, harness process wire)

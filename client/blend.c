@@ -10,7 +10,7 @@
 
 #include "client/source.h"
 #include "client/target.h"
-#include "client/widen.h"
+#include "proto/convert.h"
 #include "proto/sentence.h"
 
 #include <assert.h>
@@ -205,10 +205,6 @@ static int entries_sort_out(struct blender *blender, struct reason *reason)
 		blender->is_copied[i] = !dtype_is_float(entry->dtype);
 		if (blender->is_copied[i])
 			continue;
-		if (!widen_knows(entry->dtype))
-			return reason_set(reason, STATUS_EARGUMENT,
-			                  "tensor '%.*s' is %s; sums are made of F64, F32, F16 and BF16",
-			                  sentence_name_bytes(entry->name), entry->name, dtype_name(entry->dtype));
 		if (blender->blend->twin != UINT32_MAX)
 			r = twins_compare(blender, i, &blender->is_copied[i], reason);
 	}
@@ -297,7 +293,7 @@ static void chunk_add(struct blender *blender, enum dtype dtype, double weight, 
 		const size_t piece = count - done < WIDE_ELEMENTS ? count - done : WIDE_ELEMENTS;
 		double *sums = blender->sums + done;
 
-		widen(dtype, blender->raw + done * dtype_bytes(dtype), wide, piece);
+		convert_elements(dtype, blender->raw + done * dtype_bytes(dtype), DTYPE_F64, wide, piece);
 		for (size_t i = 0; i < piece; i++)
 			sums[i] += weight * wide[i];
 	}
@@ -311,7 +307,7 @@ static size_t nonfinite_find(enum dtype dtype, const uint8_t *bytes, size_t coun
 	for (size_t done = 0; done < count; done += WIDE_ELEMENTS) {
 		const size_t piece = count - done < WIDE_ELEMENTS ? count - done : WIDE_ELEMENTS;
 
-		widen(dtype, bytes + done * dtype_bytes(dtype), wide, piece);
+		convert_elements(dtype, bytes + done * dtype_bytes(dtype), DTYPE_F64, wide, piece);
 		for (size_t i = 0; i < piece; i++) {
 			if (!isfinite(wide[i]))
 				return done + i;
@@ -367,8 +363,9 @@ static int chunk_sum(struct blender *blender, const struct run *run, uint64_t be
 			return r;
 		chunk_add(blender, run->from, blend->inputs[i].weight, count);
 	}
-	narrow(run->to, blender->sums, blender->result, count);
-	if (nonfinite_find(run->to, blender->result, count) < count)
+	/* F8_E4M3 clips what is too large instead of making it infinite: that counts as well. */
+	if (convert_elements(DTYPE_F64, blender->sums, run->to, blender->result, count) > 0 ||
+	    nonfinite_find(run->to, blender->result, count) < count)
 		return chunk_blame(blender, run, begin, count, reason);
 	return 0;
 }
@@ -380,12 +377,7 @@ static int chunk_copy(struct blender *blender, const struct run *run, uint64_t b
 
 	if (r != 0)
 		return r;
-	if (run->from == run->to) {
-		memcpy(blender->result, blender->raw, count * dtype_bytes(run->from));
-	} else {
-		widen(run->from, blender->raw, blender->sums, count);
-		narrow(run->to, blender->sums, blender->result, count);
-	}
+	convert_elements(run->from, blender->raw, run->to, blender->result, count);
 	return 0;
 }
 
@@ -493,7 +485,7 @@ int blend_write(const struct blend *blend, const char *path, uint64_t *ret_file_
 	int r;
 
 	assert(blend->newest < blend->input_count);
-	assert(blend->dtype == DTYPE_COUNT || widen_knows(blend->dtype));
+	assert(blend->dtype == DTYPE_COUNT || dtype_is_float(blend->dtype));
 	r = target_open(path, &target, reason);
 	if (r != 0)
 		return r;

@@ -456,7 +456,7 @@ struct emad_posthoc_options {
 	uint64_t step;           /* the step of the result, one that a snapshot has; 0: the newest */
 	const char *model;       /* files of other models are left out; NULL: they are refused */
 	const char *profile;     /* the name in the new file; NULL: "posthoc" */
-	const char *dtype;       /* of its floating-point tensors: "F64", "F32", "F16", "BF16"; NULL: as in the files */
+	const char *dtype;       /* of its floating-point tensors: "F32", "bfloat16", ... (emad_dtype_parse); NULL: as in the files */
 	uint32_t open_files_max; /* files open at a time; 0: 64 */
 	emad_progress *progress; /* told about the bytes that were read; may be NULL */
 	void *context;

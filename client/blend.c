@@ -343,7 +343,7 @@ static int chunk_blame(struct blender *blender, const struct run *run, uint64_t 
 		                  source_name(blend->inputs[i].path), sentence_name_bytes(name), name);
 	}
 	at = nonfinite_find(run->to, blender->result, count);
-	name = run_name(blender, run, begin + at);
+	name = run_name(blender, run, begin + (at < count ? at : 0));
 	return reason_set(reason, STATUS_ELIMIT, "a sum in tensor '%.*s' is too large for %s: choose a wider dtype",
 	                  sentence_name_bytes(name), name, dtype_name(run->to));
 }

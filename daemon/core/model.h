@@ -56,10 +56,11 @@ struct heirloom {
 	struct placement *sources; /* owned; where the model's geometry finds its old shadows in it */
 };
 
-/* Slots of another geometry on their way. */
+/* Another geometry, and slots for it on their way. */
 struct relay {
 	struct geometry *geometry; /* owned; NULL: none is wanted */
-	bool made;                 /* memory is there, to be adopted when no update runs */
+	bool swaps;                /* the slots that there are fit it: no memory is needed */
+	bool made;                 /* everything is there, to be adopted when no update runs */
 	struct memory slots[SLOT_COUNT_MAX];
 	uint64_t slot_bytes_sum; /* of the memory */
 };

@@ -115,7 +115,8 @@ struct model {
 	struct enclosure applying_enclosure; /* that of rank 0 */
 	struct reason keeping; /* why `kept` is in use */
 	uint64_t applying_since_us;
-	uint64_t coalesced_count; /* snapshots that gave way since the version before */
+	uint64_t coalesced_count; /* snapshots that gave way since the latest update began */
+	uint64_t applying_coalesced_count; /* and before, since the version before it */
 	uint64_t room_due_ms; /* when a leased slot may be taken back for a waiting update; 0: none waits */
 	uint64_t version_next;
 	uint64_t payload_bytes; /* of one snapshot, all ranks together */

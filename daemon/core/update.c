@@ -252,6 +252,8 @@ void update_begin(struct model *model, const struct settings *settings, const st
 		gap.call_count = 1; /* no schedule is called */
 	profiles_begin(model, model->versions.slots[slot], &gap);
 	apply_begin(model, old, model->versions.slots[slot]);
+	model->applying_coalesced_count = model->coalesced_count;
+	model->coalesced_count = 0;
 	model->applying = true;
 	model->applying_since_us = now->wall_us;
 	*ret_begun = true;
@@ -376,8 +378,8 @@ static void accept(struct model *model, const struct host *host, const struct in
 	}
 	counters->pushes_applied += model->world;
 	counters->apply_bytes += model->payload_bytes;
-	counters->calls_skipped += skipped > model->coalesced_count ? skipped - model->coalesced_count : 0;
-	model->coalesced_count = 0;
+	if (skipped > model->applying_coalesced_count)
+		counters->calls_skipped += skipped - model->applying_coalesced_count;
 }
 
 static void seed_record(struct model *model, const struct slot_header *target)
@@ -410,6 +412,7 @@ static void decide(struct model *model, enum outcome outcome, uint64_t version, 
 static void refuse(struct model *model, enum outcome outcome, struct counters *counters, const struct reason *reason)
 {
 	versions_abandon(&model->versions);
+	model->coalesced_count += model->applying_coalesced_count;
 	if (outcome == OUTCOME_JUMP)
 		counters->pushes_jump += model->world;
 	else

@@ -69,11 +69,11 @@ needs_proto/schedule_text := m
 kernel := $(addprefix daemon/core/, kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar)
 manifest := $(addprefix proto/, dtype manifest manifest_pack manifest_tiling name pack status)
 schedule := $(addprefix proto/, number schedule schedule_formula schedule_scale schedule_table schedule_text status)
-model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) \
+model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, geometry plan) \
 	$(addprefix proto/, image layout nearest profile) $(addprefix tests/unit/, failing_heap random_model)
-service := $(core) $(model_parts) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
+service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
 
-apply := $(addprefix daemon/core/, apply geometry plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
+apply := daemon/core/apply $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_apply := $(apply) tests/unit/apply_bench
 test_apply_change := $(test_apply)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
@@ -82,6 +82,9 @@ test_copy := client/copy
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
 test_figure := client/emactl/figure
+test_geometry := $(model_parts)
+test_guards := daemon/core/guards $(addprefix proto/, message name nearest pack status)
+test_history := $(addprefix daemon/core/, history json_text) tests/unit/failing_heap
 test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors) \
 	tests/unit/failing_heap
 test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
@@ -93,7 +96,7 @@ test_message := $(addprefix proto/, message name pack status)
 test_name := proto/name proto/status
 test_nearest := proto/nearest
 test_pack := $(addprefix proto/, name pack status)
-test_plan := $(addprefix daemon/core/, geometry plan) $(model_parts)
+test_plan := $(model_parts)
 test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
 test_runtime := daemon/edge/runtime proto/status
@@ -117,6 +120,8 @@ test_workers := daemon/edge/workers $(apply)
 
 needs_tests/unit/failing_heap := failing_heap
 needs_tests/unit/test_facts := jansson
+needs_tests/unit/test_guards := m
+needs_tests/unit/test_history := jansson
 needs_tests/unit/test_kernel := m
 needs_tests/unit/test_schedule := m
 needs_tests/unit/test_schedule_advance := m

@@ -22,7 +22,8 @@ proto := $(addprefix proto/, \
 
 core := $(addprefix daemon/core/, \
 	apply attributes geometry guards history intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable \
-	kernel_scalar model plan profiles push query register relay report service update verdict versions)
+	kernel_scalar model plan profiles push query register registration_report relay report service update \
+	verdict versions)
 
 edge := $(addprefix daemon/edge/, \
 	attach config log memory runtime systemd transport workers)
@@ -79,12 +80,14 @@ needs_proto/schedule_text := m
 kernel := $(addprefix daemon/core/, kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar)
 manifest := $(addprefix proto/, dtype manifest manifest_pack manifest_tiling name pack status)
 schedule := $(addprefix proto/, number schedule schedule_formula schedule_scale schedule_table schedule_text status)
-model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) \
+model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, geometry plan) \
 	$(addprefix proto/, image layout nearest profile safetensors_write) \
 	$(addprefix tests/unit/, failing_heap random_model)
-service := $(core) $(model_parts) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
+service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
 
-test_apply := $(addprefix daemon/core/, apply geometry plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
+apply := daemon/core/apply $(filter-out $(model_parts),$(kernel)) $(model_parts)
+test_apply := $(apply) tests/unit/apply_bench
+test_apply_change := $(test_apply)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
 test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc served source sum target) \
 	$(addprefix proto/, convert dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
@@ -94,6 +97,9 @@ test_copy := client/copy
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
 test_figure := client/emactl/figure
+test_geometry := $(model_parts)
+test_guards := daemon/core/guards $(addprefix proto/, message name nearest pack status)
+test_history := $(addprefix daemon/core/, history json_text) tests/unit/failing_heap
 test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors \
 	safetensors_write) tests/unit/failing_heap
 test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
@@ -106,7 +112,7 @@ test_message := $(addprefix proto/, message name pack status)
 test_name := proto/name proto/status
 test_nearest := proto/nearest
 test_pack := $(addprefix proto/, name pack status)
-test_plan := $(addprefix daemon/core/, geometry plan) $(model_parts)
+test_plan := $(model_parts)
 test_plot := client/emactl/plot
 test_posthoc := $(schedule) $(addprefix proto/, nearest posthoc) tests/unit/failing_heap
 test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
@@ -122,6 +128,8 @@ test_schedule_formula := $(schedule) proto/nearest
 test_schedule_scale := $(schedule) proto/nearest
 test_served := $(addprefix client/, error served) $(addprefix proto/, dtype nearest status)
 test_service := $(service)
+test_service_gaps := $(service)
+test_service_guards := $(service)
 test_service_heap := $(service)
 test_service_register := $(service)
 test_service_waits := $(service)
@@ -130,11 +138,13 @@ test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
-test_workers := daemon/edge/workers $(test_apply)
+test_workers := daemon/edge/workers $(apply)
 
 needs_tests/unit/failing_heap := failing_heap
 needs_tests/unit/test_convert := m
 needs_tests/unit/test_facts := jansson
+needs_tests/unit/test_guards := m
+needs_tests/unit/test_history := jansson
 needs_tests/unit/test_kernel := m
 needs_tests/unit/test_merge := m
 needs_tests/unit/test_posthoc := jansson m
@@ -143,6 +153,8 @@ needs_tests/unit/test_schedule_advance := m
 needs_tests/unit/test_schedule_formula := jansson m
 needs_tests/unit/test_schedule_scale := m
 needs_tests/unit/test_service := jansson m
+needs_tests/unit/test_service_gaps := m
+needs_tests/unit/test_service_guards := m
 needs_tests/unit/test_service_heap := jansson m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_waits := m

@@ -151,11 +151,12 @@ static void carry(const struct apply *apply, const struct placement *placement, 
 {
 	uint64_t element_bytes = dtype_bytes(placement->dtype);
 
-	if (fresh || !continues(apply, source) || source->dtype != placement->dtype)
+	if (fresh || !continues(apply, source))
 		apply->kernels->move(apply->target + placement->offset + stretch->first * element_bytes, stretch->source,
 		                     stretch->count * element_bytes);
 	else
-		keep(apply, placement, source, stretch);
+		apply->kernels->move(apply->target + placement->offset + stretch->first * element_bytes,
+		                     shadow_at(apply, source, stretch->first), stretch->count * element_bytes);
 }
 
 /* Whether an entry that is not averaged takes the snapshot's value. */

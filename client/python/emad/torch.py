@@ -41,6 +41,7 @@ from ._errors import (
 from ._modules import Places, Swapped, canonical_name, default_name, plain_attribute, stamp, unwrap
 from ._optimizers import call_before_steps
 from ._tensors import settle
+from ._trainer import Guards
 
 __all__ = ["ModelEMA"]
 
@@ -85,6 +86,7 @@ class ModelEMA:
     where it stands. Without a name it is made of the class, the host and the process id, and always new.
     schedule: another schedule than yolo's, for example "constant:decay=0.999"; profile: the name of this average.
     profiles: further averages to keep of the same weights, {"slow": "yolo:decay=0.99999"}.
+    rewind, policy, guards: as of Client.trainer. Updates that were missed count as calls of the schedule all the same.
     client, url, timeout: a client to use, or how to reach the daemon.
 
     While the daemon is away the training goes on: there is one warning, and averaging resumes when the daemon is back.
@@ -110,6 +112,9 @@ class ModelEMA:
         profiles: Optional[Mapping[str, str]] = None,
         attributes: Optional[Mapping[str, Any]] = None,
         resume: Optional[str] = None,
+        rewind: str = "refuse",
+        policy: str = "block",
+        guards: Guards = None,
     ):
         self.decay = float(decay)
         self.tau = float(tau)
@@ -117,6 +122,7 @@ class ModelEMA:
         self.name = default_name(unwrap(model)) if name is None else name
         self._schedule = schedule
         self._more_profiles = dict(profiles or {})
+        self._choices: Dict[str, Any] = {"rewind": rewind, "policy": policy, "guards": guards}
         self._attributes: Dict[str, Any] = {}
         self._metadata: Dict[str, Any] = dict(attributes or {})
         self._metadata_unsent = False
@@ -148,8 +154,17 @@ class ModelEMA:
             raise
         self._is_asynchronous = bool(self._hooks)
 
-    def update(self, model: torch.nn.Module) -> None:
-        """Takes the model's current weights into the average. Call it after optimizer.step()."""
+    def update(
+        self,
+        model: torch.nn.Module,
+        *,
+        loss: Optional[float] = None,
+        metadata: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        """Takes the model's current weights into the average. Call it after optimizer.step().
+
+        loss, metadata: as of Trainer.push.
+        """
         if model is not self._model_seen or not self._places.are_current():
             self._bind(model)
         self._updates += 1
@@ -161,10 +176,11 @@ class ModelEMA:
             if self._trainer._in_flight:
                 self._collect()
             self._gather()
-            if self._is_asynchronous:
-                self._trainer._push_begin(handle, self._updates)
-                return  # how it went is known at the fence
-            self._trainer._push(handle, self._updates, 0, None)
+            with self._trainer._enclosing(handle, loss, metadata):
+                if self._is_asynchronous:
+                    self._trainer._push_begin(handle, self._updates)
+                    return  # how it went is known at the fence
+                self._trainer._push(handle, self._updates, 0, None)
         except _TROUBLES as error:
             self._in_trouble(error, time.monotonic() - began)
         else:
@@ -336,6 +352,7 @@ class ModelEMA:
             attributes=self._metadata or None,
             start_step=updates,
             resume=resume,
+            **self._choices,
             buffers=[place.name for place in places if place.is_buffer],
         )
         self._restart_count = 0

@@ -204,6 +204,19 @@ static int held_rank(struct call *call, struct model **ret_model, uint32_t *ret_
 	                    call->request->epoch, &call->reason);
 }
 
+/* The oldest snapshot that may give way to one that wants its stage, or -1. A seed does not: nothing stands for it. */
+static int32_t yielding_stage(const struct model *model, uint32_t rank)
+{
+	const struct stage_record *stages = model->records[rank].stages;
+	int32_t oldest = -1;
+
+	for (uint32_t i = 0; i < model->stage_count; i++)
+		if (stages[i].state == STAGE_READY && !model->ranks[rank].enclosures[i].seeds &&
+		    (oldest < 0 || stages[i].step < stages[oldest].step))
+			oldest = (int32_t)i;
+	return oldest;
+}
+
 int reserve_handle(struct call *call)
 {
 	struct reply reply = { 0 };
@@ -216,7 +229,7 @@ int reserve_handle(struct call *call)
 		return error;
 	stage = intake_free_stage(&model->records[rank], model->stage_count);
 	if (stage < 0 && model->coalesces) {
-		stage = intake_oldest_ready(&model->records[rank], model->stage_count);
+		stage = yielding_stage(model, rank);
 		if (stage >= 0)
 			update_coalesce(model, rank, (uint32_t)stage, &call->service->counters);
 	}

@@ -56,6 +56,9 @@ static bool select_step(struct model *model, struct intake_next *next, struct co
 			drop_incomplete(model, next, counters);
 			break;
 		case INTAKE_COALESCE:
+			/* A seed is no call of a schedule that a later snapshot could stand for. */
+			if (model->ranks[0].enclosures[next->stages[0]].seeds)
+				return true;
 			for (uint32_t r = 0; r < model->world; r++)
 				update_coalesce(model, r, next->stages[r], counters);
 			break;

@@ -227,3 +227,17 @@ def test_a_push_that_gave_way_is_told_so(lagging, name):
         np.testing.assert_allclose(view["w"], np.tile(expected, 2), rtol=0, atol=1e-15)
     for trainer in trainers:
         trainer.close()
+
+
+def test_a_seed_never_gives_way(lagging, name):
+    """What is pushed behind it stands for calls of the schedule, not for it."""
+    with lagging.trainer(name, weights(0), profiles={"ema": "constant:decay=0.5"}, policy="coalesce") as trainer:
+        with pinned(lagging, name, trainer):
+            handle = trainer._begin({"w": np.full(3, 8.0)})
+            with trainer._enclosing(handle, None, None, b"ema", 1):
+                assert trainer._push(handle, 1, 0, None).outcome == "accepted"
+            for step in range(2, 6):
+                assert trainer.push(step, {"w": np.zeros(3)}).outcome == "accepted"
+        assert trainer.flush().coalesced == 3
+        with lagging.view(name) as view:
+            assert view["w"].tolist() == [8 / 2**4] * 3

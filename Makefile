@@ -33,8 +33,8 @@ library := $(proto) $(addprefix client/, \
 	view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask command_daemon command_explain command_export command_model command_verify emactl facts figure \
-	output progress scan table verify_report)
+	arguments ask command_daemon command_explain command_export command_import command_model command_profile \
+	command_verify emactl facts figure output progress scan source table verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m

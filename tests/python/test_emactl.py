@@ -18,7 +18,20 @@ import uuid
 import pytest
 
 USAGE, DATA, NO_INPUT, UNAVAILABLE, CANNOT_CREATE, IO, TEMPORARY, NO_PERMISSION = 64, 65, 66, 69, 73, 74, 75, 77
-COMMANDS = ("ping", "status", "list", "show", "export", "posthoc", "merge", "verify", "explain", "remove")
+COMMANDS = (
+    "ping",
+    "status",
+    "list",
+    "show",
+    "export",
+    "import",
+    "posthoc",
+    "merge",
+    "verify",
+    "explain",
+    "profile",
+    "remove",
+)
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 INFINITY, NAN = struct.pack("<f", math.inf), struct.pack("<f", math.nan)
 
@@ -629,7 +642,8 @@ def test_show_has_every_table(ask, model):
     facts, *tables = result.stdout.split("\n\n")
     assert ["model", model] in [line.split() for line in facts.splitlines()]
     assert [table.split()[0] for table in tables] == ["PROFILE", "RANK", "RANK", "SLOT", "TENSOR"]
-    assert ["ema", "constant:decay=0.5", "3", "lerp", "0.5"] == tables[0].splitlines()[1].split()[:5]
+    assert ["ema", "3", "3", "lerp", "0.5"] == tables[0].splitlines()[1].split()[:5]
+    assert tables[0].splitlines()[1].endswith(" ema=constant:decay=0.5")
     assert "current" in tables[3] and "[64,3]" in tables[4]
     document = json.loads(ask("show", model, "--json").stdout)
     assert document["attributes"] == {"nc": 80}

@@ -37,7 +37,7 @@ library := $(proto) $(addprefix client/, \
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask command_daemon command_explain command_export command_import command_merge command_model \
 	command_posthoc command_profile command_verify copying emactl explain_list explain_plots explain_reference \
-	explain_scale facts figure output plot progress scan source sum_report table verify_report)
+	explain_scale facts figure input output plot progress scan sum_report table verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m

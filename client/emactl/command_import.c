@@ -9,7 +9,7 @@
 #include "client/emactl/ask.h"
 #include "client/emactl/figure.h"
 #include "client/emactl/progress.h"
-#include "client/emactl/source.h"
+#include "client/emactl/input.h"
 #include "client/emactl/table.h"
 
 #include <inttypes.h>
@@ -32,7 +32,7 @@ static const struct command_option IMPORT_OPTIONS[] = {
 
 /* What is to be imported. */
 struct import {
-	struct source source;
+	struct input input;
 	char profile[PROFILE_BYTES_MAX + 2]; /* its specification; one byte more, so that the daemon refuses what was cut */
 	char profile_name[PROFILE_NAME_BYTES_MAX + 1];
 	uint64_t updates;
@@ -46,7 +46,7 @@ struct import {
 
 static void import_finish(struct import *import)
 {
-	source_close(&import->source);
+	input_close(&import->input);
 	free(import->tensors);
 	free(import->data);
 	free(import->values);
@@ -76,14 +76,14 @@ static int import_open(const struct emactl *emactl, struct import *import)
 		                    "%s: it is a pickle, as torch.save writes them, and loading one runs what is in it; "
 		                    "'python3 -m emad.migrate %s --model %s' takes its tensors out safely",
 		                    path, path, model);
-	code = source_open(&import->source, path, &reason);
+	code = input_open(&import->input, path, &reason);
 	return code ? output_error(emactl, code, "%s: %s", path, reason.text) : 0;
 }
 
 /* The specification: what is asked for, else what the file says that it is, else the default. */
 static void profile_choose_text(const struct emactl *emactl, struct import *import)
 {
-	const struct safetensors *contents = import->source.contents;
+	const struct safetensors *contents = import->input.contents;
 	const char *wanted = emactl->values[IMPORT_PROFILE];
 	const char *name = safetensors_metadata_get(contents, "emad.profile");
 	const char *schedule = safetensors_metadata_get(contents, "emad.schedule");
@@ -108,7 +108,7 @@ static int count_choose(const struct emactl *emactl, const struct import *import
 	const char *text = emactl->values[option], *what = option == IMPORT_UPDATES ? "--updates" : "--step";
 
 	if (!text) {
-		text = safetensors_metadata_get(import->source.contents, key);
+		text = safetensors_metadata_get(import->input.contents, key);
 		what = key;
 	}
 	*ret_count = fallback;
@@ -117,7 +117,7 @@ static int count_choose(const struct emactl *emactl, const struct import *import
 
 static int tensors_choose(const struct emactl *emactl, struct import *import)
 {
-	const struct safetensors *contents = import->source.contents;
+	const struct safetensors *contents = import->input.contents;
 	const char *prefix = emactl->values[IMPORT_STRIP] ? emactl->values[IMPORT_STRIP] : "";
 	const size_t prefix_bytes = strlen(prefix);
 
@@ -141,9 +141,9 @@ static int tensors_choose(const struct emactl *emactl, struct import *import)
 	if (import->tensor_count > 0)
 		return 0;
 	if (contents->entry_count == 0)
-		return output_error(emactl, EMAD_EMANIFEST, "%s: it holds no tensors", import->source.path);
+		return output_error(emactl, EMAD_EMANIFEST, "%s: it holds no tensors", import->input.path);
 	return output_error(emactl, EMAD_EMANIFEST, "%s: none of its %u tensors begins with '%s'; the first is '%s'",
-	                    import->source.path, contents->entry_count, prefix, contents->entries[0].name);
+	                    import->input.path, contents->entry_count, prefix, contents->entries[0].name);
 }
 
 static int entry_read(const struct import *import, const struct safetensors_entry *entry, uint8_t *values,
@@ -154,7 +154,7 @@ static int entry_read(const struct import *import, const struct safetensors_entr
 	while (done_bytes < entry->bytes) {
 		const uint64_t left = entry->bytes - done_bytes;
 		const size_t bytes = left < CHUNK_BYTES ? (size_t)left : CHUNK_BYTES;
-		int code = source_read(&import->source, entry->offset + done_bytes, values + done_bytes, bytes, reason);
+		int code = input_read(&import->input, entry->offset + done_bytes, values + done_bytes, bytes, reason);
 
 		if (code)
 			return code;
@@ -166,7 +166,7 @@ static int entry_read(const struct import *import, const struct safetensors_entr
 
 static int values_read(const struct emactl *emactl, struct import *import, struct progress *progress)
 {
-	const struct safetensors *contents = import->source.contents;
+	const struct safetensors *contents = import->input.contents;
 	struct reason reason = {{0}};
 	uint64_t done_bytes = 0;
 	uint32_t taken = 0;
@@ -186,7 +186,7 @@ static int values_read(const struct emactl *emactl, struct import *import, struc
 		done_bytes += entry->bytes;
 	}
 	progress_end(progress);
-	return code ? output_error(emactl, code, "%s: %s", import->source.path, reason.text) : 0;
+	return code ? output_error(emactl, code, "%s: %s", import->input.path, reason.text) : 0;
 }
 
 /* A model of that name is replaced only by a clear word. */
@@ -217,7 +217,7 @@ static int seed_push(const struct emactl *emactl, struct emad_client *client, co
 		code = emad_push(trainer, import->step, import->data, EMAD_PUSH_WAIT, timeout_ms, ret_result);
 	status = code ? output_library_error(emactl, code) : 0;
 	if (!code && ret_result->version == 0)
-		status = output_error(emactl, EMAD_EREFUSED, "%s: the daemon refused it: %s", import->source.path,
+		status = output_error(emactl, EMAD_EREFUSED, "%s: the daemon refused it: %s", import->input.path,
 		                      ret_result->refusal);
 	/* Nothing is left behind that a trainer would take for an average. */
 	if (status)
@@ -234,7 +234,7 @@ static void import_report(const struct emactl *emactl, const struct import *impo
 		printf("{\"model\":");
 		output_json_string(model);
 		printf(",\"file\":");
-		output_json_string(import->source.path);
+		output_json_string(import->input.path);
 		printf(",\"profile\":");
 		output_json_string(import->profile);
 		printf(",\"step\":%" PRIu64 ",\"updates\":%" PRIu64 ",\"version\":%" PRIu64
@@ -260,7 +260,7 @@ static int import_register(const struct emactl *emactl, struct emad_client *clie
 	const struct emad_trainer_options options = {
 		.profiles = profiles,
 		.profile_count = 1,
-		.attributes = safetensors_metadata_get(import->source.contents, "emad.attributes"),
+		.attributes = safetensors_metadata_get(import->input.contents, "emad.attributes"),
 		.start_step = import->step,
 		.resume = emactl->values[IMPORT_REPLACE] ? EMAD_RESUME_NEVER : EMAD_RESUME_AUTO,
 		.timeout_ms = emactl->timeout_ms > REGISTER_TIMEOUT_MS_MIN ? emactl->timeout_ms : REGISTER_TIMEOUT_MS_MIN,
@@ -305,7 +305,7 @@ static int import_prepare(const struct emactl *emactl, struct import *import)
 
 static int import_run(struct emactl *emactl)
 {
-	struct import import = {.source.fd = -1};
+	struct import import = {.input.fd = -1};
 	struct emad_client *client;
 	int status = import_prepare(emactl, &import);
 

@@ -19,7 +19,7 @@ enum { CHUNK_BYTES = 1 << 20, FILE_COUNT_MAX = 10000 };
 static int tensor_scan(struct verification *file, uint32_t index, uint8_t *chunk, struct progress *progress,
                        struct reason *reason)
 {
-	const struct safetensors_entry *entry = &file->source.contents->entries[index];
+	const struct safetensors_entry *entry = &file->input.contents->entries[index];
 	uint64_t done_bytes = 0;
 	size_t chunk_bytes;
 	int code;
@@ -28,12 +28,12 @@ static int tensor_scan(struct verification *file, uint32_t index, uint8_t *chunk
 		chunk_bytes = CHUNK_BYTES;
 		if (entry->bytes - done_bytes < CHUNK_BYTES)
 			chunk_bytes = (size_t)(entry->bytes - done_bytes);
-		code = source_read(&file->source, entry->offset + done_bytes, chunk, chunk_bytes, reason);
+		code = input_read(&file->input, entry->offset + done_bytes, chunk, chunk_bytes, reason);
 		if (code)
 			return code;
 		scan_add(&file->scans[index], entry->dtype, chunk, chunk_bytes);
 		done_bytes += chunk_bytes;
-		progress_update(progress, entry->offset + done_bytes, file->source.file_bytes);
+		progress_update(progress, entry->offset + done_bytes, file->input.file_bytes);
 	}
 	file->total.nan_count += file->scans[index].nan_count;
 	file->total.infinite_count += file->scans[index].infinite_count;
@@ -43,7 +43,7 @@ static int tensor_scan(struct verification *file, uint32_t index, uint8_t *chunk
 
 static int file_scan(struct verification *file, struct progress *progress, struct reason *reason)
 {
-	const uint32_t tensor_count = file->source.contents->entry_count;
+	const uint32_t tensor_count = file->input.contents->entry_count;
 	uint8_t *chunk = malloc(CHUNK_BYTES);
 	int code = 0;
 
@@ -67,7 +67,7 @@ static int file_scan(struct verification *file, struct progress *progress, struc
 
 static void verification_finish(struct verification *file)
 {
-	source_close(&file->source);
+	input_close(&file->input);
 	free(file->scans);
 }
 
@@ -79,7 +79,7 @@ static int file_verify(const struct emactl *emactl, const char *path, bool is_la
 	int code;
 
 	progress_begin(&progress, !emactl->is_json && !emactl->is_quiet);
-	code = source_open(&file.source, path, &reason);
+	code = input_open(&file.input, path, &reason);
 	if (!code)
 		code = file_scan(&file, &progress, &reason);
 	progress_end(&progress);

@@ -7,10 +7,10 @@
 #include <stdint.h>
 
 #include "client/emactl/scan.h"
-#include "client/emactl/source.h"
+#include "client/emactl/input.h"
 
 struct verification {
-	struct source source;
+	struct input input;
 	struct scan *scans; /* owned; by the index of the source's entries; NULL before the scan */
 	struct scan total;
 	uint32_t damaged_count; /* tensors that hold NaN */

@@ -97,8 +97,9 @@ static void finding_format(const struct model *model, const struct finding *find
 	else
 		snprintf(text, capacity,
 		         "tensor '%.150s' holds %" PRIu64 " NaN or infinite values (in all %" PRIu64 " in %" PRIu64
-		         " tensors), one is %g at element %" PRIu64,
-		         name, first->nonfinite, finding->values, finding->tensors, first->bad_value,
+		         " tensors), one is %s at element %" PRIu64,
+		         name, first->nonfinite, finding->values, finding->tensors,
+		         isnan(first->bad_value) ? "NaN" : first->bad_value > 0 ? "infinity" : "-infinity",
 		         first->bad_element);
 }
 

@@ -10,7 +10,7 @@
 #include "proto/safetensors.h"
 #include "proto/status.h"
 
-struct source {
+struct input {
 	const char *path; /* borrowed */
 	int fd;           /* -1 when it is not open */
 	uint64_t file_bytes;
@@ -19,11 +19,11 @@ struct source {
 
 /*
  * Opens a file and reads its header. -errno, STATUS_EARGUMENT (no regular file), STATUS_ECORRUPT, with a sentence that
- * goes behind the path. Call source_close on failure too; what was found out by then is set.
+ * goes behind the path. Call input_close on failure too; what was found out by then is set.
  */
-int source_open(struct source *source, const char *path, struct reason *reason);
+int input_open(struct input *input, const char *path, struct reason *reason);
 
 /* Reads byte_count bytes from offset of the file. -errno, STATUS_ECORRUPT when it has become shorter. */
-int source_read(const struct source *source, uint64_t offset, uint8_t *bytes, size_t byte_count, struct reason *reason);
+int input_read(const struct input *input, uint64_t offset, uint8_t *bytes, size_t byte_count, struct reason *reason);
 
-void source_close(struct source *source);
+void input_close(struct input *input);

@@ -111,6 +111,7 @@ test_service_gaps := $(service)
 test_service_guards := $(service)
 test_service_heap := $(service)
 test_service_register := $(service)
+test_service_rewind := $(service)
 test_service_waits := $(service)
 test_service_walk := $(service)
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
@@ -133,6 +134,7 @@ needs_tests/unit/test_service_gaps := m
 needs_tests/unit/test_service_guards := m
 needs_tests/unit/test_service_heap := jansson m
 needs_tests/unit/test_service_register := m
+needs_tests/unit/test_service_rewind := m
 needs_tests/unit/test_service_waits := m
 needs_tests/unit/test_service_walk := m
 

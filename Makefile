@@ -114,6 +114,7 @@ test_service_heap := $(service)
 test_service_profiles := $(service)
 test_service_register := $(service)
 test_service_rewind := $(service)
+test_service_seeds := $(service)
 test_service_waits := $(service)
 test_service_walk := $(service)
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
@@ -139,6 +140,7 @@ needs_tests/unit/test_service_heap := jansson m
 needs_tests/unit/test_service_profiles := m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_rewind := m
+needs_tests/unit/test_service_seeds := m
 needs_tests/unit/test_service_waits := m
 needs_tests/unit/test_service_walk := m
 

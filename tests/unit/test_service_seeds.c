@@ -216,7 +216,7 @@ START_TEST(metadata_stays_with_its_version)
 	const struct fake_push with = { .step = 11, .waits = true, .metadata = "{ \"epoch\": 3, \"lr\": 0.5 }" };
 	const struct fake_push bad = { .step = 12, .metadata = "[1]" };
 	const struct fake_reply *view;
-	char *text, long_text[METADATA_BYTES_MAX + 1];
+	char *text, long_text[METADATA_BYTES_MAX + 2];
 	struct fake_push long_push = { .step = 12, .metadata = long_text };
 
 	joined(1, "ema=constant:decay=0.5", "slow=constant:decay=0.75");

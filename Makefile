@@ -21,10 +21,11 @@ proto := $(addprefix proto/, \
 
 core := $(addprefix daemon/core/, \
 	apply attributes geometry guards history intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable \
-	kernel_scalar model plan profiles push query register relay report service update verdict versions)
+	kernel_scalar keep model plan profiles push query register relay report retention service update verdict \
+	versions)
 
 edge := $(addprefix daemon/edge/, \
-	attach config log memory runtime systemd transport workers)
+	attach config files log memory runtime systemd transport workers)
 
 daemon := $(proto) $(core) $(edge) daemon/daemon daemon/main
 

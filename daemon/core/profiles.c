@@ -30,7 +30,7 @@ int profiles_parse(struct call *call, struct profile *ret_profiles, uint32_t *re
 				                  ret_profiles[i].name);
 	}
 	*ret_count = list->count;
-	return 0;
+	return keep_check(call->service, ret_profiles, list->count, &call->reason);
 }
 
 int profiles_want(struct call *call, struct model *model, const struct profile *profiles, uint32_t profile_count)

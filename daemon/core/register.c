@@ -427,8 +427,12 @@ static int model_join(struct call *call, struct model *model, struct wish *wish)
 	if (error)
 		return error;
 	holder = model->records[wish->rank].client;
-	/* The plan may be in use by an update of what other ranks had pushed. */
-	if (!rank_vacate(call->service, model, wish->rank) || model->applying) {
+	/*
+	 * The plan may be in use by an update of what other ranks had pushed, and the slot to go back to be on its way to
+	 * disk.
+	 */
+	if (!rank_vacate(call->service, model, wish->rank) || model->applying ||
+	    (wish->rewind == REWIND_BACK && keep_busy(model))) {
 		call->waits = model;
 		return CALL_PARK;
 	}

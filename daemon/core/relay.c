@@ -207,7 +207,7 @@ int relay_adopt(struct model *model, const struct host *host, bool *ret_adopted,
 	int error;
 
 	*ret_adopted = false;
-	if (!relay->made || model->applying)
+	if (!relay->made || model->applying || keep_busy(model))
 		return 0;
 	error = histories_make(model, relay->geometry, histories);
 	if (!error)
@@ -259,6 +259,7 @@ int relay_inherit(struct model *heir, const struct host *host, struct reason *re
 	heir->has_step = ancestor->has_step;
 	heir->step = ancestor->step;
 	heir->managed = ancestor->managed;
+	keep_inherit(heir, ancestor);
 	free(heir->attributes);
 	heir->attributes = ancestor->attributes;
 	ancestor->attributes = NULL;

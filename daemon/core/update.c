@@ -218,6 +218,7 @@ void update_begin(struct model *model, const struct settings *settings, const st
 	model->applying_enclosure = *enclosure;
 	*enclosure = (struct enclosure){ 0 };
 	gap = gap_of(model, next->step);
+	model->applying_after = gap.step_previous;
 	profiles_begin(model, model->versions.slots[slot], &gap);
 	apply_begin(model, old, model->versions.slots[slot]);
 	model->applying = true;

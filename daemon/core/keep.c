@@ -39,8 +39,8 @@ static void event(const struct service *service, enum event_severity severity, c
 	service->host.event(service->host.context, &what);
 }
 
-int keep_check(const struct service *service, const struct profile *profiles, uint32_t profile_count,
-               struct reason *reason)
+int keep_check(const struct service *service, const struct model *model, const struct profile *profiles,
+               uint32_t profile_count, struct reason *reason)
 {
 	const char *state_dir = service->facts.state_dir;
 
@@ -53,13 +53,13 @@ int keep_check(const struct service *service, const struct profile *profiles, ui
 			                  "averages in: start emad with --state-dir DIR (or state-dir=DIR in emad.conf), or "
 			                  "leave out snapshot=",
 			                  profiles[p].name, profiles[p].schedule.snapshot);
-		if (service->settings.slot_count < SLOT_COUNT_MIN)
+		if (model->slot_count < SLOT_COUNT_MIN)
 			return reason_set(reason, STATUS_EPROFILE,
-			                  "profile '%s' says snapshot=%" PRIu64 ", and a model has %" PRIu64 " slots here, of "
-			                  "which updates need 2 while another is written to disk: set slots= in emad.conf to "
-			                  "at least %d, or leave out snapshot=",
-			                  profiles[p].name, profiles[p].schedule.snapshot, service->settings.slot_count,
-			                  SLOT_COUNT_MIN);
+			                  "profile '%s' says snapshot=%" PRIu64 ", for which a model needs %d slots, and '%s' "
+			                  "has %" PRIu32 ": updates take two while another one is being written to disk; raise "
+			                  "slots= in emad.conf, or leave out snapshot=",
+			                  profiles[p].name, profiles[p].schedule.snapshot, SLOT_COUNT_MIN, model->name,
+			                  model->slot_count);
 	}
 	return 0;
 }

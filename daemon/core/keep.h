@@ -51,11 +51,11 @@ struct keep {
 };
 
 /*
- * 0 when these profiles' averages can be kept by this daemon. STATUS_EPROFILE with a sentence: it has no state
- * directory, or too few slots.
+ * 0 when the model can keep the averages of these profiles. STATUS_EPROFILE with a sentence: the daemon has no state
+ * directory, or the model too few slots.
  */
-int keep_check(const struct service *service, const struct profile *profiles, uint32_t profile_count,
-               struct reason *reason);
+int keep_check(const struct service *service, const struct model *model, const struct profile *profiles,
+               uint32_t profile_count, struct reason *reason);
 
 /* A version was published. step_previous: of the version before, or one stride before the first. */
 void keep_published(struct service *service, const struct instant *now, struct model *model, uint64_t step_previous);

@@ -178,6 +178,8 @@ static int model_start(struct call *call, struct wish *wish, struct model *other
 		model->changes = strdup(changes);
 	error = changes[0] && !model->changes ? -ENOMEM : 0;
 	if (!error)
+		error = keep_check(call->service, model, wish->profiles, wish->profile_count, &call->reason);
+	if (!error)
 		error = service_admit(call->service, model, other, inherits, &call->reason);
 	if (error) {
 		model_destroy(model, &call->service->host);

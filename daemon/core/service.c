@@ -512,7 +512,7 @@ static void model_settle(struct service *service, const struct instant *now, str
 		service->host.apply_start(service->host.context, &model->apply);
 	for (uint32_t r = 0; model->serving && r < model->world; r++)
 		model_stage_sweep(model, r, &service->host);
-	if (model->heir && !model->applying && !keep_busy(model))
+	if (model->heir && !model->applying)
 		service_touch(service, model->heir);
 }
 

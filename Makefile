@@ -74,7 +74,9 @@ model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) \
 	$(addprefix proto/, image layout nearest profile) $(addprefix tests/unit/, failing_heap random_model)
 service := $(core) $(model_parts) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
 
-test_apply := $(addprefix daemon/core/, apply geometry plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
+apply := $(addprefix daemon/core/, apply geometry plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
+test_apply := $(apply) tests/unit/apply_bench
+test_apply_change := $(test_apply)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
 test_config := daemon/edge/config proto/nearest proto/status
 test_copy := client/copy
@@ -111,7 +113,7 @@ test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
-test_workers := daemon/edge/workers $(test_apply)
+test_workers := daemon/edge/workers $(apply)
 
 needs_tests/unit/failing_heap := failing_heap
 needs_tests/unit/test_facts := jansson

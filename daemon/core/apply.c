@@ -80,7 +80,7 @@ static struct schedule_result action_of(const struct apply *apply, const struct 
 {
 	const struct apply_profile *at = &apply->profiles[profile];
 
-	if (!continues(apply, source) || !dtype_is_float(source->dtype))
+	if (!continues(apply, source))
 		return at->start;
 	switch (at->mode) {
 	case APPLY_UPDATE:
@@ -151,11 +151,12 @@ static void carry(const struct apply *apply, const struct placement *placement, 
 {
 	uint64_t element_bytes = dtype_bytes(placement->dtype);
 
-	if (fresh || !continues(apply, source) || source->dtype != placement->dtype)
+	if (fresh || !continues(apply, source))
 		apply->kernels->move(apply->target + placement->offset + stretch->first * element_bytes, stretch->source,
 		                     stretch->count * element_bytes);
 	else
-		keep(apply, placement, source, stretch);
+		apply->kernels->move(apply->target + placement->offset + stretch->first * element_bytes,
+		                     shadow_at(apply, source, stretch->first), stretch->count * element_bytes);
 }
 
 /* Whether an entry that is not averaged takes the snapshot's value. */
@@ -195,7 +196,7 @@ static void chunk_average(const struct apply *apply, const struct stretch *stret
 		if (!*value)
 			*value = widened(apply->kernels, placement->dtype, stretch->dtype, source, count,
 			                 placement->dtype == DTYPE_F64 ? (void *)chunk->wide : (void *)chunk->narrow);
-		if (continues(apply, from) && dtype_is_float(from->dtype))
+		if (continues(apply, from))
 			shadow = widened(apply->kernels, placement->dtype, from->dtype,
 			                 shadow_at(apply, from, stretch->first + done), count, chunk->shadow);
 		average(apply, placement, p, action, shadow, *value, stretch->first + done, count, &sums->drift[p],

@@ -35,11 +35,35 @@ static void drop_incomplete(struct model *model, const struct intake_next *next,
 	counters->pushes_incomplete++;
 }
 
-void update_coalesce(struct model *model, uint32_t rank, uint32_t stage, struct counters *counters)
+static void coalesce(struct model *model, uint32_t rank, uint32_t stage, struct counters *counters)
 {
 	settle(model, rank, stage, OUTCOME_COALESCED, 0, 0);
 	counters->pushes_coalesced++;
 	model->coalesced_count += rank == 0;
+}
+
+int32_t update_make_room(struct model *model, uint32_t rank, struct counters *counters)
+{
+	const struct rank_record *record = &model->records[rank];
+	int32_t oldest = -1;
+
+	for (uint32_t i = 0; i < model->stage_count; i++)
+		if (record->stages[i].state == STAGE_READY && !model->ranks[rank].enclosures[i].seeds &&
+		    (oldest < 0 || record->stages[i].step < record->stages[oldest].step))
+			oldest = (int32_t)i;
+	if (oldest >= 0)
+		coalesce(model, rank, (uint32_t)oldest, counters);
+	return oldest;
+}
+
+/* Whether a snapshot waits that is an average itself: no other can stand for it, nor it for another. */
+static bool seed_waits(const struct model *model)
+{
+	for (uint32_t r = 0; r < model->world; r++)
+		for (uint32_t i = 0; i < model->stage_count; i++)
+			if (model->ranks[r].enclosures[i].seeds && model->records[r].stages[i].state == STAGE_READY)
+				return true;
+	return false;
 }
 
 /* The next whole step; snapshots that can never be whole are dropped. */
@@ -53,11 +77,17 @@ static bool select_step(struct model *model, struct intake_next *next, struct co
 		case INTAKE_APPLY:
 			return true;
 		case INTAKE_DROP:
-			drop_incomplete(model, next, counters);
+			/* Another rank has let go of the step for a newer one, or will be taken to have done so. */
+			if (model->coalesces && !model->ranks[next->rank].enclosures[next->stages[next->rank]].seeds)
+				coalesce(model, next->rank, next->stages[next->rank], counters);
+			else
+				drop_incomplete(model, next, counters);
 			break;
 		case INTAKE_COALESCE:
+			if (seed_waits(model))
+				return true;
 			for (uint32_t r = 0; r < model->world; r++)
-				update_coalesce(model, r, next->stages[r], counters);
+				coalesce(model, r, next->stages[r], counters);
 			break;
 		}
 	}
@@ -219,6 +249,8 @@ void update_begin(struct model *model, const struct settings *settings, const st
 	*enclosure = (struct enclosure){ 0 };
 	gap = gap_of(model, next->step);
 	model->applying_after = gap.step_previous;
+	if (model->applying_enclosure.seeds)
+		gap.call_count = 1; /* no schedule is called */
 	profiles_begin(model, model->versions.slots[slot], &gap);
 	apply_begin(model, old, model->versions.slots[slot]);
 	model->applying = true;

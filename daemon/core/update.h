@@ -22,8 +22,8 @@
 void update_begin(struct model *model, const struct settings *settings, const struct instant *now,
                   struct counters *counters, bool *ret_begun);
 
-/* A snapshot that is ready gives way to a newer one. */
-void update_coalesce(struct model *model, uint32_t rank, uint32_t stage, struct counters *counters);
+/* The rank's oldest snapshot that waits gives way to a newer one, which is to come. Its stage, or -1 where none waits. */
+int32_t update_make_room(struct model *model, uint32_t rank, struct counters *counters);
 
 enum update_result {
 	UPDATE_PUBLISHED,

@@ -82,6 +82,7 @@ test_config := daemon/edge/config proto/nearest proto/status
 test_copy := client/copy
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
+test_files := daemon/edge/files daemon/core/retention proto/status
 test_figure := client/emactl/figure
 test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors) \
 	tests/unit/failing_heap
@@ -97,6 +98,7 @@ test_pack := $(addprefix proto/, name pack status)
 test_plan := $(addprefix daemon/core/, geometry plan) $(model_parts)
 test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
+test_retention := daemon/core/retention
 test_runtime := daemon/edge/runtime proto/status
 test_safetensors := $(addprefix proto/, dtype json_read name safetensors status) tests/unit/failing_heap
 test_scan := client/emactl/scan proto/dtype
@@ -106,6 +108,7 @@ test_schedule_formula := $(schedule) proto/nearest
 test_schedule_scale := $(schedule) proto/nearest
 test_service := $(service)
 test_service_heap := $(service)
+test_service_keep := $(service)
 test_service_register := $(service)
 test_service_waits := $(service)
 test_service_walk := $(service)
@@ -124,6 +127,7 @@ needs_tests/unit/test_schedule_formula := jansson m
 needs_tests/unit/test_schedule_scale := m
 needs_tests/unit/test_service := jansson m
 needs_tests/unit/test_service_heap := jansson m
+needs_tests/unit/test_service_keep := jansson m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_waits := m
 needs_tests/unit/test_service_walk := m
@@ -259,7 +263,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy layout memory pusher snapshot trainer transport view workers,$(unit_names))
+unit_names := $(filter attach copy files layout memory pusher snapshot trainer transport view workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)

@@ -595,18 +595,14 @@ START_TEST(no_link_leads_out_of_the_state_directory)
 	directory_plant("");
 	for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
 		struct file_order order;
+		char path[200];
 
 		link_plant(root, places[i]);
 		order_init(&order, "a/b/c", 10);
 		ck_assert_int_eq(order_do(&order), -ENOTDIR);
 		ck_assert_ptr_nonnull(strstr(order.items[0].reason.text, "a link or a file"));
-		ck_assert_int_eq(unlinkat(AT_FDCWD, state_dir, AT_REMOVEDIR), -1);
-		{
-			char path[200];
-
-			snprintf(path, sizeof path, "%s/%s", state_dir, places[i]);
-			ck_assert_int_eq(unlink(path), 0);
-		}
+		snprintf(path, sizeof path, "%s/%s", state_dir, places[i]);
+		ck_assert_int_eq(unlink(path), 0);
 		directory_plant(places[i]);
 	}
 	ck_assert_int_eq(write_step("a/b/c", 10), 0);

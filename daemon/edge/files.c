@@ -32,10 +32,11 @@ struct files {
 	const struct files_calls *calls; /* borrowed */
 	pthread_t thread;
 	pthread_mutex_t lock;
-	pthread_cond_t cond;
+	pthread_cond_t cond; /* its clock is the monotonic one */
 	struct queue todo;   /* guarded by lock */
 	struct queue done;   /* guarded by lock */
 	bool stopping;       /* guarded by lock */
+	bool ended;          /* guarded by lock; the thread touches nothing any more */
 	bool deserted;       /* guarded by lock; nobody waits for the thread any more */
 	atomic_bool draining; /* orders that have not begun are given back */
 	atomic_bool abandons; /* the file under way is given up too */
@@ -454,6 +455,8 @@ static void *run(void *context)
 		if (!files->deserted)
 			files->wake(files->wake_context);
 	}
+	files->ended = true;
+	pthread_cond_broadcast(&files->cond);
 	pthread_mutex_unlock(&files->lock);
 	return NULL;
 }
@@ -462,12 +465,16 @@ int files_start(const char *state_dir, const struct files_calls *calls, void (*w
                 struct files **ret_files)
 {
 	struct files *files = calloc(1, sizeof *files);
+	pthread_condattr_t attributes;
 	int error;
 
 	if (!files)
 		return -ENOMEM;
 	pthread_mutex_init(&files->lock, NULL);
-	pthread_cond_init(&files->cond, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&files->cond, &attributes);
+	pthread_condattr_destroy(&attributes);
 	queue_init(&files->todo);
 	queue_init(&files->done);
 	files->state_dir = state_dir;
@@ -509,9 +516,25 @@ void files_drain(struct files *files)
 	atomic_store_explicit(&files->draining, true, memory_order_relaxed);
 }
 
+/* The time after that many milliseconds from now. */
+static struct timespec time_after(uint32_t timeout_ms)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	time.tv_sec += timeout_ms / 1000;
+	time.tv_nsec += timeout_ms % 1000 * 1000000L;
+	if (time.tv_nsec >= 1000000000L) {
+		time.tv_sec++;
+		time.tv_nsec -= 1000000000L;
+	}
+	return time;
+}
+
 bool files_stop(struct files *files, uint32_t timeout_ms)
 {
-	struct timespec until;
+	struct timespec until = time_after(timeout_ms);
+	bool ended;
 
 	if (!files)
 		return true;
@@ -519,21 +542,15 @@ bool files_stop(struct files *files, uint32_t timeout_ms)
 	atomic_store_explicit(&files->abandons, true, memory_order_relaxed);
 	pthread_mutex_lock(&files->lock);
 	files->stopping = true;
-	pthread_cond_signal(&files->cond);
+	pthread_cond_broadcast(&files->cond);
+	while (!files->ended && pthread_cond_timedwait(&files->cond, &files->lock, &until) == 0)
+		;
+	ended = files->ended;
+	files->deserted = !ended;
 	pthread_mutex_unlock(&files->lock);
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += timeout_ms / 1000;
-	until.tv_nsec += timeout_ms % 1000 * 1000000L;
-	if (until.tv_nsec >= 1000000000L) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000L;
-	}
-	if (pthread_clockjoin_np(files->thread, NULL, CLOCK_MONOTONIC, &until) != 0) {
-		pthread_mutex_lock(&files->lock);
-		files->deserted = true;
-		pthread_mutex_unlock(&files->lock);
+	if (!ended)
 		return false;
-	}
+	pthread_join(files->thread, NULL);
 	pthread_cond_destroy(&files->cond);
 	pthread_mutex_destroy(&files->lock);
 	free(files);

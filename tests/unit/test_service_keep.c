@@ -4,6 +4,8 @@
  */
 #include "tests/unit/fake_host.h"
 
+#include "tests/unit/failing_heap.h"
+
 #include <check.h>
 #include <errno.h>
 #include <jansson.h>
@@ -271,6 +273,28 @@ START_TEST(a_file_that_cannot_be_written_is_given_up_and_told)
 }
 END_TEST
 
+START_TEST(without_memory_a_file_is_given_up_and_the_training_goes_on)
+{
+	uint64_t number;
+	bool failed;
+
+	push_until(1, 3);
+	host.prompt = false;
+	fake_trainer_fill(&trainer, 0, 4);
+	number = fake_trainer_push(&trainer, 4, 0, true);
+	failing_heap_arm(1, true);
+	fake_host_apply(&host);
+	failed = failing_heap_disarm();
+	host.prompt = true;
+	ck_assert(failed);
+	ck_assert_str_eq(fake_host_expect(&host, number, 0)->outcome, "applied");
+	ck_assert_uint_eq(host.file_count, 0);
+	ck_assert_uint_eq(counters()->snapshots_failed, 1);
+	push_until(5, 8);
+	ck_assert_uint_eq(order()->step, 6);
+}
+END_TEST
+
 START_TEST(files_of_an_earlier_average_go_aside_once)
 {
 	push_until(1, 4);
@@ -403,6 +427,30 @@ START_TEST(other_slots_wait_until_the_file_is_written)
 	push_until(10, 12);
 	ck_assert_uint_eq(order()->count, 2);
 	ck_assert_uint_eq(order()->step, 12);
+}
+END_TEST
+
+START_TEST(keeping_begins_and_ends_on_request)
+{
+	struct request request = { .operation = OP_PROFILE_SET };
+	struct text_list list = { .count = 2, .items = { text_of("short=power:std=0.05"), text_of("long=power:std=0.1") } };
+	uint64_t segments = host.segment_count;
+
+	push_until(1, 4);
+	fake_host_write(&host);
+	request_set(&request, model, text_of("run42/net"));
+	request_set(&request, profiles, list);
+	(void)fake_host_expect(&host, fake_host_ask(&host, 9999, &request, NULL, 0), 0);
+	push_until(5, 12);
+	ck_assert_uint_eq(host.file_count, 0);
+	list.items[0] = text_of("short=power:std=0.05,snapshot=5");
+	request_set(&request, profiles, list);
+	(void)fake_host_expect(&host, fake_host_ask(&host, 9999, &request, NULL, 0), 0);
+	push_until(13, 15);
+	ck_assert_uint_eq(order()->step, 15);
+	/* It is the same average all along. */
+	ck_assert(!order()->items[0].starts);
+	ck_assert_uint_eq(host.segment_count, segments);
 }
 END_TEST
 
@@ -551,12 +599,14 @@ int main(void)
 	tcase_add_test(tcase, with_a_fourth_slot_the_newest_one_waits_until_it_is_written);
 	tcase_add_test(tcase, skipped_ones_are_told_with_the_next_that_is_written);
 	tcase_add_test(tcase, a_file_that_cannot_be_written_is_given_up_and_told);
+	tcase_add_test(tcase, without_memory_a_file_is_given_up_and_the_training_goes_on);
 	tcase_add_test(tcase, files_of_an_earlier_average_go_aside_once);
 	tcase_add_test(tcase, a_model_that_starts_anew_moves_the_files_aside);
 	tcase_add_test(tcase, an_adapted_model_goes_on_with_its_files);
 	tcase_add_test(tcase, a_removed_model_keeps_its_memory_until_its_file_is_written);
 	tcase_add_test(tcase, the_memory_of_a_removed_model_still_counts);
 	tcase_add_test(tcase, other_slots_wait_until_the_file_is_written);
+	tcase_add_test(tcase, keeping_begins_and_ends_on_request);
 	tcase_add_test(tcase, an_heir_waits_until_the_file_of_its_ancestor_is_written);
 	tcase_add_test(tcase, going_back_to_a_version_waits_until_it_is_written);
 	tcase_add_test(tcase, without_a_state_directory_nothing_can_be_kept);

@@ -1,6 +1,5 @@
 """Averages kept on disk: which files are there, what is in them, and what happens when the disk refuses."""
 
-import json
 import os
 import re
 import select
@@ -233,3 +232,27 @@ def test_an_end_finishes_what_is_being_written(keeper):
     directory = keeper.directory / "state" / "snapshots" / "net" / "ema"
     assert os.listdir(directory) == [f"{1:020}.safetensors"]
     assert safetensors.numpy.load_file(directory / f"{1:020}.safetensors")["w"].sum() == 16 << 20
+
+
+def test_a_kill_leaves_whole_files_and_nothing_that_stays_half_written(keeper):
+    big = {"w": np.ones(16 << 20, np.float32)}
+    directory = keeper.directory / "state" / "snapshots" / "net"
+    for _ in range(3):
+        keeper.start()
+        with emad.Client(keeper.url) as client:
+            with client.trainer("net", big, profiles={"ema": "power:std=.1,snapshot=1"}) as trainer:
+                trainer.push(1, big, wait=True)
+                settled(client, 1)
+                trainer.push(2, big, wait=True)
+                keeper.kill()
+    keeper.start()
+    with emad.Client(keeper.url) as client:
+        with client.trainer("net", weights(0), profiles={"ema": "power:std=.1,snapshot=1"}) as trainer:
+            trainer.push(1, weights(1), wait=True)
+            assert settled(client, 1)["snapshots_written"] == 1
+    assert os.listdir(directory / "ema") == [f"{1:020}.safetensors"]
+    aside = [file for old in directory.glob("ema.old-*") for file in old.iterdir()]
+    assert aside
+    for file in aside:
+        assert re.fullmatch(r"\d{20}\.safetensors", file.name)
+        assert (safetensors.numpy.load_file(file)["w"] == 1).all()

@@ -125,7 +125,6 @@ static void waiting_clear(struct model *model)
 
 	if (waiting->pinned)
 		versions_unpin(&model->versions, waiting->slot);
-	geometry_destroy(waiting->geometry);
 	*waiting = (struct keep_waiting){ 0 };
 }
 
@@ -140,7 +139,6 @@ static void waiting_set(struct service *service, struct model *model, uint32_t p
 	waiting->version = versions_newest(&model->versions)->version;
 	waiting->slot = (uint32_t)model->versions.current;
 	waiting->profiles = profiles;
-	waiting->geometry = geometry_share(model->geometry);
 	waiting->pinned = model->versions.slot_count >= SLOT_COUNT_WAITING &&
 	                  versions_pin(&model->versions, waiting->slot) == 0;
 }
@@ -159,7 +157,7 @@ static void item_make(const struct model *model, uint32_t p, uint32_t slot, stru
 	snprintf(item->directory, sizeof item->directory, "%s/%s", directory, profile->name);
 	item->bytes = model->slot_memory[slot].base + model->geometry->region_offsets[p];
 	item->byte_count = model->geometry->images[p]->image_bytes;
-	item->starts = !kept || !kept->goes_on;
+	item->starts = !kept || !kept->has_step;
 	item->interval = profile->schedule.snapshot;
 	item->keep_count = profile->schedule.keep;
 }
@@ -230,7 +228,7 @@ static void waiting_begin(struct service *service, const struct instant *now, st
 
 	if (waiting->version == 0)
 		return;
-	if (is_closed(service, model) || waiting->geometry != model->geometry ||
+	if (is_closed(service, model) ||
 	    model->versions.slots[waiting->slot]->version != waiting->version ||
 	    order_begin(service, now, model, waiting->slot, waiting->profiles) != 0)
 		skip(service, model, waiting->profiles);
@@ -266,7 +264,6 @@ static void item_take(struct service *service, struct model *model, const struct
 	}
 	kept->has_step = true;
 	kept->step = step;
-	kept->goes_on = true;
 }
 
 void keep_written(struct service *service, const struct instant *now, struct model *model)
@@ -296,7 +293,6 @@ void keep_inherit(struct model *heir, const struct model *ancestor)
 
 void keep_finish(struct model *model)
 {
-	geometry_destroy(model->keep.waiting.geometry);
 	free(model->keep.order);
 	model->keep = (struct keep){ 0 };
 }

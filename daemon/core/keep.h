@@ -16,9 +16,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "daemon/core/geometry.h"
 #include "daemon/core/host.h"
 #include "proto/limits.h"
+#include "proto/profile.h"
 
 struct model;
 struct service;
@@ -26,19 +26,17 @@ struct service;
 /* What is known of the files of one profile. */
 struct kept_profile {
 	char profile[PROFILE_NAME_BYTES_MAX + 1]; /* "": not in use */
-	bool has_step;
-	uint64_t step;        /* of the newest file */
-	bool goes_on;         /* the directory holds files of this very average */
-	struct reason error;  /* why the latest one was given up; "": it was written */
+	bool has_step;       /* the directory holds files of this very average */
+	uint64_t step;       /* of the newest one */
+	struct reason error; /* why the latest one was given up; "": it was written */
 };
 
 /* A version that waits until the one before is on disk. */
 struct keep_waiting {
-	uint64_t version;          /* 0: none waits */
+	uint64_t version;  /* 0: none waits */
 	uint32_t slot;
 	bool pinned;
-	uint32_t profiles;         /* that are due: bits by index in the geometry */
-	struct geometry *geometry; /* a share */
+	uint32_t profiles; /* that are due: bits by index in the geometry, which is the same as long as the slot holds it */
 };
 
 struct keep {

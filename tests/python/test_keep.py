@@ -222,6 +222,18 @@ def test_a_daemon_without_a_state_directory_says_what_to_set(keeper):
         assert client.show("net")["snapshot_dir"] is None
 
 
+def test_a_relative_state_directory_is_shown_as_a_whole_path(keeper, monkeypatch):
+    monkeypatch.chdir(keeper.directory)
+    keeper.start(state="elsewhere/")
+    with emad.Client(keeper.url) as client:
+        with client.trainer("net", weights(0), profiles={"ema": "yolo:snapshot=1"}) as trainer:
+            trainer.push(1, weights(1), wait=True)
+            settled(client, 1)
+        directory = Path(client.show("net")["snapshot_dir"])
+    assert directory == keeper.directory / "elsewhere" / "snapshots" / "net"
+    assert steps(directory / "ema") == [1]
+
+
 def test_an_end_finishes_what_is_being_written(keeper):
     keeper.start()
     big = {"w": np.ones(16 << 20, np.float32)}

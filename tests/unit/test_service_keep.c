@@ -5,10 +5,12 @@
 #include "tests/unit/fake_host.h"
 
 #include "tests/unit/failing_heap.h"
+#include "tests/unit/random_model.h"
 
 #include <check.h>
 #include <errno.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -582,6 +584,199 @@ START_TEST(what_was_not_begun_at_the_end_is_no_failure)
 }
 END_TEST
 
+/* ---- anything in any order --------------------------------------------------------------------------------------- */
+
+/* The orders that wait, with what their bytes were when they were made. */
+struct watched {
+	const struct file_order *order;
+	uint64_t step, sums[PROFILE_COUNT_MAX];
+};
+
+static struct watched watched[FAKE_WAITING_MAX];
+static uint64_t watched_count, random_state, step_newest;
+
+static uint64_t item_sum(const struct file_item *item)
+{
+	return layout_checksum(item->bytes, item->byte_count);
+}
+
+/* Every order has a whole image of its step, and keeps it. */
+static void watch(void)
+{
+	for (uint64_t i = 0; i < host.file_count; i++) {
+		const struct file_order *at = host.files[i];
+
+		for (uint32_t k = 0; k < at->count; k++) {
+			const struct file_item *item = &at->items[k];
+			char member[64];
+
+			if (i >= watched_count) {
+				snprintf(member, sizeof member, "\"emad.step\":\"%lu\"", (unsigned long)at->step);
+				ck_assert_ptr_nonnull(memmem(item->bytes, item->byte_count, member, strlen(member)));
+				snprintf(member, sizeof member, "\"emad.profile\":\"%.32s\"", item->profile);
+				ck_assert_ptr_nonnull(memmem(item->bytes, item->byte_count, member, strlen(member)));
+				watched[i].sums[k] = item_sum(item);
+			}
+			ck_assert_uint_eq(watched[i].sums[k], item_sum(item));
+		}
+		if (i >= watched_count) {
+			watched[i].order = at;
+			watched[i].step = at->step;
+		}
+		ck_assert_ptr_eq(watched[i].order, at);
+		ck_assert_uint_eq(watched[i].step, at->step);
+	}
+	watched_count = host.file_count;
+}
+
+static void walk_write(void)
+{
+	static const int results[] = { 0, 0, 0, -EIO, -ENOSPC, STATUS_ESHUTDOWN };
+
+	if (host.file_count == 0)
+		return;
+	host.file_status = results[random_below(&random_state, sizeof results / sizeof results[0])];
+	memmove(watched, watched + 1, --watched_count * sizeof *watched);
+	fake_host_write(&host);
+	fake_host_settle(&host);
+}
+
+static void walk_push(void)
+{
+	uint64_t number;
+
+	step_newest += 1 + (random_below(&random_state, 8) == 0 ? random_below(&random_state, 30) : 0);
+	fake_trainer_fill(&trainer, 0, (float)step_newest);
+	number = fake_trainer_push(&trainer, step_newest, 0, true);
+	/* Readers may hold an update back for their time, files for none. */
+	if (!fake_host_answer(&host, number))
+		fake_host_wait(&host, host.settings.lease_min_ms);
+	(void)fake_host_expect(&host, number, 0);
+}
+
+static const char *const walk_profiles[] = {
+	"a=power:std=0.05,snapshot=1",  "a=power:std=0.05,snapshot=7,keep=2", "a=yolo:snapshot=2",  "a=yolo",
+	"b=power:std=0.1,snapshot=3",   "b=constant:decay=0.5,snapshot=5;freeze=w", "c=swa:snapshot=4", "c=yolo",
+};
+
+static void walk_profile_set(void)
+{
+	struct request request = { .operation = OP_PROFILE_SET };
+	struct text_list list = { .count = 1 };
+
+	list.items[0] = text_of(walk_profiles[random_below(&random_state, 8)]);
+	request_set(&request, model, text_of("run42/net"));
+	request_set(&request, profiles, list);
+	(void)fake_host_ask(&host, 9999, &request, NULL, 0);
+}
+
+static void walk_profile_remove(void)
+{
+	static const char *const names[] = { "a", "b", "c" };
+	struct request request = { .operation = OP_PROFILE_REMOVE };
+
+	request_set(&request, model, text_of("run42/net"));
+	request_set(&request, profile, text_of(names[random_below(&random_state, 3)]));
+	(void)fake_host_ask(&host, 9999, &request, NULL, 0);
+}
+
+static void walk_answered(uint64_t number)
+{
+	while (!fake_host_answer(&host, number)) {
+		ck_assert_uint_gt(host.file_count, 0);
+		walk_write();
+		watch();
+	}
+}
+
+/* Anew, or adapted; now and then by way of another world, which makes an heir. */
+static void walk_register(void)
+{
+	bool anew = random_below(&random_state, 2);
+	uint64_t number;
+
+	for (uint32_t world = anew ? 1 : 1 + (uint32_t)random_below(&random_state, 2); world > 0; world--) {
+		fake_trainer_finish(&trainer);
+		fake_trainer_init(&trainer, &host, "run42/net", fake_manifest(0, world));
+		trainer.world = world;
+		trainer.profiles[0] = walk_profiles[random_below(&random_state, 4)];
+		trainer.profiles[1] = walk_profiles[4 + random_below(&random_state, 2)];
+		trainer.profile_count = 2;
+		trainer.resume = anew ? "never" : "adapt";
+		number = fake_trainer_register(&trainer);
+		walk_answered(number);
+		fake_trainer_registered(&trainer, number);
+	}
+	fake_trainer_attached(&trainer, fake_trainer_attach(&trainer));
+	step_newest = anew ? 0 : step_newest;
+}
+
+static void walk_remove(void)
+{
+	(void)fake_host_expect(&host, fake_query(&host, OP_REMOVE, "run42/net"), 0);
+	walk_register();
+}
+
+static void walk_read(void)
+{
+	uint64_t peer = 800 + random_below(&random_state, 6);
+
+	if (random_below(&random_state, 2))
+		(void)fake_view(&host, peer, "run42/net", NULL, 0, 0);
+	else
+		fake_host_gone(&host, peer);
+}
+
+START_TEST(whatever_happens_a_file_is_one_version_and_nobody_waits)
+{
+	uint64_t seed = 0x9e3779b97f4a7c15 * (uint64_t)(_i + 1);
+
+	teardown();
+	start_two(3 + (uint64_t)_i % 3);
+	watched_count = 0;
+	random_state = seed;
+	step_newest = 0;
+	for (int i = 0; i < 1500; i++) {
+		switch (random_below(&random_state, 40)) {
+		case 0:
+			walk_profile_set();
+			break;
+		case 1:
+			walk_profile_remove();
+			break;
+		case 2:
+			walk_register();
+			break;
+		case 3:
+			walk_remove();
+			break;
+		case 4: case 5: case 6:
+			walk_read();
+			break;
+		case 7:
+			fake_host_wait(&host, random_below(&random_state, 2 * host.settings.lease_min_ms));
+			break;
+		case 8: case 9: case 10: case 11: case 12:
+			walk_write();
+			break;
+		default:
+			walk_push();
+			break;
+		}
+		watch();
+	}
+	while (host.file_count > 0) {
+		walk_write();
+		watch();
+	}
+	ck_assert_uint_gt(counters()->snapshots_written, 20);
+	ck_assert_uint_gt(counters()->snapshots_failed, 10);
+	ck_assert_uint_gt(counters()->snapshots_skipped, 10);
+	service_stop(host.service, &host.now);
+	ck_assert(service_idle(host.service));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("service_keep");
@@ -614,6 +809,7 @@ int main(void)
 	tcase_add_test(tcase, the_directory_is_shown);
 	tcase_add_test(tcase, the_end_waits_for_the_file_and_begins_none);
 	tcase_add_test(tcase, what_was_not_begun_at_the_end_is_no_failure);
+	tcase_add_loop_test(tcase, whatever_happens_a_file_is_one_version_and_nobody_waits, 0, 12);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);

@@ -440,7 +440,7 @@ static void stop(struct daemon *daemon)
 		service_destroy(daemon->service);
 		memory_stop(daemon->maker);
 	} else {
-		say(daemon, EVENT_WARNING, "the disk does not answer: a file that was being written is left half-written");
+		say(daemon, EVENT_WARNING, "the disk does not answer: a file is left half-written");
 	}
 	uv_walk(&daemon->loop, on_walk, NULL);
 	/* Again, as long as a request to stop the loop is left over from before. */

@@ -49,15 +49,15 @@ int keep_check(const struct service *service, const struct model *model, const s
 			continue;
 		if (!state_dir || !state_dir[0])
 			return reason_set(reason, STATUS_EPROFILE,
-			                  "profile '%s' says snapshot=%" PRIu64 ", but this daemon has no directory to keep "
-			                  "averages in: start emad with --state-dir DIR (or state-dir=DIR in emad.conf), or "
-			                  "leave out snapshot=",
+			                  "profile '%s' says snapshot=%" PRIu64 ", but this daemon has no directory to "
+			                  "keep averages in: start emad with --state-dir DIR (or state-dir=DIR in "
+			                  "emad.conf), or leave out snapshot=",
 			                  profiles[p].name, profiles[p].schedule.snapshot);
 		if (model->slot_count < SLOT_COUNT_MIN)
 			return reason_set(reason, STATUS_EPROFILE,
-			                  "profile '%s' says snapshot=%" PRIu64 ", for which a model needs %d slots, and '%s' "
-			                  "has %" PRIu32 ": updates take two while another one is being written to disk; raise "
-			                  "slots= in emad.conf, or leave out snapshot=",
+			                  "profile '%s' says snapshot=%" PRIu64 ", for which a model needs %d slots, and "
+			                  "'%s' has %" PRIu32 ": updates take two while another one is being written to "
+			                  "disk; raise slots= in emad.conf, or leave out snapshot=",
 			                  profiles[p].name, profiles[p].schedule.snapshot, SLOT_COUNT_MIN, model->name,
 			                  model->slot_count);
 	}
@@ -217,8 +217,8 @@ void keep_published(struct service *service, const struct instant *now, struct m
 	if (!error)
 		return;
 	service->counters.snapshots_failed += bits_count(profiles);
-	event(service, EVENT_ERROR, model, newest->step, status_name(error), "%s: step %" PRIu64 " is not kept on disk: %s",
-	      model->name, newest->step, status_text(error));
+	event(service, EVENT_ERROR, model, newest->step, status_name(error),
+	      "%s: step %" PRIu64 " is not kept on disk: %s", model->name, newest->step, status_text(error));
 }
 
 /* Begins what has waited, if its slot still holds it. */

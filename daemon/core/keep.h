@@ -36,7 +36,7 @@ struct keep_waiting {
 	uint64_t version;  /* 0: none waits */
 	uint32_t slot;
 	bool pinned;
-	uint32_t profiles; /* that are due: bits by index in the geometry, which is the same as long as the slot holds it */
+	uint32_t profiles; /* that are due: bits by index in the geometry, which stays as long as the slot holds it */
 };
 
 struct keep {

@@ -124,8 +124,8 @@ static int directory_open(const struct files *files, int parent, const char *nam
 }
 
 /*
- * The state directory itself may be a link: where it lies is the operator's choice. It is opened anew for every file, so
- * that it can be mounted anew meanwhile, and locked until it is closed.
+ * The state directory itself may be a link: where it lies is the operator's choice. It is opened anew for every file,
+ * so that it can be mounted anew meanwhile, and locked until it is closed.
  */
 static int root_open(const struct files *files, struct file_item *item, int *ret_root)
 {
@@ -142,8 +142,8 @@ static int root_open(const struct files *files, struct file_item *item, int *ret
 		return 0;
 	}
 	if (errno == EWOULDBLOCK)
-		error = reason_set(&item->reason, -EBUSY, "another emad writes to the state directory '%.200s': give each its "
-		                   "own with --state-dir", files->state_dir);
+		error = reason_set(&item->reason, -EBUSY, "another emad writes to the state directory '%.200s': give "
+		                   "each its own with --state-dir", files->state_dir);
 	else
 		error = failed(item, "locking the state directory", files->state_dir);
 	calls->close(fd);
@@ -328,7 +328,8 @@ static int bytes_write(const struct files *files, int fd, struct file_item *item
 		ssize_t count;
 
 		if (atomic_load_explicit(&files->abandons, memory_order_relaxed))
-			return reason_set(&item->reason, STATUS_ESHUTDOWN, "the daemon stopped while '%s' was being written", name);
+			return reason_set(&item->reason, STATUS_ESHUTDOWN,
+			                  "the daemon stopped while '%s' was being written", name);
 		count = files->calls->write(fd, item->bytes + done, left < CHUNK_BYTES ? left : CHUNK_BYTES);
 		if (count < 0 && errno == EINTR)
 			continue;

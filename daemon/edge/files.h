@@ -40,8 +40,8 @@ extern const struct files_calls files_system;
 struct files;
 
 /*
- * wake is called from the thread when files_poll has something to do. state_dir and calls are borrowed until files_stop;
- * the directory need not be there yet.
+ * wake is called from the thread when files_poll has something to do. state_dir and calls are borrowed until
+ * files_stop; the directory need not be there yet.
  */
 int files_start(const char *state_dir, const struct files_calls *calls, void (*wake)(void *context), void *context,
                 struct files **ret_files);

@@ -161,7 +161,8 @@ def test_a_training_that_starts_anew_moves_the_old_files_aside(keeper):
     keeper.start()
     with emad.Client(keeper.url) as client:
         for run in (1, 2):
-            with client.trainer("net", weights(0), profiles={"ema": "power:std=.1,snapshot=10"}, resume="never") as trainer:
+            schedule = {"ema": "power:std=.1,snapshot=10"}
+            with client.trainer("net", weights(0), profiles=schedule, resume="never") as trainer:
                 for step in range(1, 41 if run == 1 else 21):
                     trainer.push(step, weights(step), wait=True)
                     if step % 10 == 0:

@@ -106,8 +106,9 @@ static ssize_t faulty_write(int fd, const void *bytes, size_t count)
 	}
 	if (fails("write"))
 		return -1;
-	return files_system.write(fd, bytes, fault.write_bytes_max && fault.write_bytes_max < count ? fault.write_bytes_max
-	                                                                                            : count);
+	if (fault.write_bytes_max > 0 && count > fault.write_bytes_max)
+		count = fault.write_bytes_max;
+	return files_system.write(fd, bytes, count);
 }
 
 static int faulty_fsync(int fd)

@@ -28,7 +28,8 @@ START_TEST(a_file_is_due_when_a_multiple_is_passed)
 	};
 
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-		ck_assert_msg(retention_due(rows[i].step, rows[i].step_previous, rows[i].interval) == rows[i].due, "row %zu", i);
+		ck_assert_msg(retention_due(rows[i].step, rows[i].step_previous, rows[i].interval) == rows[i].due,
+		              "row %zu", i);
 }
 END_TEST
 
@@ -105,14 +106,15 @@ START_TEST(what_is_too_much_goes_evenly)
 	};
 
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-		size_t count = 0, left_count = 0, left = 0;
+		size_t count = 0, left_count = 0, left = 0, gone;
 		bool goes[STEPS_MAX];
 
 		while (rows[i].steps[count] > 0)
 			count++;
 		while (rows[i].left[left_count] > 0)
 			left_count++;
-		ck_assert_uint_eq(retention_thin(rows[i].steps, count, rows[i].interval, rows[i].keep, goes), count - left_count);
+		gone = retention_thin(rows[i].steps, count, rows[i].interval, rows[i].keep, goes);
+		ck_assert_uint_eq(gone, count - left_count);
 		for (size_t s = 0; s < count; s++) {
 			if (goes[s])
 				continue;
@@ -155,10 +157,12 @@ START_TEST(whatever_is_kept_spans_the_training)
 			ck_assert_uint_le(count, keep);
 			ck_assert_uint_eq(steps[0], 16);
 			ck_assert_uint_eq(steps[count - 1], step);
-			for (size_t i = 1; keep > 3 && i < count; i++)
-				ck_assert_msg(steps[i] - steps[i - 1] == 16 || (steps[i] - steps[i - 1]) * (keep - 3) <= 4 * step,
-				              "keep %lu, step %lu: %lu to %lu", (unsigned long)keep, (unsigned long)step,
-				              (unsigned long)steps[i - 1], (unsigned long)steps[i]);
+			for (size_t i = 1; keep > 3 && i < count; i++) {
+				uint64_t gap = steps[i] - steps[i - 1];
+
+				ck_assert_msg(gap == 16 || gap * (keep - 3) <= 4 * step, "keep %lu, step %lu: a gap of %lu",
+				              (unsigned long)keep, (unsigned long)step, (unsigned long)gap);
+			}
 		}
 	}
 }

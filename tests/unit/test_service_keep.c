@@ -435,9 +435,11 @@ END_TEST
 START_TEST(keeping_begins_and_ends_on_request)
 {
 	struct request request = { .operation = OP_PROFILE_SET };
-	struct text_list list = { .count = 2, .items = { text_of("short=power:std=0.05"), text_of("long=power:std=0.1") } };
+	struct text_list list = { .count = 2 };
 	uint64_t segments = host.segment_count;
 
+	list.items[0] = text_of("short=power:std=0.05");
+	list.items[1] = text_of("long=power:std=0.1");
 	push_until(1, 4);
 	fake_host_write(&host);
 	request_set(&request, model, text_of("run42/net"));

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "daemon/core/call.h"
+#include "daemon/core/registration_report.h"
 #include "daemon/core/relay.h"
 
 int profiles_parse(struct call *call, struct profile *ret_profiles, uint32_t *ret_count)

@@ -248,11 +248,17 @@ void update_begin(struct model *model, const struct settings *settings, const st
 	model->applying_enclosure = *enclosure;
 	*enclosure = (struct enclosure){ 0 };
 	gap = gap_of(model, next->step);
-	model->applying_after = gap.step_previous;
-	if (model->applying_enclosure.seeds)
-		gap.call_count = 1; /* no schedule is called */
+	/* An average that comes from elsewhere may be of any step; that of the others does not move. */
+	if (model->applying_enclosure.seeds) {
+		gap.call_count = 1;
+		if (model->has_step && gap.step < model->step)
+			gap.step = model->step;
+	}
+	model->applying_after = model->has_step && gap.step == model->step ? model->step : gap.step_previous;
 	profiles_begin(model, model->versions.slots[slot], &gap);
 	apply_begin(model, old, model->versions.slots[slot]);
+	model->applying_coalesced_count = model->coalesced_count;
+	model->coalesced_count = 0;
 	model->applying = true;
 	model->applying_since_us = now->wall_us;
 	*ret_begun = true;
@@ -377,8 +383,8 @@ static void accept(struct model *model, const struct host *host, const struct in
 	}
 	counters->pushes_applied += model->world;
 	counters->apply_bytes += model->payload_bytes;
-	counters->calls_skipped += skipped > model->coalesced_count ? skipped - model->coalesced_count : 0;
-	model->coalesced_count = 0;
+	if (skipped > model->applying_coalesced_count)
+		counters->calls_skipped += skipped - model->applying_coalesced_count;
 }
 
 static void seed_record(struct model *model, const struct slot_header *target)
@@ -411,6 +417,7 @@ static void decide(struct model *model, enum outcome outcome, uint64_t version, 
 static void refuse(struct model *model, enum outcome outcome, struct counters *counters, const struct reason *reason)
 {
 	versions_abandon(&model->versions);
+	model->coalesced_count += model->applying_coalesced_count;
 	if (outcome == OUTCOME_JUMP)
 		counters->pushes_jump += model->world;
 	else
@@ -455,38 +462,47 @@ enum update_result update_end(struct model *model, const struct host *host, cons
 	return UPDATE_PUBLISHED;
 }
 
-int update_rewind(struct model *model, const struct instant *now, uint64_t step, struct counters *counters,
-                  struct reason *reason)
+int update_rewind_check(const struct model *model, uint64_t step, uint32_t *ret_slot, struct reason *reason)
 {
 	const struct slot_header *newest = versions_newest(&model->versions);
-	uint64_t from = newest ? newest->step : 0, oldest = from;
-	char text[64];
-	uint32_t slot;
+	int32_t slot = versions_kept(&model->versions, step);
+	uint64_t oldest = newest ? newest->step : 0;
 
+	if (slot >= 0) {
+		*ret_slot = (uint32_t)slot;
+		return 0;
+	}
 	for (uint32_t i = 0; i < model->versions.slot_count; i++)
 		if (model->versions.slots[i]->version != 0 && model->versions.slots[i]->step < oldest)
 			oldest = model->versions.slots[i]->step;
-	if (versions_reopen(&model->versions, step, &slot) != 0)
-		return reason_set(reason, STATUS_ENOVERSION,
-		                  "model '%s' keeps no version of step %" PRIu64 " or earlier: the oldest of its %" PRIu32
-		                  " slots holds step %" PRIu64 "; rewind=continue goes on from step %" PRIu64,
-		                  model->name, step, model->versions.slot_count, oldest, from);
-	snprintf(text, sizeof text, "step %" PRIu64, from);
+	return reason_set(reason, STATUS_ENOVERSION,
+	                  "model '%s' keeps no version of step %" PRIu64 " or earlier: the oldest of its %" PRIu32
+	                  " slots holds step %" PRIu64 "; rewind=continue goes on from step %" PRIu64,
+	                  model->name, step, model->versions.slot_count, oldest, newest ? newest->step : 0);
+}
+
+void update_rewind(struct model *model, const struct instant *now, uint32_t slot, struct counters *counters)
+{
+	const struct slot_header *newest = versions_newest(&model->versions), *target = model->versions.slots[slot];
+	char from[64];
+
+	snprintf(from, sizeof from, "step %" PRIu64, newest->step);
 	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
-		const struct slot_header *target = model->versions.slots[slot];
 		struct history_entry entry = {
 			.step = target->step,
 			.updates = target->profiles[p].updates,
 			.change = "rewound",
-			.from = text,
+			.from = from,
 		};
 
+		/* Without memory the average is right and its history lacks a line. */
 		(void)history_append(&model->histories[p], &entry);
 	}
-	headers_write(model, model->versions.slots[slot], NULL);
+	counters->leases_revoked += versions_reopen(&model->versions, slot);
+	headers_write(model, target, NULL);
 	publish(model, now, counters);
 	free(model->metadata);
 	model->metadata = NULL;
+	model->coalesced_count = 0;
 	memset(model->results, 0, model->manifest->tensor_count * sizeof *model->results);
-	return 0;
 }

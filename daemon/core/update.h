@@ -39,8 +39,10 @@ enum update_result update_end(struct model *model, const struct host *host, cons
                               struct counters *counters, struct reason *reason);
 
 /*
- * Makes the newest kept version of that step or an earlier one the newest of all. No update may be under way.
- * STATUS_ENOVERSION with a sentence that says which steps are kept.
+ * The slot of the newest kept version of that step or an earlier one. STATUS_ENOVERSION with a sentence that says which
+ * steps are kept.
  */
-int update_rewind(struct model *model, const struct instant *now, uint64_t step, struct counters *counters,
-                  struct reason *reason);
+int update_rewind_check(const struct model *model, uint64_t step, uint32_t *ret_slot, struct reason *reason);
+
+/* Makes that version the newest of all. No update may be under way. */
+void update_rewind(struct model *model, const struct instant *now, uint32_t slot, struct counters *counters);

@@ -88,6 +88,7 @@ static struct finding nonfinite_find(const struct model *model, bool *ret_bad)
 /* "tensor 'w' holds 3 NaN or infinite values (in all 5 in 2 tensors)" */
 static void finding_format(const struct model *model, const struct finding *finding, char *text, size_t capacity)
 {
+	const struct tensor_result *first = &model->results_next[finding->first];
 	const char *name = model->manifest->tensors[finding->first].name;
 
 	if (finding->overflows)
@@ -96,8 +97,10 @@ static void finding_format(const struct model *model, const struct finding *find
 	else
 		snprintf(text, capacity,
 		         "tensor '%.150s' holds %" PRIu64 " NaN or infinite values (in all %" PRIu64 " in %" PRIu64
-		         " tensors)",
-		         name, model->results_next[finding->first].nonfinite, finding->values, finding->tensors);
+		         " tensors), one is %s at element %" PRIu64,
+		         name, first->nonfinite, finding->values, finding->tensors,
+		         isnan(first->bad_value) ? "NaN" : first->bad_value > 0 ? "infinity" : "-infinity",
+		         first->bad_element);
 }
 
 /* Whether every bad tensor has an old average in every profile that holds it. */

@@ -263,14 +263,20 @@ static void tensor_rows_write(bool *whole, const struct model *model, FILE *file
 	fputs("]", file);
 }
 
-/* Where the averages of a model are kept on disk. */
+/* Where the averages of a model are kept on disk; null where none are. */
 static json_t *snapshot_dir(const struct service *service, const struct model *model)
 {
-	const char *state_dir = service->facts.state_dir;
 	char directory[KEEP_DIRECTORY_BYTES_MAX];
+	bool keeps = false;
 
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
+		const struct profile *profile = &model->geometry->profiles[p];
+		const struct kept_profile *kept = keep_find(model, profile->name);
+
+		keeps = keeps || profile->schedule.snapshot > 0 || (kept && kept->has_step);
+	}
 	keep_directory(model, directory);
-	return state_dir && state_dir[0] ? json_sprintf("%s/%s", state_dir, directory) : json_null();
+	return keeps ? json_sprintf("%s/%s", service->facts.state_dir, directory) : json_null();
 }
 
 char *report_show(const struct service *service, const struct model *model)

@@ -552,11 +552,17 @@ START_TEST(two_slots_are_too_few)
 }
 END_TEST
 
-START_TEST(the_directory_is_shown)
+START_TEST(the_directory_is_shown_where_something_is_kept)
 {
 	json_t *directory = shown(NULL, "snapshot_dir");
 
 	ck_assert_str_eq(json_string_value(directory), "/state/snapshots/run42/net");
+	json_decref(directory);
+	teardown();
+	start(3, "/state");
+	fake_trainer_join(&trainer);
+	directory = shown(NULL, "snapshot_dir");
+	ck_assert(json_is_null(directory));
 	json_decref(directory);
 }
 END_TEST
@@ -808,7 +814,7 @@ int main(void)
 	tcase_add_test(tcase, going_back_to_a_version_waits_until_it_is_written);
 	tcase_add_test(tcase, without_a_state_directory_nothing_can_be_kept);
 	tcase_add_test(tcase, two_slots_are_too_few);
-	tcase_add_test(tcase, the_directory_is_shown);
+	tcase_add_test(tcase, the_directory_is_shown_where_something_is_kept);
 	tcase_add_test(tcase, the_end_waits_for_the_file_and_begins_none);
 	tcase_add_test(tcase, what_was_not_begun_at_the_end_is_no_failure);
 	tcase_add_loop_test(tcase, whatever_happens_a_file_is_one_version_and_nobody_waits, 0, 12);

@@ -1,5 +1,6 @@
 """Averages kept on disk: which files are there, what is in them, and what happens when the disk refuses."""
 
+import json
 import os
 import re
 import select
@@ -157,7 +158,7 @@ def test_a_gap_over_several_multiples_is_one_file(keeper):
     assert steps(directory) == [35, 70, 80]
 
 
-def test_a_training_that_starts_anew_moves_the_old_files_aside(keeper):
+def test_a_training_that_starts_anew_moves_the_old_files_aside(keeper, emactl):
     keeper.start()
     with emad.Client(keeper.url) as client:
         for run in (1, 2):
@@ -168,7 +169,13 @@ def test_a_training_that_starts_anew_moves_the_old_files_aside(keeper):
                     if step % 10 == 0:
                         settled(client, (step // 10) + (4 if run == 2 else 0))
         directory = Path(client.show("net")["snapshot_dir"])
+        command = [emactl, "--socket", keeper.url, "posthoc", "net", "--std", "0.12", "-n", "--json"]
+        made = subprocess.run(command, capture_output=True, text=True)
         client.remove("net")
+    assert made.returncode == 0, made.stderr
+    assert [part["file"] for part in json.loads(made.stdout)["parts"]] == [
+        str(directory / "ema" / f"{step:020}.safetensors") for step in (10, 20)
+    ]
     assert steps(directory / "ema") == [10, 20]
     aside = [entry for entry in os.listdir(directory) if re.fullmatch(r"ema\.old-\d+", entry)]
     assert len(aside) == 1

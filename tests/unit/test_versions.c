@@ -325,6 +325,7 @@ START_TEST(a_pinned_slot_stays_until_it_is_unpinned)
 	versions_unpin(&set.versions, first);
 	ck_assert_uint_eq(publish(&set), first);
 	ck_assert_uint_eq(set.versions.lease_count, 0);
+	versions_finish(&set.versions);
 }
 END_TEST
 
@@ -343,6 +344,7 @@ START_TEST(pins_alone_leave_no_time_at_which_there_is_room)
 		ck_assert_uint_eq(due_ms, UINT64_MAX);
 		ck_assert_uint_eq(versions_reclaim(&set.versions, lease_min_ms, UINT64_MAX - 1), 0);
 	}
+	versions_finish(&set.versions);
 }
 END_TEST
 
@@ -359,6 +361,7 @@ START_TEST(a_slot_without_a_version_is_not_pinned)
 	/* What was never pinned can be unpinned. */
 	versions_unpin(&set.versions, slot);
 	ck_assert_uint_eq(set.versions.lease_count, 0);
+	versions_finish(&set.versions);
 }
 END_TEST
 

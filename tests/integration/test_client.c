@@ -374,10 +374,10 @@ START_TEST(reports_a_snapshot_that_is_not_finite_once)
 	ck_assert_uint_eq(flushed.refused_count, 1);
 	ck_assert_ptr_nonnull(strstr(flushed.refusal, "net.weight"));
 	OK(emad_flush(trainer, -1, &flushed));
-	/* It stands for the call of the one that was refused as well. */
 	push_value(trainer, 3, 4, EMAD_APPLIED);
 	OK(emad_view_open(client, "nan", NULL, 3, -1, &view));
-	view_holds(view, 3.5f, 4);
+	/* It stands for the refused call as well: 2 is left a quarter. */
+	view_holds(view, 3.5F, 4);
 	emad_view_close(view);
 	emad_trainer_close(trainer);
 }

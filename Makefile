@@ -175,6 +175,7 @@ needs_tests/unit/test_service_walk := m
 wire := $(manifest) $(addprefix proto/, layout message) \
 	$(addprefix tests/integration/, harness process wire)
 
+integration_test_choices := $(library) tests/integration/harness
 integration_test_client := $(library) tests/integration/harness
 integration_test_daemon := $(wire)
 roles := $(library) $(addprefix tests/integration/, harness process role wire)
@@ -182,6 +183,7 @@ integration_test_load := $(roles)
 integration_test_security := $(roles)
 integration_test_wire := $(wire)
 needs_tests/integration/harness := check
+needs_tests/integration/test_choices := check
 needs_tests/integration/test_client := check
 needs_tests/integration/test_daemon := check
 needs_tests/integration/role := m

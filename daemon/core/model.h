@@ -44,6 +44,7 @@ struct rank {
 	struct memory stage;       /* its stages; none until the trainer attaches, and after it has gone */
 	bool stage_ordered;
 	uint64_t attached_peer; /* 0: nobody */
+	uint64_t fenced_client; /* who held the rank before an heir was about to take over; 0: nobody */
 	int64_t pid;            /* of the trainer, for logs */
 	struct reason refusal;  /* why its latest snapshot was refused */
 	struct enclosure enclosures[STAGE_COUNT_MAX];

@@ -29,7 +29,7 @@ ONE_FILE_EACH = (
     (r"\bmemfd_create\b", {"daemon/edge/": 1}),
 )
 
-JANSSON_FILES = ("client/emactl/facts.h", "client/emactl/output.c", "daemon/core/attributes.c", "daemon/core/json_text.c",
+JANSSON_FILES = ("client/emactl/facts.h", "client/emactl/output.c", "daemon/core/attributes.c", "daemon/core/history.c", "daemon/core/json_text.c",
                  "daemon/core/report.c")
 
 PURE = ("proto/", "daemon/core/")

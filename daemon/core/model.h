@@ -62,6 +62,7 @@ struct relay {
 	struct geometry *geometry; /* owned; NULL: none is wanted */
 	bool swaps;                /* the slots that there are fit it: no memory is needed */
 	bool made;                 /* everything is there, to be adopted when no update runs */
+	bool manages;              /* it was asked for, and not by a registration */
 	struct memory slots[SLOT_COUNT_MAX];
 	uint64_t slot_bytes_sum; /* of the memory */
 };

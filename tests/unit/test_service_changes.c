@@ -176,7 +176,7 @@ static void tensor_check(const struct average *average, uint32_t t, const uint8_
 /* Everything that the newest version holds. */
 static void check(struct scene *scene)
 {
-	char name[8];
+	char name[16];
 
 	for (int i = 0; i < NAMES; i++) {
 		const struct average *average = find(&scene->newest, i);
@@ -253,7 +253,7 @@ static void trainers_join(struct scene *scene, bool same)
 static void profile_change(struct scene *scene)
 {
 	struct averages *wanted = &scene->wanted;
-	char text[SPECIFICATION_BYTES], name[8];
+	char text[SPECIFICATION_BYTES], name[16];
 	struct average *average;
 	int which = (int)below(scene, NAMES);
 

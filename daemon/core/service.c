@@ -416,9 +416,14 @@ static void unpark(struct service *service, struct parked **link)
 	parked_free(service, parked);
 }
 
-/* Forgets a model that no rank has been registered of, when nobody waits for it any more either. */
+/*
+ * Forgets a model that no rank has been registered of, when nobody waits for it any more either. Not one that has taken
+ * over an average.
+ */
 static void forget_unawaited(struct service *service, struct model *model)
 {
+	if (versions_newest(&model->versions))
+		return;
 	for (uint32_t r = 0; model->serving && r < model->world; r++)
 		if (model->records[r].epoch != 0)
 			return;
@@ -497,8 +502,11 @@ static void inherit(struct service *service, struct model *heir)
 
 	if (!heir->serving)
 		return;
-	for (uint32_t r = 0; r < ancestor->world; r++)
+	for (uint32_t r = 0; r < ancestor->world; r++) {
+		if (ancestor->records[r].client != 0)
+			ancestor->ranks[r].fenced_client = ancestor->records[r].client;
 		ancestor->records[r].client = 0;
+	}
 	if (ancestor->applying || ancestor->room_due_ms != 0 || keep_busy(ancestor))
 		return;
 	failure.status = relay_inherit(heir, &service->host, &failure.reason);
@@ -506,6 +514,8 @@ static void inherit(struct service *service, struct model *heir)
 		service_event(service, EVENT_ERROR, heir->name, failure.status, "%s: %s", heir->name, failure.reason.text);
 		order_failed(service, heir->id, &failure);
 		service_doom(service, heir);
+		for (uint32_t r = 0; r < ancestor->world; r++)
+			ancestor->records[r].client = ancestor->ranks[r].fenced_client;
 		return;
 	}
 	service_doom(service, ancestor);

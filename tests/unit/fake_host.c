@@ -28,7 +28,7 @@ static void memory_drop(void *context, struct memory *memory)
 	struct fake_segment *segment = &host->segments[memory->fd / 2];
 
 	assert(memory->base && segment->base == memory->base && segment->bytes == memory->bytes);
-	if (host->keeps && host->kept_count < FAKE_SEGMENT_COUNT_MAX)
+	if (host->keeps && host->kept_count < FAKE_KEPT_COUNT_MAX)
 		host->kept[host->kept_count++] = segment->base;
 	else
 		free(segment->base);

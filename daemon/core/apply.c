@@ -128,8 +128,8 @@ static void carry(const struct apply *apply, const struct placement *placement, 
 	uint64_t element_bytes = dtype_bytes(placement->dtype);
 
 	if (fresh || !continues(apply, source))
-		apply->kernels->move(apply->target + placement->offset + stretch->first * element_bytes, stretch->source,
-		                     stretch->count * element_bytes);
+		apply->kernels->move(apply->target + placement->offset + stretch->first * element_bytes,
+		                     stretch->source, stretch->count * element_bytes);
 	else
 		apply->kernels->move(apply->target + placement->offset + stretch->first * element_bytes,
 		                     shadow_at(apply, source, stretch->first), stretch->count * element_bytes);

@@ -33,8 +33,8 @@ static int images_make(struct geometry *geometry, size_t metadata_capacity, stru
 	int error;
 
 	for (uint32_t p = 0; p < geometry->profile_count; p++) {
-		error = image_create(geometry->manifest, &geometry->profiles[p], metadata_capacity, &geometry->images[p],
-		                     reason);
+		error = image_create(geometry->manifest, &geometry->profiles[p], metadata_capacity,
+		                     &geometry->images[p], reason);
 		if (error)
 			return error;
 		image_bytes[p] = geometry->images[p]->image_bytes;

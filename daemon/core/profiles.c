@@ -111,11 +111,13 @@ static int profile_drop(struct call *call, const struct model *model, struct pro
 		return 0;
 	}
 	if (index < 0)
-		return reason_set(&call->reason, STATUS_ENOPROFILE, "model '%s' has no profile '%s'", model->name, name);
+		return reason_set(&call->reason, STATUS_ENOPROFILE, "model '%s' has no profile '%s'", model->name,
+		                  name);
 	if (geometry->profile_count == 1)
-		return reason_set(&call->reason, STATUS_EPROFILE,
-		                  "'%s' is the only profile of model '%s': a model needs one; 'emactl remove' forgets both",
-		                  name, model->name);
+		return reason_set(
+			&call->reason, STATUS_EPROFILE,
+			"'%s' is the only profile of model '%s': a model needs one; 'emactl remove' forgets both", name,
+			model->name);
 	*count = 0;
 	for (uint32_t p = 0; p < geometry->profile_count; p++)
 		if (p != (uint32_t)index)

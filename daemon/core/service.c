@@ -122,7 +122,8 @@ void service_event(const struct service *service, enum event_severity severity, 
 struct model *service_find(const struct service *service, const char *name, size_t name_bytes)
 {
 	for (struct model *model = service->models; model; model = model->next)
-		if (!model->doomed && !model->ancestor && strlen(model->name) == name_bytes && memcmp(model->name, name, name_bytes) == 0)
+		if (!model->doomed && !model->ancestor && strlen(model->name) == name_bytes &&
+		    memcmp(model->name, name, name_bytes) == 0)
 			return model;
 	return NULL;
 }
@@ -296,8 +297,9 @@ int call_rank(struct call *call, struct model **ret_model, uint32_t *ret_rank)
 	if (error)
 		return error;
 	if (call->request->rank >= (*ret_model)->world)
-		return reason_set(&call->reason, STATUS_EARGUMENT, "rank %" PRIu64 " is not there: the model has %" PRIu32
-		                  " ranks, counted from 0", call->request->rank, (*ret_model)->world);
+		return reason_set(&call->reason, STATUS_EARGUMENT,
+		                  "rank %" PRIu64 " is not there: the model has %" PRIu32 " ranks, counted from 0",
+		                  call->request->rank, (*ret_model)->world);
 	*ret_rank = (uint32_t)call->request->rank;
 	return 0;
 }
@@ -372,9 +374,10 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 		                  " (waiting-max) may: try again later", service->parked_count,
 		                  service->settings.parked_count_max);
 	if (header_bytes + call->body_bytes > PARKED_BYTES_MAX - service->parked_bytes)
-		return reason_set(&call->reason, STATUS_EBUSY, "a request of %zu bytes cannot wait: requests of %" PRIu64
-		                  " bytes wait already, and %" PRIu64 " may: try again later", header_bytes + call->body_bytes,
-		                  service->parked_bytes, PARKED_BYTES_MAX);
+		return reason_set(&call->reason, STATUS_EBUSY,
+		                  "a request of %zu bytes cannot wait: requests of %" PRIu64
+		                  " bytes wait already, and %" PRIu64 " may: try again later",
+		                  header_bytes + call->body_bytes, service->parked_bytes, PARKED_BYTES_MAX);
 	result = request_decode(service->unpacked, header, header_bytes, &request, &call->reason);
 	if (!result && service->stopping && !waits_for_work(request.operation))
 		result = reason_set(&call->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
@@ -511,7 +514,8 @@ static void inherit(struct service *service, struct model *heir)
 		return;
 	failure.status = relay_inherit(heir, &service->host, &failure.reason);
 	if (failure.status) {
-		service_event(service, EVENT_ERROR, heir->name, failure.status, "%s: %s", heir->name, failure.reason.text);
+		service_event(service, EVENT_ERROR, heir->name, failure.status, "%s: %s", heir->name,
+		              failure.reason.text);
 		order_failed(service, heir->id, &failure);
 		service_doom(service, heir);
 		for (uint32_t r = 0; r < ancestor->world; r++)

@@ -79,7 +79,10 @@ START_TEST(a_repeated_request_gets_its_answer_again_and_is_not_applied)
 		enum outcome outcome;
 		uint64_t version, refused_count;
 	} ends[] = {
-		{ OUTCOME_STARTED, 1, 0 }, { OUTCOME_APPLIED, 9, 0 }, { OUTCOME_NONFINITE, 0, 1 }, { OUTCOME_INCOMPLETE, 0, 1 },
+		{ OUTCOME_STARTED, 1, 0 },
+		{ OUTCOME_APPLIED, 9, 0 },
+		{ OUTCOME_NONFINITE, 0, 1 },
+		{ OUTCOME_INCOMPLETE, 0, 1 },
 	};
 
 	for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
@@ -307,7 +310,8 @@ START_TEST(selects_the_oldest_step_that_all_ranks_have)
 		records[r] = claimed();
 		for (uint32_t i = 0; i < STAGES; i++)
 			if (at->steps[r][i] != NONE)
-				records[r].stages[i] = (struct stage_record){ .state = STAGE_READY, .step = at->steps[r][i] };
+				records[r].stages[i] = (struct stage_record){ .state = STAGE_READY,
+					                                      .step = at->steps[r][i] };
 	}
 	intake_select(records, at->world, STAGES, false, &next);
 	ck_assert_int_eq(next.choice, at->choice);
@@ -349,7 +353,8 @@ START_TEST(a_step_gives_way_where_a_newer_one_is_whole)
 		records[r] = claimed();
 		for (uint32_t i = 0; i < STAGES; i++)
 			if (at->steps[r][i] != NONE)
-				records[r].stages[i] = (struct stage_record){ .state = STAGE_READY, .step = at->steps[r][i] };
+				records[r].stages[i] = (struct stage_record){ .state = STAGE_READY,
+					                                      .step = at->steps[r][i] };
 	}
 	intake_select(records, at->world, STAGES, true, &next);
 	ck_assert_int_eq(next.choice, at->choice);

@@ -39,22 +39,51 @@ struct kind {
 #define DROP ENTRY_DROP
 
 static const struct kind KINDS[] = {
-	{ "constant:decay=0.5", FORM_LERP, { AVERAGE, AVERAGE, COPY }, { DTYPE_F32, DTYPE_F64, DTYPE_I64 }, { .5, .5 } },
-	{ "constant:decay=0.7,form=mul-add", FORM_MUL_ADD, { AVERAGE, AVERAGE, COPY },
-	  { DTYPE_F32, DTYPE_F64, DTYPE_I64 }, { .7, .7 } },
-	{ "constant:decay=0.6,precision=f64", FORM_LERP, { AVERAGE, AVERAGE, COPY },
-	  { DTYPE_F64, DTYPE_F64, DTYPE_I64 }, { .6, .6 } },
-	{ "constant:decay=0.6,precision=f32", FORM_LERP, { AVERAGE, AVERAGE, COPY },
-	  { DTYPE_F32, DTYPE_F32, DTYPE_I64 }, { .6, .6 } },
-	{ "constant:decay=0.5;copy=v", FORM_LERP, { AVERAGE, COPY, COPY }, { DTYPE_F32, DTYPE_F64, DTYPE_I64 }, { .5 } },
-	{ "constant:decay=0.5;freeze=w", FORM_LERP, { FREEZE, AVERAGE, COPY }, { DTYPE_F32, DTYPE_F64, DTYPE_I64 },
+	{ "constant:decay=0.5",
+	  FORM_LERP,
+	  { AVERAGE, AVERAGE, COPY },
+	  { DTYPE_F32, DTYPE_F64, DTYPE_I64 },
+	  { .5, .5 } },
+	{ "constant:decay=0.7,form=mul-add",
+	  FORM_MUL_ADD,
+	  { AVERAGE, AVERAGE, COPY },
+	  { DTYPE_F32, DTYPE_F64, DTYPE_I64 },
+	  { .7, .7 } },
+	{ "constant:decay=0.6,precision=f64",
+	  FORM_LERP,
+	  { AVERAGE, AVERAGE, COPY },
+	  { DTYPE_F64, DTYPE_F64, DTYPE_I64 },
+	  { .6, .6 } },
+	{ "constant:decay=0.6,precision=f32",
+	  FORM_LERP,
+	  { AVERAGE, AVERAGE, COPY },
+	  { DTYPE_F32, DTYPE_F32, DTYPE_I64 },
+	  { .6, .6 } },
+	{ "constant:decay=0.5;copy=v",
+	  FORM_LERP,
+	  { AVERAGE, COPY, COPY },
+	  { DTYPE_F32, DTYPE_F64, DTYPE_I64 },
+	  { .5 } },
+	{ "constant:decay=0.5;freeze=w",
+	  FORM_LERP,
+	  { FREEZE, AVERAGE, COPY },
+	  { DTYPE_F32, DTYPE_F64, DTYPE_I64 },
 	  { 0, .5 } },
-	{ "constant:decay=0.5;drop=v;average@0.3=w", FORM_LERP, { AVERAGE, DROP, COPY },
-	  { DTYPE_F32, DTYPE_F64, DTYPE_I64 }, { .3 } },
-	{ "constant:decay=0.9,form=sub;average@0.1=v;freeze=n", FORM_SUB, { AVERAGE, AVERAGE, FREEZE },
-	  { DTYPE_F32, DTYPE_F64, DTYPE_I64 }, { .9, .1 } },
-	{ "constant:decay=0.9,precision=f64;drop=n", FORM_LERP, { AVERAGE, AVERAGE, DROP },
-	  { DTYPE_F64, DTYPE_F64, DTYPE_I64 }, { .9, .9 } },
+	{ "constant:decay=0.5;drop=v;average@0.3=w",
+	  FORM_LERP,
+	  { AVERAGE, DROP, COPY },
+	  { DTYPE_F32, DTYPE_F64, DTYPE_I64 },
+	  { .3 } },
+	{ "constant:decay=0.9,form=sub;average@0.1=v;freeze=n",
+	  FORM_SUB,
+	  { AVERAGE, AVERAGE, FREEZE },
+	  { DTYPE_F32, DTYPE_F64, DTYPE_I64 },
+	  { .9, .1 } },
+	{ "constant:decay=0.9,precision=f64;drop=n",
+	  FORM_LERP,
+	  { AVERAGE, AVERAGE, DROP },
+	  { DTYPE_F64, DTYPE_F64, DTYPE_I64 },
+	  { .9, .9 } },
 };
 enum { KIND_COUNT = sizeof KINDS / sizeof KINDS[0] };
 
@@ -166,8 +195,8 @@ static void tensor_check(const struct average *average, uint32_t t, const uint8_
 			memcpy(&integer, at, sizeof integer);
 			ck_assert_int_eq(integer, average->tensors[t].integers[e]);
 		} else if (element_read(dtype, at) != average->tensors[t].floats[e]) {
-			ck_abort_msg("element %u of %s in p%d (%s) is %.17g, and %.17g in the reference", e, ROWS[t].name,
-			             average->name, average->kind->text, element_read(dtype, at),
+			ck_abort_msg("element %u of %s in p%d (%s) is %.17g, and %.17g in the reference", e,
+			             ROWS[t].name, average->name, average->kind->text, element_read(dtype, at),
 			             average->tensors[t].floats[e]);
 		}
 	}
@@ -268,7 +297,8 @@ static void profile_change(struct scene *scene)
 		average = &wanted->items[wanted->count++];
 	*average = (struct average){ .name = which, .kind = &KINDS[below(scene, KIND_COUNT)] };
 	specification_write(average, text);
-	fake_host_expect(&scene->host, fake_profiles_set(&scene->host, "net", (const char *const[]){ text, NULL }, 1000), 0);
+	fake_host_expect(&scene->host,
+	                 fake_profiles_set(&scene->host, "net", (const char *const[]){ text, NULL }, 1000), 0);
 }
 
 /* A snapshot by chance, in the ranks' stages and in the reference; with something bad in it if so wanted. */

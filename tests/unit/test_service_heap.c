@@ -269,7 +269,7 @@ static void body_check(const struct fake_reply *answer)
 	json_decref(root);
 }
 
-/* One request with its nth allocation failing; false when it needed fewer. expected: the whole body, where it has one. */
+/* One request with its nth allocation failing; false when it needed fewer. expected: the whole body, if it has one. */
 static bool attempt(const struct request_case *request, uint64_t nth, bool for_ever, const char *expected)
 {
 	static struct scene scene;
@@ -295,7 +295,7 @@ static bool attempt(const struct request_case *request, uint64_t nth, bool for_e
 		ck_assert_msg(answer->reply.status == -ENOMEM || answer->reply.status == STATUS_EMEMORY ||
 		                      strstr(answer->error, "not valid JSON"),
 		              "%s: %s when allocation %lu fails", request->name, answer->error, (unsigned long)nth);
-		/* What was to be replaced may be gone; and who cannot wait for new slots does not keep them from being made. */
+		/* What was to be replaced may be gone; who cannot wait for new slots does not keep them from coming. */
 		ck_assert_msg(scene.host.segment_count == segment_count ||
 		                      (request->ask == ask_replace && scene.host.segment_count == 0) ||
 		                      ((request->ask == ask_profile || request->ask == ask_profile_removal) &&
@@ -303,7 +303,8 @@ static bool attempt(const struct request_case *request, uint64_t nth, bool for_e
 		                      request->prepare == adapting_scene,
 		              "%s: %lu segments, not %lu", request->name,
 		              (unsigned long)scene.host.segment_count, (unsigned long)segment_count);
-		if (request->prepare == adapting_scene && fake_host_answer(&scene.host, fake_trainer_attach(&scene.trainer))->reply.status != 0) {
+		if (request->prepare == adapting_scene &&
+		    fake_host_answer(&scene.host, fake_trainer_attach(&scene.trainer))->reply.status != 0) {
 			/* It had been adapted when the memory ran out. */
 			ck_assert_float_eq(fake_average(&scene.host, "net", NULL), 4);
 			fake_host_expect(&scene.host, request->ask(&scene), 0);
@@ -348,7 +349,8 @@ START_TEST(a_request_without_memory_is_refused_and_changes_nothing)
 
 		while (attempt(request, nth, for_ever, expected))
 			nth++;
-		ck_assert_msg(nth - 1 >= request->sites_min, "%s: %lu allocations", request->name, (unsigned long)nth - 1);
+		ck_assert_msg(nth - 1 >= request->sites_min, "%s: %lu allocations", request->name,
+		              (unsigned long)nth - 1);
 	}
 	free(expected);
 }

@@ -141,7 +141,8 @@ static void reference_advance(struct walk *walk, uint32_t index, uint64_t step)
 {
 	struct reference *reference = &walk->references[index];
 	uint32_t world = world_of(index);
-	uint64_t calls = reference->started ? step - reference->step : 0; /* also those of steps that nobody pushed whole */
+	uint64_t calls = reference->started ? step - reference->step
+	                                    : 0; /* also those of steps that nobody pushed whole */
 	double decay = 1;
 
 	ck_assert(!reference->started || step > reference->step);
@@ -149,7 +150,8 @@ static void reference_advance(struct walk *walk, uint32_t index, uint64_t step)
 	              (unsigned long)step);
 	for (uint32_t i = 0; i < reference->counts[0]; i++)
 		if (reference->entries[0][i].step < step && is_whole(reference, world, reference->entries[0][i].step))
-			ck_abort_msg("%s: step %lu was passed over", names[index], (unsigned long)reference->entries[0][i].step);
+			ck_abort_msg("%s: step %lu was passed over", names[index],
+			             (unsigned long)reference->entries[0][i].step);
 	for (uint64_t i = 1; i <= calls; i++)
 		decay *= 0.9999 * (1.0 - exp(-(double)(reference->updates + i) / 2000.0));
 	for (uint32_t r = 0; r < world; r++) {
@@ -369,7 +371,8 @@ static void actor_push(struct walk *walk, struct actor *actor)
 	entry_accepted(walk, actor, &entry);
 	if (chance(walk, 4)) {
 		trainer->sequence--; /* the very same request once more */
-		ck_assert_int_eq(fake_host_expect(&walk->host, fake_trainer_push(trainer, step, stage, false), 0)->reply.status,
+		ck_assert_int_eq(fake_host_expect(&walk->host, fake_trainer_push(trainer, step, stage, false), 0)
+		                         ->reply.status,
 		                 0);
 	}
 }

@@ -3,7 +3,8 @@
 The model knows the formulas of a few schedules and these rules: a push stands for the calls since the newest averaged
 step, a refused one for nothing; a new profile or tensor starts from the next snapshot; a changed profile goes on from
 its values and its count, also one that is stopped and set again before anything was pushed; a seed replaces one profile;
-going back with rewind=continue keeps everything; of tensors that have changed those of the same name and shape go on.
+going back with rewind=continue keeps everything; of a model that has changed the tensors of the same name and shape go
+on.
 """
 
 import math

@@ -22,11 +22,11 @@ proto := $(addprefix proto/, \
 
 core := $(addprefix daemon/core/, \
 	apply attributes geometry guards history intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable \
-	kernel_scalar model plan profiles push query register registration_report relay report service update \
-	verdict versions)
+	kernel_scalar keep model plan profiles push query register registration_report relay report retention service \
+	update verdict versions)
 
 edge := $(addprefix daemon/edge/, \
-	attach config log memory runtime systemd transport workers)
+	attach config files log memory runtime systemd transport workers)
 
 daemon := $(proto) $(core) $(edge) daemon/daemon daemon/main
 
@@ -96,6 +96,7 @@ test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
+test_files := daemon/edge/files daemon/core/retention proto/status
 test_figure := client/emactl/figure
 test_geometry := $(model_parts)
 test_guards := daemon/core/guards $(addprefix proto/, message name nearest pack status)
@@ -119,6 +120,7 @@ test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
 test_recast := client/recast $(addprefix proto/, dtype json_read name safetensors safetensors_write status) \
 	tests/unit/failing_heap
+test_retention := daemon/core/retention
 test_runtime := daemon/edge/runtime proto/status
 test_safetensors := $(addprefix proto/, dtype json_read name safetensors status) tests/unit/failing_heap
 test_scan := client/emactl/scan proto/dtype
@@ -129,9 +131,11 @@ test_schedule_scale := $(schedule) proto/nearest
 test_served := $(addprefix client/, error served) $(addprefix proto/, dtype nearest status)
 test_service := $(service)
 test_service_adapt := $(service)
+test_service_changes := $(service) tests/unit/apply_bench
 test_service_gaps := $(service)
 test_service_guards := $(service)
 test_service_heap := $(service)
+test_service_keep := $(service)
 test_service_profiles := $(service)
 test_service_register := $(service)
 test_service_rewind := $(service)
@@ -158,9 +162,11 @@ needs_tests/unit/test_schedule_formula := jansson m
 needs_tests/unit/test_schedule_scale := m
 needs_tests/unit/test_service := jansson m
 needs_tests/unit/test_service_adapt := m
+needs_tests/unit/test_service_changes := m
 needs_tests/unit/test_service_gaps := m
 needs_tests/unit/test_service_guards := m
 needs_tests/unit/test_service_heap := jansson m
+needs_tests/unit/test_service_keep := jansson m
 needs_tests/unit/test_service_profiles := m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_rewind := m
@@ -302,7 +308,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy layout memory pusher snapshot trainer transport view workers,$(unit_names))
+unit_names := $(filter attach copy files layout memory pusher snapshot trainer transport view workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)

@@ -163,7 +163,7 @@ static bool goes_on(const struct placement *to, const struct placement *from)
 
 void geometry_sources(const struct geometry *to, const struct geometry *from, struct placement *ret_sources)
 {
-	int32_t profiles[PROFILE_COUNT_MAX];
+	int32_t profiles[PROFILE_COUNT_MAX] = { 0 };
 
 	for (uint32_t p = 0; p < to->profile_count; p++)
 		profiles[p] = geometry_profile(from, to->profiles[p].name);

@@ -37,9 +37,14 @@ int profiles_parse(struct call *call, struct profile *ret_profiles, uint32_t *re
 int profiles_want(struct call *call, struct model *model, const struct profile *profiles, uint32_t profile_count)
 {
 	struct segment_order order;
-	bool is_done, wants_order;
-	int error = relay_begin(model, profiles, profile_count, &is_done, &wants_order, &order, &call->reason);
+	bool is_done = false, wants_order = false, is_busy = model->relay.geometry != NULL;
+	int error = keep_check(call->service, model, profiles, profile_count, &call->reason);
 
+	if (!error)
+		error = relay_begin(model, profiles, profile_count, &is_done, &wants_order, &order, &call->reason);
+	/* Whoever asked may be gone when it is adopted. */
+	if (!error && !is_busy && model->relay.geometry)
+		model->relay.manages = call->request->operation != OP_REGISTER;
 	if (!error && wants_order) {
 		error = service_memory_check(call->service, model, 0, &call->reason);
 		if (!error)

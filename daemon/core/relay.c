@@ -209,6 +209,7 @@ static int swap_adopt(struct model *model, const struct host *host, bool *ret_ad
 	int error = geometry_swap(model, model->relay.geometry, reason);
 
 	*ret_adopted = !error;
+	model->managed = model->managed || (!error && model->relay.manages);
 	if (error)
 		relay_drop(model, host);
 	else
@@ -224,7 +225,7 @@ int relay_adopt(struct model *model, const struct host *host, bool *ret_adopted,
 	int error;
 
 	*ret_adopted = false;
-	if (!relay->made || model->applying)
+	if (!relay->made || model->applying || keep_busy(model))
 		return 0;
 	if (relay->swaps)
 		return swap_adopt(model, host, ret_adopted, reason);
@@ -249,6 +250,7 @@ int relay_adopt(struct model *model, const struct host *host, bool *ret_adopted,
 	model->heirloom = heirloom;
 	if (heirloom.memory.base)
 		versions_inherit(&model->versions, (struct slot_header *)(void *)heirloom.memory.base);
+	model->managed = model->managed || relay->manages;
 	*relay = (struct relay){ 0 };
 	*ret_adopted = true;
 	return 0;
@@ -278,6 +280,7 @@ int relay_inherit(struct model *heir, const struct host *host, struct reason *re
 	heir->has_step = ancestor->has_step;
 	heir->step = ancestor->step;
 	heir->managed = ancestor->managed;
+	keep_inherit(heir, ancestor);
 	free(heir->attributes);
 	heir->attributes = ancestor->attributes;
 	ancestor->attributes = NULL;

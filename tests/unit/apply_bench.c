@@ -187,7 +187,7 @@ void apply_bench_run(struct apply_bench *bench)
 
 /* ---- the reference ----------------------------------------------------------------------------------------------- */
 
-static float blend_f32(enum schedule_form form, double decay, float s, float x)
+float blend_f32(enum schedule_form form, double decay, float s, float x)
 {
 	float keep = (float)decay, take = (float)(1.0 - decay);
 
@@ -202,7 +202,7 @@ static float blend_f32(enum schedule_form form, double decay, float s, float x)
 	abort();
 }
 
-static double blend_f64(enum schedule_form form, double decay, double s, double x)
+double blend_f64(enum schedule_form form, double decay, double s, double x)
 {
 	double take = 1.0 - decay;
 

@@ -134,13 +134,12 @@ static void holds(const char *tensor, double value)
 	ck_assert_msg(bytes != NULL && index >= 0, "there is no '%s'", tensor);
 	at = &geometry->placements[index];
 	for (uint64_t e = 0; e < geometry->manifest->tensors[index].element_count; e++) {
-		double wide;
-		float narrow;
-		int64_t integer;
+		double wide = value;
+		float narrow = (float)value;
+		int64_t integer = (int64_t)value;
+		void *element = at->dtype == DTYPE_F64 ? (void *)&wide : at->dtype == DTYPE_I64 ? (void *)&integer : &narrow;
 
-		memcpy(&narrow, bytes + e * dtype_bytes(at->dtype), sizeof narrow);
-		memcpy(&wide, bytes + e * dtype_bytes(at->dtype), sizeof wide);
-		memcpy(&integer, bytes + e * dtype_bytes(at->dtype), sizeof integer);
+		memcpy(element, bytes + e * dtype_bytes(at->dtype), dtype_bytes(at->dtype));
 		ck_assert_double_eq(at->dtype == DTYPE_F64   ? wide
 		                    : at->dtype == DTYPE_I64 ? (double)integer
 		                                             : (double)narrow,

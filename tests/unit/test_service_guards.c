@@ -93,14 +93,17 @@ static double average_at(const char *tensor, uint64_t index)
 	const struct image *image = model->geometry->images[0];
 	const uint8_t *bytes = fake_tensor(&host, view, tensor);
 	int64_t at = manifest_find(model->manifest, tensor);
-	double wide;
-	float narrow;
+	bool is_wide = image->tensors[image->index_of[at]].dtype == DTYPE_F64;
+	double wide = 0;
+	float narrow = 0;
 
 	ck_assert_ptr_nonnull(bytes);
-	memcpy(&narrow, bytes + index * sizeof narrow, sizeof narrow);
-	memcpy(&wide, bytes + index * sizeof wide, sizeof wide);
+	if (is_wide)
+		memcpy(&wide, bytes + index * sizeof wide, sizeof wide);
+	else
+		memcpy(&narrow, bytes + index * sizeof narrow, sizeof narrow);
 	fake_host_gone(&host, 900);
-	return image->tensors[image->index_of[at]].dtype == DTYPE_F64 ? wide : (double)narrow;
+	return is_wide ? wide : (double)narrow;
 }
 
 static const struct slot_header *newest(void)

@@ -407,6 +407,9 @@ START_TEST(who_gives_up_waiting_leaves_the_change_to_be_made)
 	fake_host_settle(&host);
 	push(12, 4, "applied");
 	ck_assert_float_eq(fake_average(&host, "net", "a"), 4);
+	/* A registration with the profiles of before takes it as it is. */
+	fake_trainer_join(&trainer);
+	push(13, 4, "applied");
 }
 END_TEST
 

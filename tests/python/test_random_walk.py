@@ -3,7 +3,8 @@
 The model knows the formulas of a few schedules and these rules: a push stands for the calls since the newest averaged
 step, a refused one for nothing; a new profile or tensor starts from the next snapshot; a changed profile goes on from
 its values and its count, also one that is stopped and set again before anything was pushed; a seed replaces one profile;
-going back with rewind=continue keeps everything.
+going back with rewind=continue keeps everything; of a model that has changed the tensors of the same name and shape go
+on.
 """
 
 import math
@@ -45,13 +46,16 @@ class Profile:
         rules = "".join(f";{action}={tensor}" for tensor, action in self.rules.items())
         return self.schedule[0] + rules
 
-    def held(self):
-        return [tensor for tensor in TENSORS if self.rules.get(tensor) != "drop"]
+    def held(self, weights):
+        return [tensor for tensor in weights if self.rules.get(tensor) != "drop"]
 
-    def reads(self, tensor):
+    def goes_on(self, tensor, weights):
+        return tensor in self.values and self.values[tensor].shape == weights[tensor].shape
+
+    def reads(self, tensor, weights):
         """Whether the next snapshot's values of a tensor get into it."""
         action = self.rules.get(tensor, "average")
-        return action in ("average", "copy") or (action == "freeze" and tensor not in self.values)
+        return action in ("average", "copy") or (action == "freeze" and not self.goes_on(tensor, weights))
 
     def push(self, weights, calls):
         decay = 1.0
@@ -59,18 +63,19 @@ class Profile:
             decay = math.prod(self.schedule[1](self.calls + call) for call in range(1, calls + 1))
             self.calls += calls
         self.has_started = True
-        self.values = {tensor: value for tensor, value in self.values.items() if tensor in self.held()}
-        for tensor in self.held():
+        before, self.values = self.values, {}
+        for tensor in self.held(weights):
             action = self.rules.get(tensor, "average")
-            if tensor not in self.values or action == "copy":
+            old = before.get(tensor)
+            if old is None or old.shape != weights[tensor].shape or action == "copy":
                 self.values[tensor] = weights[tensor]
-            elif action == "average":
-                self.values[tensor] = decay * self.values[tensor] + (1 - decay) * weights[tensor]
+            else:
+                self.values[tensor] = old if action == "freeze" else decay * old + (1 - decay) * weights[tensor]
 
     def seed(self, weights, updates):
         self.calls = updates
         self.has_started = True
-        self.values = {tensor: weights[tensor] for tensor in self.held()}
+        self.values = {tensor: weights[tensor] for tensor in self.held(weights)}
 
 
 class Walk:
@@ -81,6 +86,7 @@ class Walk:
         self.removed = {}  # since the newest version, which still holds them
         self.step = int(self.random.integers(100))
         self.stride = int(self.random.choice([1, 1, 3]))
+        self.widths = dict.fromkeys(TENSORS, 7)
         self.is_settled = True  # everything that was changed has seen a snapshot
         weights = self.weights()
         self.trainer = client.trainer(
@@ -92,7 +98,7 @@ class Walk:
         return {name: profile.specification() for name, profile in self.profiles.items()}
 
     def weights(self):
-        return {tensor: self.random.normal(size=7) for tensor in TENSORS}
+        return {tensor: self.random.normal(size=width) for tensor, width in self.widths.items()}
 
     def push(self):
         calls = int(self.random.integers(1, 4))
@@ -108,7 +114,7 @@ class Walk:
     def push_nothing_finite(self):
         weights = self.weights()
         weights[TENSORS[1]][3] = np.nan
-        if any(profile.reads(TENSORS[1]) for profile in self.profiles.values()):
+        if any(profile.reads(TENSORS[1], weights) for profile in self.profiles.values()):
             assert self.trainer.push(self.step + self.stride, weights, wait=True).outcome == "nonfinite"
 
     def push_an_old_step(self):
@@ -152,6 +158,18 @@ class Walk:
         )
         assert self.trainer.resumed and self.trainer.last_step == self.step
 
+    def adapt(self):
+        for tensor in TENSORS:
+            if self.random.random() < 0.3:
+                self.widths[tensor] = 12 - self.widths[tensor]
+        if self.widths.pop("more.w", None) is None:
+            self.widths["more.w"] = 4
+        self.trainer.close()
+        self.trainer = self.client.trainer(
+            self.name, self.weights(), profiles=self.specifications(), stride=self.stride, resume="adapt"
+        )
+        self.is_settled = False
+
     def check(self):
         for name, profile in self.profiles.items():
             if not (self.is_settled and profile.has_started):
@@ -166,11 +184,8 @@ class Walk:
 @pytest.mark.parametrize("seed", range(12))
 def test_a_walk(client, name, seed):
     walk = Walk(client, name, seed)
-    moves = (
-        [walk.push] * 8
-        + [walk.change] * 3
-        + [walk.remove, walk.seed, walk.push_nothing_finite, walk.push_an_old_step, walk.register_again]
-    )
+    rare = [walk.remove, walk.seed, walk.push_nothing_finite, walk.push_an_old_step, walk.register_again, walk.adapt]
+    moves = [walk.push] * 8 + [walk.change] * 3 + rare
     for _ in range(80):
         move = moves[walk.random.integers(len(moves))]
         move()

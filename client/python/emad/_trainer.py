@@ -554,7 +554,7 @@ def _apply_choices(options: CTrainerOptions, resume: str, rewind: str, policy: s
 def _stride_of(stride: Any) -> int:
     number = count_number(stride, "stride")
     if number == 0:
-        raise ValueError("stride is 0; it is the number of steps from one call of the schedules to the next, at least 1")
+        raise ValueError("stride is 0; it is the number of steps from one call of the schedules to the next")
     return number
 
 

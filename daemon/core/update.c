@@ -66,23 +66,32 @@ static bool seed_waits(const struct model *model)
 	return false;
 }
 
-/* Whether the step is the average of a profile that was removed since it was accepted; then it is dropped. */
-static bool drop_orphan(struct model *model, const struct intake_next *next, struct counters *counters)
+/* Why the ranks' snapshots of a step make no average, or NULL. */
+static const char *contradiction_find(const struct model *model, const struct intake_next *next)
 {
-	const struct enclosure *seed = &model->ranks[0].enclosures[next->stages[0]];
-	char profile[sizeof seed->profile];
+	const struct enclosure *first = &model->ranks[0].enclosures[next->stages[0]];
 
-	if (!seed->seeds || geometry_profile(model->geometry, seed->profile) >= 0)
-		return false;
-	memcpy(profile, seed->profile, sizeof profile);
-	for (uint32_t r = 0; r < model->world; r++) {
-		reason_set(&model->ranks[r].refusal, STATUS_EREFUSED,
-		           "step %" PRIu64 " was dropped: it is the average of profile '%s', which was removed meanwhile",
-		           next->step, profile);
+	for (uint32_t r = 1; r < model->world; r++) {
+		const struct enclosure *other = &model->ranks[r].enclosures[next->stages[r]];
+
+		if (first->seeds != other->seeds || strcmp(first->profile, other->profile) != 0)
+			return "the ranks pushed averages of different profiles, or some an average and others a snapshot";
+	}
+	if (first->seeds && geometry_profile(model->geometry, first->profile) < 0)
+		return "it is the average of a profile that was removed meanwhile";
+	return NULL;
+}
+
+static bool drop_contradiction(struct model *model, const struct intake_next *next, struct counters *counters)
+{
+	const char *why = contradiction_find(model, next);
+
+	for (uint32_t r = 0; why && r < model->world; r++) {
+		reason_set(&model->ranks[r].refusal, STATUS_EREFUSED, "step %" PRIu64 " was dropped: %s", next->step, why);
 		settle(model, r, next->stages[r], OUTCOME_INCOMPLETE, 0, 0);
 		counters->pushes_incomplete++;
 	}
-	return true;
+	return why != NULL;
 }
 
 /* The next whole step; snapshots that can never be whole are dropped. */
@@ -96,7 +105,7 @@ static bool select_step(struct model *model, struct intake_next *next, struct co
 		case INTAKE_NOTHING:
 			return false;
 		case INTAKE_APPLY:
-			if (drop_orphan(model, next, counters))
+			if (drop_contradiction(model, next, counters))
 				break;
 			return true;
 		case INTAKE_DROP:
@@ -441,12 +450,22 @@ static void refuse(struct model *model, enum outcome outcome, struct counters *c
 	decide(model, outcome, 0, 0, reason);
 }
 
+/* Some tensors get their old average back. */
+static void keep_begin(struct model *model, struct counters *counters, const struct reason *reason)
+{
+	model->keeping = *reason;
+	model->apply.kept = model->kept;
+	for (uint32_t t = 0; t < model->manifest->tensor_count; t++)
+		counters->tensors_skipped += model->kept[t];
+}
+
 enum update_result update_end(struct model *model, const struct host *host, const struct instant *now,
                               struct counters *counters, struct reason *reason)
 {
 	struct slot_header *target = model->versions.slots[model->versions.writing];
 	enum outcome outcome = model->apply.shadow ? OUTCOME_APPLIED : OUTCOME_STARTED;
 	uint64_t version = model->version_next, calls = target->calls;
+	enum verdict verdict;
 
 	reason->text[0] = '\0';
 	/* The wall clock may have been set back meanwhile. */
@@ -454,22 +473,18 @@ enum update_result update_end(struct model *model, const struct host *host, cons
 		counters->apply_us += now->wall_us - model->applying_since_us;
 	model->applying_since_us = now->wall_us;
 	apply_results(&model->apply, model->results_next);
-	if (model->apply.kept) {
+	if (model->apply.kept)
 		*reason = model->keeping;
-	} else {
-		switch (verdict_reach(model, &outcome, reason)) {
-		case VERDICT_PASS:
-			break;
-		case VERDICT_KEEP:
-			model->keeping = *reason;
-			model->apply.kept = model->kept;
-			for (uint32_t t = 0; t < model->manifest->tensor_count; t++)
-				counters->tensors_skipped += model->kept[t];
-			return UPDATE_AGAIN;
-		case VERDICT_REFUSE:
-			refuse(model, outcome, counters, reason);
-			return UPDATE_REFUSED;
-		}
+	verdict = model->apply.kept ? verdict_confirm(model, &outcome, reason) : verdict_reach(model, &outcome, reason);
+	switch (verdict) {
+	case VERDICT_PASS:
+		break;
+	case VERDICT_KEEP:
+		keep_begin(model, counters, reason);
+		return UPDATE_AGAIN;
+	case VERDICT_REFUSE:
+		refuse(model, outcome, counters, reason);
+		return UPDATE_REFUSED;
 	}
 	if (model->applying_enclosure.seeds)
 		seed_record(model, target);

@@ -21,7 +21,8 @@ proto := $(addprefix proto/, \
 
 core := $(addprefix daemon/core/, \
 	apply attributes geometry guards history intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable \
-	kernel_scalar model plan profiles push query register registration_report relay report service update verdict versions)
+	kernel_scalar model plan profiles push query register registration_report relay report service update verdict \
+	version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
 	attach config log memory runtime systemd transport workers)

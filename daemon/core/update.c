@@ -6,8 +6,8 @@
 #include "daemon/core/history.h"
 #include "daemon/core/relay.h"
 #include "daemon/core/verdict.h"
+#include "daemon/core/version_metadata.h"
 
-#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -87,7 +87,8 @@ static bool drop_contradiction(struct model *model, const struct intake_next *ne
 	const char *why = contradiction_find(model, next);
 
 	for (uint32_t r = 0; why && r < model->world; r++) {
-		reason_set(&model->ranks[r].refusal, STATUS_EREFUSED, "step %" PRIu64 " was dropped: %s", next->step, why);
+		reason_set(&model->ranks[r].refusal, STATUS_EREFUSED, "step %" PRIu64 " was dropped: %s", next->step,
+		           why);
 		settle(model, r, next->stages[r], OUTCOME_INCOMPLETE, 0, 0);
 		counters->pushes_incomplete++;
 	}
@@ -309,70 +310,6 @@ static void results_record(const struct model *model, struct slot_header *target
 			model->results_next[t].value_squares = model->results[t].value_squares;
 }
 
-struct decimal {
-	char text[32];
-};
-
-static struct decimal decimal(uint64_t number)
-{
-	struct decimal decimal;
-
-	snprintf(decimal.text, sizeof decimal.text, "%" PRIu64, number);
-	return decimal;
-}
-
-static void pair_add(struct image_metadata *metadata, size_t *count, const char *key, const char *value)
-{
-	metadata[(*count)++] = (struct image_metadata){ key, value, strlen(value) };
-}
-
-/* The image's metadata, strings all, as safetensors wants them. */
-static void header_write(const struct model *model, const struct slot_header *target, uint32_t p, uint64_t version,
-                         const char *user_metadata)
-{
-	const struct slot_profile *facts = &target->profiles[p];
-	const struct profile *profile = &model->geometry->profiles[p];
-	const char *history = model->histories[p];
-	struct decimal step = decimal(target->step), updates = decimal(facts->updates), number = decimal(version);
-	struct decimal nonfinite = decimal(facts->nonfinite), decay;
-	char schedule[SCHEDULE_BYTES_MAX + 1], rules[PROFILE_BYTES_MAX + 1];
-	int error = schedule_format(&profile->schedule, schedule, sizeof schedule);
-	struct image_metadata metadata[16];
-	size_t count = 0;
-
-	snprintf(decay.text, sizeof decay.text, "%.17g", facts->decay);
-	if (!error)
-		error = profile_format(profile, rules, sizeof rules);
-	pair_add(metadata, &count, "format", "pt");
-	pair_add(metadata, &count, "emad.model", model->name);
-	pair_add(metadata, &count, "emad.profile", profile->name);
-	pair_add(metadata, &count, "emad.schedule", schedule);
-	if (profile->rule_count > 0)
-		pair_add(metadata, &count, "emad.rules", strchr(rules, ';') + 1);
-	pair_add(metadata, &count, "emad.version", number.text);
-	pair_add(metadata, &count, "emad.step", step.text);
-	pair_add(metadata, &count, "emad.updates", updates.text);
-	pair_add(metadata, &count, "emad.decay", decay.text);
-	if (facts->nonfinite > 0)
-		pair_add(metadata, &count, "emad.nonfinite", nonfinite.text);
-	pair_add(metadata, &count, "emad.attributes", model->attributes);
-	if (user_metadata)
-		pair_add(metadata, &count, "emad.metadata", user_metadata);
-	if (history && strlen(history) <= HISTORY_BYTES_MAX)
-		pair_add(metadata, &count, "emad.history", history);
-	if (!error)
-		error = image_header_write(model->geometry->images[p],
-		                           (uint8_t *)(uintptr_t)target + model->geometry->region_offsets[p], metadata,
-		                           count, NULL);
-	assert(!error); /* model_create reserves room for the largest metadata */
-}
-
-static void headers_write(const struct model *model, const struct slot_header *target, const char *user_metadata)
-{
-	for (uint32_t p = 0; p < model->geometry->profile_count; p++)
-		header_write(model, target, p, model->version_next, user_metadata);
-}
-
 static void publish(struct model *model, const struct instant *now, struct counters *counters)
 {
 	uint32_t slot = (uint32_t)model->versions.writing;
@@ -395,7 +332,7 @@ static void accept(struct model *model, const struct host *host, const struct in
 	uint64_t skipped = target->calls - 1;
 
 	results_record(model, target);
-	headers_write(model, target, model->applying_enclosure.metadata);
+	version_metadata_write(model, target, model->applying_enclosure.metadata);
 	model->results = model->results_next;
 	model->results_next = results;
 	publish(model, now, counters);
@@ -530,7 +467,7 @@ void update_rewind(struct model *model, const struct instant *now, uint32_t slot
 		(void)history_append(&model->histories[p], &entry);
 	}
 	counters->leases_revoked += versions_reopen(&model->versions, slot);
-	headers_write(model, target, NULL);
+	version_metadata_write(model, target, NULL);
 	publish(model, now, counters);
 	free(model->metadata);
 	model->metadata = NULL;

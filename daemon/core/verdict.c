@@ -185,7 +185,8 @@ enum verdict verdict_confirm(const struct model *model, enum outcome *ret_outcom
 			if (!narrowing_overflows(model, t, p))
 				continue;
 			reason_set(reason, STATUS_EREFUSED,
-			           "step %" PRIu64 " was refused: the average of tensor '%.150s', which it should keep, does not "
+			           "step %" PRIu64
+			           " was refused: the average of tensor '%.150s', which it should keep, does not "
 			           "fit float32 any more; the average is unchanged",
 			           model->applying_next.step, model->manifest->tensors[t].name);
 			*ret_outcome = OUTCOME_NONFINITE;

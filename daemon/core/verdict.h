@@ -19,8 +19,8 @@ enum verdict {
 enum verdict verdict_reach(struct model *model, enum outcome *ret_outcome, struct reason *reason);
 
 /*
- * The same after the second pass, in which tensors got their old average back: REFUSE where one of them does not fit the
- * type that it has now.
+ * The same after the second pass, in which tensors got their old average back: REFUSE where one of them does not fit
+ * the type that it has now.
  */
 enum verdict verdict_confirm(const struct model *model, enum outcome *ret_outcome, struct reason *reason);
 

@@ -75,7 +75,7 @@ static const char *contradiction_find(const struct model *model, const struct in
 		const struct enclosure *other = &model->ranks[r].enclosures[next->stages[r]];
 
 		if (first->seeds != other->seeds || strcmp(first->profile, other->profile) != 0)
-			return "the ranks pushed averages of different profiles, or some an average and others a snapshot";
+			return "the ranks pushed averages of different profiles, or some of them ordinary snapshots";
 	}
 	if (first->seeds && geometry_profile(model->geometry, first->profile) < 0)
 		return "it is the average of a profile that was removed meanwhile";

@@ -202,7 +202,7 @@ START_TEST(a_bad_tensor_keeps_its_average_and_the_others_go_on)
 		ck_assert_double_eq(average_at("head", 4), others);
 		ck_assert_double_eq(average_at("tail", 0), others);
 		says(host.event,
-		     "tensor 'bad' holds 1 NaN or infinite values (in all 1 in 1 tensors): 1 tensor kept the old average");
+		     "'bad' holds 1 NaN or infinite values (in all 1 in 1 tensors): 1 tensor kept the old average");
 	}
 	ck_assert_uint_eq(counters()->tensors_skipped, 3);
 	ck_assert_uint_eq(counters()->pushes_nonfinite, 1);

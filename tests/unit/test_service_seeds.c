@@ -212,7 +212,8 @@ START_TEST(ranks_that_contradict_one_another_are_refused)
 	}
 	for (uint32_t r = 0; r < 2; r++) {
 		ck_assert_str_eq(fake_host_expect(&host, numbers[r], 0)->outcome, "incomplete");
-		says(fake_host_expect(&host, numbers[r], 0)->refusal, "the ranks pushed averages of different profiles");
+		says(fake_host_expect(&host, numbers[r], 0)->refusal,
+		     "the ranks pushed averages of different profiles");
 	}
 	ck_assert_uint_eq(newest()->step, 10);
 	ck_assert_str_eq(push(11, 0, NULL, 0)->outcome, "applied");

@@ -21,9 +21,9 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	apply attributes geometry guards history intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable \
-	kernel_scalar keep model plan profiles push query register registration_report relay report retention service \
-	update verdict versions)
+	apply attributes geometry guards history intake json_text keep kernel kernel_avx2 kernel_avx512 \
+	kernel_portable kernel_scalar model plan profiles push query register registration_report relay report \
+	retention service update verdict version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
 	attach config files log memory runtime systemd transport workers)

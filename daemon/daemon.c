@@ -39,15 +39,20 @@
 
 enum {
 	STATUS_EVERY_MS = 5000,
-	DRAIN_MS_MAX = 20000, /* how long an orderly end may take to apply what was accepted */
-	CLOSE_MS_MAX = 2000,  /* and to send the last replies */
+	DRAIN_MS_MAX = 20000,    /* how long an orderly end may take to apply what was accepted */
+	EXTEND_EVERY_MS = 1000,  /* meanwhile the service manager hears this often that the end goes on, */
+	EXTEND_MS = 10000,       /* and how long it may stay silent */
+	CLOSE_MS_MAX = 2000,     /* to send the last replies */
+	END_SECONDS_MAX = 10,    /* for all that comes behind the draining; then the process ends wherever it is */
+	HURRIED_CLOSE_MS_MAX = 200, /* the same after a second signal */
+	HURRIED_END_SECONDS_MAX = 2,
 };
 
 struct daemon {
 	const struct config *config;
 	uv_loop_t loop;
 	uv_async_t wake;
-	uv_timer_t due, status, drain;
+	uv_timer_t due, status, drain, watchdog;
 	uv_signal_t terminate, interrupt;
 	struct runtime runtime;
 	struct transport *transport;
@@ -56,8 +61,10 @@ struct daemon {
 	struct workers *workers;
 	struct service *service;
 	struct service_facts facts;
+	uint64_t drain_due_ms;
 	bool journal;
 	bool stopping;
+	bool hurried; /* a second signal: what was accepted is not waited for */
 };
 
 static struct instant instant_now(void)
@@ -162,6 +169,8 @@ static void on_wake(uv_async_t *wake)
 	workers_poll(daemon->workers, on_applied, daemon);
 	memory_poll(daemon->maker, on_memory, daemon);
 	transport_poll(daemon->transport);
+	if (workers_pulse_end(daemon->workers))
+		systemd_alive();
 }
 
 /* Any thread. */
@@ -225,10 +234,25 @@ static void on_status(uv_timer_t *timer)
 	systemd_status(text);
 }
 
-static void on_drain_over(uv_timer_t *timer)
+/*
+ * The service manager hears that we are alive when the loop runs, and every worker has answered it since: a thread that
+ * hangs is missed, one that only waits for a processor has half the watchdog's time to get it.
+ */
+static void on_watchdog(uv_timer_t *timer)
 {
 	struct daemon *daemon = timer->data;
 
+	workers_pulse_begin(daemon->workers);
+}
+
+static void on_drain(uv_timer_t *timer)
+{
+	struct daemon *daemon = timer->data;
+
+	if (instant_now().monotonic_ms < daemon->drain_due_ms) {
+		systemd_extend(EXTEND_MS);
+		return;
+	}
 	say(daemon, EVENT_WARNING, "not everything that was accepted could be applied in time");
 	uv_stop(&daemon->loop);
 }
@@ -240,20 +264,22 @@ static void on_signal(uv_signal_t *handle, int number)
 
 	(void)number;
 	if (daemon->stopping) {
+		daemon->hurried = true;
 		uv_stop(&daemon->loop);
 		return;
 	}
 	daemon->stopping = true;
+	daemon->drain_due_ms = now.monotonic_ms + DRAIN_MS_MAX;
 	systemd_stopping();
 	say(daemon, EVENT_NOTICE, "stopping: new work is refused, what was accepted is finished");
-	uv_timer_start(&daemon->drain, on_drain_over, DRAIN_MS_MAX, 0);
+	uv_timer_start(&daemon->drain, on_drain, 0, EXTEND_EVERY_MS);
 	service_stop(daemon->service, &now);
 	rearm(daemon);
 }
 
 /*
- * The signals that end the daemon wait while it starts and while it stops: their handlers are in place only between,
- * and one that came earlier or later would kill it half-way.
+ * The signals that end the daemon wait while it starts, and while what they do changes: one that came too early would
+ * kill it half-way.
  */
 static void ending_signals(int how)
 {
@@ -263,6 +289,36 @@ static void ending_signals(int how)
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
 	pthread_sigmask(how, &signals, NULL);
+}
+
+static void on_end_overdue(int number)
+{
+	(void)number;
+	_exit(EXIT_SUCCESS);
+}
+
+static void on_end_hurried(int number)
+{
+	(void)number;
+	(void)alarm(HURRIED_END_SECONDS_MAX);
+}
+
+/*
+ * From here on nothing is left that would be lost, and the process ends in time even if a library hangs (closing is
+ * known to deadlock in NNG) or a thread takes long to give memory back. A signal that comes now makes it hurry.
+ */
+static void end_limit(struct daemon *daemon)
+{
+	struct sigaction overdue = { .sa_handler = on_end_overdue }, hurried = { .sa_handler = on_end_hurried };
+
+	(void)uv_signal_stop(&daemon->terminate);
+	(void)uv_signal_stop(&daemon->interrupt);
+	(void)sigaction(SIGALRM, &overdue, NULL);
+	(void)sigaction(SIGTERM, &hurried, NULL);
+	(void)sigaction(SIGINT, &hurried, NULL);
+	(void)alarm(daemon->hurried ? HURRIED_END_SECONDS_MAX : END_SECONDS_MAX);
+	systemd_extend((END_SECONDS_MAX + 1) * 1000);
+	ending_signals(SIG_UNBLOCK);
 }
 
 /* ---- starting and ending ----------------------------------------------------------------------------------------- */
@@ -277,12 +333,14 @@ static int loop_init(struct daemon *daemon)
 	(void)uv_timer_init(&daemon->loop, &daemon->due);
 	(void)uv_timer_init(&daemon->loop, &daemon->status);
 	(void)uv_timer_init(&daemon->loop, &daemon->drain);
+	(void)uv_timer_init(&daemon->loop, &daemon->watchdog);
 	(void)uv_signal_init(&daemon->loop, &daemon->terminate);
 	(void)uv_signal_init(&daemon->loop, &daemon->interrupt);
 	daemon->wake.data = daemon;
 	daemon->due.data = daemon;
 	daemon->status.data = daemon;
 	daemon->drain.data = daemon;
+	daemon->watchdog.data = daemon;
 	daemon->terminate.data = daemon;
 	daemon->interrupt.data = daemon;
 	return 0;
@@ -377,6 +435,7 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 static int start(struct daemon *daemon, struct reason *reason)
 {
 	char text[CONFIG_PATH_BYTES_MAX + 128];
+	uint64_t watchdog_ms = systemd_watchdog_ms();
 	int error = runtime_open(daemon->config->runtime_dir, &daemon->runtime, reason);
 
 	if (!error)
@@ -390,6 +449,8 @@ static int start(struct daemon *daemon, struct reason *reason)
 	(void)uv_signal_start(&daemon->terminate, on_signal, SIGTERM);
 	(void)uv_signal_start(&daemon->interrupt, on_signal, SIGINT);
 	(void)uv_timer_start(&daemon->status, on_status, STATUS_EVERY_MS, STATUS_EVERY_MS);
+	if (watchdog_ms > 1)
+		(void)uv_timer_start(&daemon->watchdog, on_watchdog, 0, watchdog_ms / 2);
 	snprintf(text, sizeof text, "emad " EMAD_VERSION " serves at ipc://%s/emad.sock: %" PRIu64 " workers, %s kernels, "
 	         "at most %.1f GiB of shared memory", daemon->runtime.path, daemon->config->worker_count,
 	         kernel_best()->name, (double)daemon->config->memory_bytes_max / (double)(UINT64_C(1) << 30));
@@ -408,7 +469,7 @@ static void on_walk(uv_handle_t *handle, void *context)
 /* The ordinary destructor: takes what was started, also half of it. */
 static void stop(struct daemon *daemon)
 {
-	transport_stop(daemon->transport, CLOSE_MS_MAX);
+	transport_stop(daemon->transport, daemon->hurried ? HURRIED_CLOSE_MS_MAX : CLOSE_MS_MAX);
 	attach_stop(daemon->attach);
 	workers_stop(daemon->workers);
 	service_destroy(daemon->service);
@@ -435,6 +496,7 @@ int daemon_run(const struct config *config, struct reason *reason)
 		ending_signals(SIG_UNBLOCK);
 		(void)uv_run(&daemon.loop, UV_RUN_DEFAULT);
 		ending_signals(SIG_BLOCK);
+		end_limit(&daemon);
 	}
 	stop(&daemon);
 	if (!error)

@@ -28,6 +28,23 @@ void systemd_stopping(void)
 	(void)sd_notify(0, "STOPPING=1\nSTATUS=finishing what was accepted");
 }
 
+void systemd_extend(uint64_t timeout_ms)
+{
+	(void)sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%" PRIu64, timeout_ms * 1000);
+}
+
+uint64_t systemd_watchdog_ms(void)
+{
+	uint64_t timeout_us = 0;
+
+	return sd_watchdog_enabled(0, &timeout_us) > 0 ? timeout_us / 1000 : 0;
+}
+
+void systemd_alive(void)
+{
+	(void)sd_notify(0, "WATCHDOG=1");
+}
+
 bool systemd_has_journal(void)
 {
 	const char *stream = getenv("JOURNAL_STREAM");

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "daemon/core/host.h"
 
@@ -15,6 +16,15 @@ void systemd_ready(const char *status);
 void systemd_status(const char *status);
 
 void systemd_stopping(void);
+
+/* The end is on its way: the time limit for it begins anew, with that much. */
+void systemd_extend(uint64_t timeout_ms);
+
+/* How often at least the service manager wants to hear of us; 0: it does not (or wants to hear of another process). */
+uint64_t systemd_watchdog_ms(void);
+
+/* All parts of the daemon have shown that they are alive. */
+void systemd_alive(void);
 
 /* Whether standard error goes to the journal, so that events should go there with their fields. */
 bool systemd_has_journal(void);

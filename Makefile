@@ -158,6 +158,8 @@ integration_test_daemon := $(wire)
 roles := $(library) $(addprefix tests/integration/, harness process role wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
+integration_test_stop := $(roles)
+integration_test_watchdog := $(addprefix tests/integration/, harness process)
 integration_test_wire := $(wire)
 needs_tests/integration/harness := check
 needs_tests/integration/test_client := check
@@ -165,6 +167,8 @@ needs_tests/integration/test_daemon := check
 needs_tests/integration/role := m
 needs_tests/integration/test_load := check
 needs_tests/integration/test_security := check
+needs_tests/integration/test_stop := check
+needs_tests/integration/test_watchdog := check
 needs_tests/integration/test_wire := check nng
 
 fuzz_manifest := $(manifest)
@@ -211,6 +215,9 @@ libdir ?= $(PREFIX)/lib
 includedir ?= $(PREFIX)/include
 docdir ?= $(PREFIX)/share/doc/emad
 unitdir ?= $(PREFIX)/lib/systemd/system
+presetdir ?= $(PREFIX)/lib/systemd/system-preset
+sysusersdir ?= $(PREFIX)/lib/sysusers.d
+tmpfilesdir ?= $(PREFIX)/lib/tmpfiles.d
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 
@@ -247,7 +254,7 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-asan check-tsan fuzz bench demo lint
+setting_up := check check-unit check-integration check-python check-stop check-systemd check-asan check-tsan fuzz bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
 libraries := uv nng msgpack systemd xxhash inih jansson
 ifneq ($(filter-out all install,$(building)),)
@@ -379,11 +386,13 @@ lints := $(filter-out %/lint.py,$(wildcard tests/lint/*.py))
 unit_jobs := $(unit_programs:%=unit:%)
 integration_jobs := $(integration_programs:%=integration:%)
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
+stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
 lint_jobs := $(lints:%=lint:%)
 unit_needs := $(unit_programs)
 integration_needs := $(integration_programs) $(products)
 replay_needs := $(replay_programs)
+stop_needs := $(B)/tests/integration/test_stop $(products)
 python_needs := $(products)
 
 # Sanitizers slow programs down, and the thread sanitizer wants addresses where it expects them.
@@ -420,6 +429,10 @@ check-integration: ## the tests with real processes
 check-python: ## the tests of the Python package
 	@tests/setup.sh build check
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=python PYTHON="$$python"
+
+check-stop: ## ends the daemon under load a hundred times
+	@tests/setup.sh build check
+	+@EMAD_STOP_ROUNDS=100 $(inner) tests-run SUITES=stop
 
 check-asan: ## everything in C under the address and undefined-behaviour sanitizers
 	@tests/setup.sh build check
@@ -470,11 +483,17 @@ bench-run: $(products) $(bench_programs)
 
 # ---- installing ------------------------------------------------------------------------------------------------------
 
-installed := $(bindir)/emad $(bindir)/emactl $(libdir)/libemad.so.$(VERSION) $(libdir)/$(SONAME) $(libdir)/libemad.so \
-	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(unitdir)/emad.service $(docdir)/README.md $(docdir)/LICENSE
+units := emad.service emad@.service emad-attach.socket
 
-fill_in := sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(libdir)|g' -e 's|@INCLUDEDIR@|$(includedir)|g' \
-	-e 's|@bindir@|$(bindir)|g' -e 's|@docdir@|$(docdir)|g' -e 's|@VERSION@|$(VERSION)|g'
+installed := $(bindir)/emad $(bindir)/emactl $(libdir)/libemad.so.$(VERSION) $(libdir)/$(SONAME) $(libdir)/libemad.so \
+	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(docdir)/README.md $(docdir)/LICENSE $(units:%=$(unitdir)/%) \
+	$(presetdir)/50-emad.preset $(sysusersdir)/emad.conf $(tmpfilesdir)/emad.conf
+# What `make uninstall` removes when it is empty: what is ours, and below DESTDIR everything.
+directories := $(if $(DESTDIR),$(sort $(dir $(installed))),$(docdir)/)
+
+fill_in := sed -e '/^@service@$$/{r systemd/service.conf' -e 'd;}' -e 's|@PREFIX@|$(PREFIX)|g' \
+	-e 's|@LIBDIR@|$(libdir)|g' -e 's|@INCLUDEDIR@|$(includedir)|g' -e 's|@bindir@|$(bindir)|g' \
+	-e 's|@docdir@|$(docdir)|g' -e 's|@VERSION@|$(VERSION)|g'
 
 .PHONY: install
 install: $(products) ## installs under DESTDIR and PREFIX (/usr/local); the Python package: pip install client/python
@@ -485,13 +504,18 @@ install: $(products) ## installs under DESTDIR and PREFIX (/usr/local); the Pyth
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libemad.so
 	install -m 644 client/emad.h $(DESTDIR)$(includedir)
 	$(fill_in) client/emad.pc.in >$(DESTDIR)$(libdir)/pkgconfig/emad.pc
-	$(fill_in) systemd/emad.service.in >$(DESTDIR)$(unitdir)/emad.service
+	set -e; for unit in $(units); do $(fill_in) systemd/$$unit.in >$(DESTDIR)$(unitdir)/$$unit; done
+	install -m 644 systemd/system-preset/50-emad.preset $(DESTDIR)$(presetdir)
+	install -m 644 systemd/sysusers.d/emad.conf $(DESTDIR)$(sysusersdir)
+	install -m 644 systemd/tmpfiles.d/emad.conf $(DESTDIR)$(tmpfilesdir)
 	install -m 644 README.md LICENSE $(DESTDIR)$(docdir)
 	$(if $(DESTDIR),,-ldconfig)
 
 .PHONY: uninstall
 uninstall: ## removes what install put there
 	rm -f $(addprefix $(DESTDIR),$(installed))
+	$(if $(DESTDIR),-cd $(DESTDIR) && rmdir -p --ignore-fail-on-non-empty $(directories:/%=%) 2>/dev/null,\
+		-rmdir --ignore-fail-on-non-empty $(directories))
 
 .PHONY: clean
 clean: ## removes everything that was built

@@ -45,7 +45,7 @@ enum {
 	CLOSE_MS_MAX = 2000,     /* to send the last replies */
 	END_SECONDS_MAX = 10,    /* for all that comes behind the draining; then the process ends wherever it is */
 	HURRIED_CLOSE_MS_MAX = 200, /* the same after a second signal */
-	HURRIED_END_SECONDS_MAX = 2,
+	HURRIED_END_SECONDS_MAX = 1,
 };
 
 struct daemon {
@@ -414,6 +414,7 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 		.loop = &daemon->loop,
 		.connection_count_max = (uint32_t)config->connection_count_max,
 		.socket_mode = (uint32_t)config->socket_mode,
+		.listener_fd = systemd_listener("attach"),
 		.counters = service_counters(daemon->service),
 		.context = daemon,
 		.request = on_request,

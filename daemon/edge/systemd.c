@@ -7,6 +7,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <syslog.h>
@@ -16,6 +18,21 @@
 void systemd_ready(const char *status)
 {
 	(void)sd_notifyf(0, "READY=1\nSTATUS=%s", status);
+}
+
+int systemd_listener(const char *name)
+{
+	char **names = NULL;
+	int count = sd_listen_fds_with_names(0, &names), found = -1;
+
+	for (int i = 0; i < count; i++) {
+		if (found < 0 && strcmp(names[i], name) == 0 &&
+		    sd_is_socket(SD_LISTEN_FDS_START + i, AF_UNIX, SOCK_SEQPACKET, 1) > 0)
+			found = SD_LISTEN_FDS_START + i;
+		free(names[i]);
+	}
+	free(names);
+	return found;
 }
 
 void systemd_status(const char *status)

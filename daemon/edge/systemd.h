@@ -12,6 +12,9 @@
 /* Tells the service manager that requests are answered from now on. */
 void systemd_ready(const char *status);
 
+/* The listening SEQPACKET socket of that name that the service manager has handed over; -1: none. */
+int systemd_listener(const char *name);
+
 /* The line that `systemctl status` shows. */
 void systemd_status(const char *status);
 

@@ -27,8 +27,10 @@ enum {
 	FULL_ROUND_COUNT = 50,
 };
 
+static char configuration[96];
 static struct harness harness;
 static struct progress_page page;
+static pid_t hanging; /* a thread of the daemon; 0: none */
 
 #define OK(call)                                                                                                      \
 	do {                                                                                                          \
@@ -45,14 +47,32 @@ static int round_count(void)
 
 static void daemon_open(void)
 {
-	harness_open(&harness, NULL);
+	const char *arguments[] = {"--config", configuration, NULL};
+	FILE *file;
+	int fd;
+
+	/* One worker, so that an update cannot go on without the one that hangs. */
+	snprintf(configuration, sizeof(configuration), "/tmp/emad-stop-XXXXXX");
+	fd = mkstemp(configuration);
+	ck_assert_int_ge(fd, 0);
+	file = fdopen(fd, "w");
+	fputs("[daemon]\nworkers=1\n", file);
+	fclose(file);
+	harness_open(&harness, arguments);
 	progress_open(&page, harness.directory);
 }
 
 static void daemon_close(void)
 {
+	/* A process is not gone before its hanging threads have been waited for. */
+	if (hanging && harness.pid) {
+		kill(harness.pid, SIGKILL);
+		(void)process_thread_reap(hanging, TIMEOUT_MS);
+	}
+	hanging = 0;
 	progress_close(&page);
 	harness_close(&harness);
+	unlink(configuration);
 }
 
 /* Waits for the end, which must be an orderly one. */
@@ -136,16 +156,17 @@ END_TEST
 /* ---- with an update that does not end ---------------------------------------------------------------------------- */
 
 /* A trainer that waits for a push which the hanging worker has in hand. False where no thread can be made to hang. */
-static bool hang(pid_t *ret_trainer, pid_t *ret_thread)
+static bool hang(pid_t *ret_trainer)
 {
 	struct emad_client *client;
 	bool waits = false;
 
 	*ret_trainer = role_trainer_start(&page, 0, harness.url, "hangs", ROWS, 0, 1, 1, 0, ROLE_WAITS);
 	ck_assert(progress_reaches(&page.all[0].applied, 3, TIMEOUT_MS));
-	*ret_thread = process_thread(harness.pid, "emad-worker-0");
-	ck_assert_int_gt(*ret_thread, 0);
-	if (process_thread(harness.pid, "emad-worker-1") > 0 || !process_thread_hang(*ret_thread)) {
+	hanging = process_thread(harness.pid, "emad-worker-0");
+	ck_assert_int_gt(hanging, 0);
+	if (!process_thread_hang(hanging)) {
+		hanging = 0;
 		kill(*ret_trainer, SIGKILL);
 		(void)process_wait(*ret_trainer, TIMEOUT_MS);
 		return false;
@@ -168,11 +189,11 @@ START_TEST(finishes_what_was_accepted_and_refuses_what_is_new)
 	struct emad_trainer *other;
 	struct emad_client *client;
 	struct role_model model;
-	pid_t trainer, thread;
+	pid_t trainer;
 
 	OK(emad_client_open(harness.url, TIMEOUT_MS, &client));
 	role_model_init(&model, 10, 0, 1);
-	if (hang(&trainer, &thread)) {
+	if (hang(&trainer)) {
 		uint64_t applied = page.all[0].applied;
 
 		kill(harness.pid, SIGTERM);
@@ -181,7 +202,8 @@ START_TEST(finishes_what_was_accepted_and_refuses_what_is_new)
 			ck_assert_int_ge(harness_report_wait(&harness, "EXTEND_TIMEOUT_USEC=", TIMEOUT_MS), 0);
 		ck_assert_int_eq(emad_trainer_open(client, "new", model.tensors, ROLE_TENSOR_COUNT, NULL, &other),
 		                 EMAD_ESHUTDOWN);
-		process_thread_release(thread);
+		process_thread_release(hanging);
+		hanging = 0;
 		ends_with_0(END_MAX_MS);
 		ck_assert_int_eq(process_wait(trainer, TIMEOUT_MS), 0);
 		ck_assert_uint_eq(page.all[0].applied, applied + 1);
@@ -197,16 +219,16 @@ END_TEST
 
 START_TEST(a_second_signal_ends_it_at_once)
 {
-	pid_t trainer, thread;
+	pid_t trainer;
 	long long begun_ms;
 
-	if (!hang(&trainer, &thread))
+	if (!hang(&trainer))
 		return;
 	kill(harness.pid, SIGTERM);
 	ck_assert_int_ge(harness_report_wait(&harness, "EXTEND_TIMEOUT_USEC=", TIMEOUT_MS), 0);
 	begun_ms = harness_now_ms();
 	kill(harness.pid, SIGTERM);
-	ck_assert(process_thread_reap(thread, HURRIED_END_MAX_MS * process_scale()));
+	ck_assert(process_thread_reap(hanging, HURRIED_END_MAX_MS * process_scale()));
 	ends_with_0(HURRIED_END_MAX_MS);
 	printf("a second signal ended it after %lld ms\n", harness_now_ms() - begun_ms);
 	ck_assert_int_eq(process_wait(trainer, TIMEOUT_MS), 0);
@@ -216,14 +238,15 @@ START_TEST(a_second_signal_ends_it_at_once)
 }
 END_TEST
 
+/* Nobody reads what it reports meanwhile, which must not stop it either. */
 START_TEST(ends_in_time_with_a_thread_that_hangs)
 {
-	pid_t trainer, thread;
+	pid_t trainer;
 
-	if (round_count() < FULL_ROUND_COUNT || !hang(&trainer, &thread))
+	if (round_count() < FULL_ROUND_COUNT || !hang(&trainer))
 		return;
 	kill(harness.pid, SIGTERM);
-	ck_assert(process_thread_reap(thread, OVERDUE_END_MAX_MS));
+	ck_assert(process_thread_reap(hanging, OVERDUE_END_MAX_MS));
 	ends_with_0(END_MAX_MS);
 	ck_assert(log_has("not everything that was accepted"));
 	ck_assert_int_eq(process_wait(trainer, TIMEOUT_MS), 0);

@@ -21,8 +21,9 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	apply attributes geometry guards history intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable \
-	kernel_scalar model plan profiles push query register relay report service update verdict versions)
+	apply attributes event geometry guards history intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable \
+	kernel_scalar model plan profiles push query register relay report service throttle update verdict \
+	versions)
 
 edge := $(addprefix daemon/edge/, \
 	attach config log memory runtime systemd transport workers)
@@ -129,6 +130,7 @@ test_service_walk := $(service)
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
+test_throttle := daemon/core/event daemon/core/throttle
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
 test_widen := client/widen proto/dtype
 test_workers := daemon/edge/workers $(test_apply)

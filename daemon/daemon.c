@@ -29,6 +29,7 @@
 #include <uv.h>
 
 #include "daemon/core/service.h"
+#include "daemon/core/throttle.h"
 #include "daemon/edge/attach.h"
 #include "daemon/edge/log.h"
 #include "daemon/edge/memory.h"
@@ -61,6 +62,7 @@ struct daemon {
 	struct workers *workers;
 	struct service *service;
 	struct service_facts facts;
+	struct throttle throttle;
 	uint64_t drain_due_ms;
 	bool journal;
 	bool stopping;
@@ -81,21 +83,41 @@ static struct instant instant_now(void)
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */
 
-static void on_event(void *context, const struct event *event)
+static void tell(const struct daemon *daemon, const struct event *event)
 {
-	const struct daemon *daemon = context;
-
 	if (daemon->journal)
 		systemd_journal(event);
 	else
 		log_line(event);
 }
 
+static void on_event(void *context, const struct event *event)
+{
+	struct daemon *daemon = context;
+
+	if (throttle_admit(&daemon->throttle, event->origin, event->text, instant_now().monotonic_ms))
+		tell(daemon, event);
+}
+
+/* What the daemon says of itself is rare, and not throttled. */
+static void say_of(struct daemon *daemon, enum event_kind kind, enum event_severity severity, const char *text)
+{
+	struct event event = { .severity = severity, .kind = kind, .text = text, .step = UINT64_MAX, .pid = -1 };
+
+	tell(daemon, &event);
+}
+
 static void say(struct daemon *daemon, enum event_severity severity, const char *text)
 {
-	struct event event = { .severity = severity, .text = text, .step = UINT64_MAX, .pid = -1 };
+	say_of(daemon, EVENT_OTHER, severity, text);
+}
 
-	on_event(daemon, &event);
+static void say_left_out(struct daemon *daemon, uint64_t now_ms)
+{
+	char text[THROTTLE_TEXT_BYTES_MAX + 64];
+
+	while (throttle_take(&daemon->throttle, now_ms, text, sizeof text))
+		say(daemon, EVENT_NOTICE, text);
 }
 
 /* ---- from the edges to the service ------------------------------------------------------------------------------- */
@@ -232,6 +254,7 @@ static void on_status(uv_timer_t *timer)
 
 	service_summary(daemon->service, text, sizeof text);
 	systemd_status(text);
+	say_left_out(daemon, instant_now().monotonic_ms);
 }
 
 /*
@@ -271,7 +294,7 @@ static void on_signal(uv_signal_t *handle, int number)
 	daemon->stopping = true;
 	daemon->drain_due_ms = now.monotonic_ms + DRAIN_MS_MAX;
 	systemd_stopping();
-	say(daemon, EVENT_NOTICE, "stopping: new work is refused, what was accepted is finished");
+	say_of(daemon, EVENT_STOPPING, EVENT_NOTICE, "stopping: new work is refused, what was accepted is finished");
 	uv_timer_start(&daemon->drain, on_drain, 0, EXTEND_EVERY_MS);
 	service_stop(daemon->service, &now);
 	rearm(daemon);
@@ -455,7 +478,7 @@ static int start(struct daemon *daemon, struct reason *reason)
 	snprintf(text, sizeof text, "emad " EMAD_VERSION " serves at ipc://%s/emad.sock: %" PRIu64 " workers, %s kernels, "
 	         "at most %.1f GiB of shared memory", daemon->runtime.path, daemon->config->worker_count,
 	         kernel_best()->name, (double)daemon->config->memory_bytes_max / (double)(UINT64_C(1) << 30));
-	say(daemon, EVENT_NOTICE, text);
+	say_of(daemon, EVENT_STARTED, EVENT_NOTICE, text);
 	systemd_ready("no models");
 	return 0;
 }
@@ -500,6 +523,7 @@ int daemon_run(const struct config *config, struct reason *reason)
 		end_limit(&daemon);
 	}
 	stop(&daemon);
+	say_left_out(&daemon, instant_now().monotonic_ms + THROTTLE_REFILL_MS);
 	if (!error)
 		say(&daemon, EVENT_NOTICE, "stopped");
 	return error;

@@ -112,13 +112,16 @@ void systemd_journal(const struct event *event)
 		[EVENT_NOTICE] = LOG_NOTICE,
 		[EVENT_DEBUG] = LOG_DEBUG,
 	};
-	char fields[6][1024];
-	struct iovec parts[6];
+	const char *id = event_id(event->kind);
+	char fields[7][1024];
+	struct iovec parts[7];
 	int count = 0;
 
 #define FIELD(...) (parts[count] = (struct iovec){ fields[count], (size_t)snprintf(fields[count], 1024, __VA_ARGS__) }, count++)
 	FIELD("MESSAGE=%.1000s", event->text);
 	FIELD("PRIORITY=%d", priorities[event->severity]);
+	if (id)
+		FIELD("MESSAGE_ID=%s", id);
 	if (event->model)
 		FIELD("EMAD_MODEL=%.1000s", event->model);
 	if (event->error)

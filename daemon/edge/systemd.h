@@ -32,5 +32,8 @@ void systemd_alive(void);
 /* Whether standard error goes to the journal, so that events should go there with their fields. */
 bool systemd_has_journal(void);
 
-/* An event as a journal entry: MESSAGE, PRIORITY, EMAD_MODEL, EMAD_STEP, EMAD_CLIENT_PID, EMAD_ERROR. */
+/*
+ * An event as a journal entry: MESSAGE, PRIORITY, and what is known of MESSAGE_ID (event.h), EMAD_MODEL, EMAD_STEP,
+ * EMAD_CLIENT_PID, EMAD_ERROR.
+ */
 void systemd_journal(const struct event *event);

@@ -388,8 +388,9 @@ endif
 
 lints := $(filter-out %/lint.py,$(wildcard tests/lint/*.py))
 unit_jobs := $(unit_programs:%=unit:%)
-integration_jobs := $(integration_programs:%=integration:%)
+integration_jobs := $(integration_programs:%=integration:%) integration:tests/systemd/install.py
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
+systemd_jobs := systemd:tests/systemd/service.py
 stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
 lint_jobs := $(lints:%=lint:%)
@@ -397,6 +398,7 @@ unit_needs := $(unit_programs)
 integration_needs := $(integration_programs) $(products)
 replay_needs := $(replay_programs)
 stop_needs := $(B)/tests/integration/test_stop $(products)
+systemd_needs := $(B)/tests/integration/test_stop $(products)
 python_needs := $(products)
 
 # Sanitizers slow programs down, and the thread sanitizer wants addresses where it expects them.
@@ -437,6 +439,11 @@ check-python: ## the tests of the Python package
 check-stop: ## ends the daemon under load a hundred times
 	@tests/setup.sh build check
 	+@EMAD_STOP_ROUNDS=100 $(inner) tests-run SUITES=stop
+
+check-systemd: ## the service in a systemd of its own, in namespaces; needs root
+	@tests/setup.sh build check
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh systemd
+	+@$(inner) tests-run SUITES=systemd
 
 check-asan: ## everything in C under the address and undefined-behaviour sanitizers
 	@tests/setup.sh build check

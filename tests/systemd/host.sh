@@ -33,6 +33,9 @@ start() {
 	for name in basic sysinit shutdown sockets paths timers slices umount exit multi-user network; do
 		target $name
 	done
+	# Where it is installed, the journal is the real one, but for its kernel messages.
+	cp /lib/systemd/system/systemd-journald.service /lib/systemd/system/systemd-journald.socket \
+		/lib/systemd/system/systemd-journald-dev-log.socket "$folder/units/" 2>/dev/null || :
 	target test $'Requires=basic.target multi-user.target\nAfter=basic.target multi-user.target\n'
 	(
 		echo $BASHPID >"$group/cgroup.procs"

@@ -35,13 +35,14 @@ library := $(proto) $(addprefix client/, \
 	pusher recast registration served snapshot source sum target team trainer view wait widen)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask command_daemon command_explain command_export command_merge command_model command_posthoc \
-	command_verify copying emactl explain_list explain_reference explain_scale facts figure output plot progress \
+	arguments ask command_daemon command_doctor command_explain command_export command_merge command_model \
+	command_posthoc command_verify copying doctor_host doctor_judge emactl explain_list explain_reference explain_scale facts figure output plot progress \
 	scan sum_report table verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
 needs_client/emactl/command_daemon := jansson
+needs_client/emactl/command_doctor := jansson
 needs_client/emactl/command_model := jansson
 needs_client/emactl/command_posthoc := jansson
 needs_client/emactl/explain_reference := m
@@ -92,6 +93,7 @@ test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge pa
 test_config := daemon/edge/config proto/nearest proto/status
 test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
+test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
 test_figure := client/emactl/figure

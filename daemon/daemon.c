@@ -61,6 +61,7 @@ struct daemon {
 	struct memory_maker *maker;
 	struct workers *workers;
 	struct service *service;
+	char state_dir[CONFIG_PATH_BYTES_MAX];
 	struct service_facts facts;
 	struct throttle throttle;
 	uint64_t drain_due_ms;
@@ -392,9 +393,11 @@ static int service_init(struct daemon *daemon, struct reason *reason)
 	};
 	int error;
 
+	snprintf(daemon->state_dir, sizeof daemon->state_dir, "%s", config->state_dir);
 	daemon->facts = (struct service_facts){
 		.agent = "emad " EMAD_VERSION,
 		.runtime_dir = daemon->runtime.path,
+		.state_dir = daemon->state_dir,
 		.pid = (uint64_t)getpid(),
 		.worker_count = config->worker_count,
 		.started_ms = instant_now().monotonic_ms,

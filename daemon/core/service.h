@@ -24,6 +24,7 @@ struct service;
 struct service_facts {
 	const char *agent; /* "emad 0.1.0" */
 	const char *runtime_dir;
+	const char *state_dir;
 	uint64_t pid;
 	uint64_t worker_count;
 	uint64_t started_ms; /* monotonic */

@@ -102,6 +102,17 @@ def members_of_the_group_may_connect_and_others_not(host):
     assert refused.returncode == NO_PERMISSION, (refused.returncode, refused.stderr)
 
 
+def the_doctor_sees_what_is_wrong(host):
+    report = json.loads(host.run("emactl", "--json", "doctor").stdout)
+    assert report["healthy"] and len(report["checks"]) == 13, report
+    texts = {check["name"]: check["text"] for check in report["checks"]}
+    assert texts["open files"].startswith("the daemon has ") and texts["state directory"].endswith("/var/lib/emad"), texts
+    done = host.run(
+        "setpriv", "--reuid=stranger", "--regid=stranger", "--init-groups", "emactl", "--quiet", "doctor", check=False,
+    )
+    assert done.returncode == 1 and "-> sudo usermod -aG emad stranger" in done.stdout, done.stdout + done.stderr
+
+
 def train(host, model, steps):
     """A trainer of the integration tests pushes a few steps."""
     host.run(f"{host.folder}/role", "--role", "trainer", "/tmp/progress", "0", "ipc:///run/emad/emad.sock", model, "1000",
@@ -222,7 +233,8 @@ def systemd_has_nothing_to_complain_of(host):
 
 TESTS = (
     the_user_is_made, the_preset_enables_the_service_alone, starts_and_says_what_it_is,
-    runs_as_its_own_user_and_may_little, members_of_the_group_may_connect_and_others_not, the_journal_tells_of_models,
+    runs_as_its_own_user_and_may_little, members_of_the_group_may_connect_and_others_not,
+    the_doctor_sees_what_is_wrong, the_journal_tells_of_models,
     comes_back_when_it_is_killed, restarts_on_request, is_killed_and_comes_back_when_it_hangs_and_not_otherwise,
     a_setting_that_is_mended_is_all_it_needs, instances_live_beside_it, its_attach_socket_can_be_the_service_managers,
     stops_in_order, systemd_has_nothing_to_complain_of,

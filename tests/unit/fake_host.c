@@ -116,7 +116,12 @@ void fake_host_init(struct fake_host *host)
 
 void fake_host_start(struct fake_host *host)
 {
-	static const struct service_facts facts = { .agent = "emad test", .runtime_dir = "/run/emad", .started_ms = 999000 };
+	static const struct service_facts facts = {
+		.agent = "emad test",
+		.runtime_dir = "/run/emad",
+		.state_dir = "/var/lib/emad",
+		.started_ms = 999000,
+	};
 	const struct host table = {
 		.context = host,
 		.memory_make = memory_make,

@@ -222,6 +222,7 @@ includedir ?= $(PREFIX)/include
 docdir ?= $(PREFIX)/share/doc/emad
 unitdir ?= $(PREFIX)/lib/systemd/system
 presetdir ?= $(PREFIX)/lib/systemd/system-preset
+catalogdir ?= $(PREFIX)/lib/systemd/catalog
 sysusersdir ?= $(PREFIX)/lib/sysusers.d
 tmpfilesdir ?= $(PREFIX)/lib/tmpfiles.d
 JOBS ?= $(shell nproc)
@@ -500,7 +501,7 @@ units := emad.service emad@.service emad-attach.socket
 
 installed := $(bindir)/emad $(bindir)/emactl $(libdir)/libemad.so.$(VERSION) $(libdir)/$(SONAME) $(libdir)/libemad.so \
 	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(docdir)/README.md $(docdir)/LICENSE $(units:%=$(unitdir)/%) \
-	$(presetdir)/50-emad.preset $(sysusersdir)/emad.conf $(tmpfilesdir)/emad.conf
+	$(presetdir)/50-emad.preset $(catalogdir)/emad.catalog $(sysusersdir)/emad.conf $(tmpfilesdir)/emad.conf
 # What `make uninstall` removes when it is empty: what is ours, and below DESTDIR everything.
 directories := $(if $(DESTDIR),$(sort $(dir $(installed))),$(docdir)/)
 
@@ -519,6 +520,7 @@ install: $(products) ## installs under DESTDIR and PREFIX (/usr/local); the Pyth
 	$(fill_in) client/emad.pc.in >$(DESTDIR)$(libdir)/pkgconfig/emad.pc
 	set -e; for unit in $(units); do $(fill_in) systemd/$$unit.in >$(DESTDIR)$(unitdir)/$$unit; done
 	install -m 644 systemd/system-preset/50-emad.preset $(DESTDIR)$(presetdir)
+	install -m 644 systemd/emad.catalog $(DESTDIR)$(catalogdir)
 	install -m 644 systemd/sysusers.d/emad.conf $(DESTDIR)$(sysusersdir)
 	install -m 644 systemd/tmpfiles.d/emad.conf $(DESTDIR)$(tmpfilesdir)
 	install -m 644 README.md LICENSE $(DESTDIR)$(docdir)

@@ -25,6 +25,7 @@ FILES = {
     "lib/libemad.so.0": None,
     f"lib/libemad.so.{VERSION}": 0o644,
     "lib/pkgconfig/emad.pc": 0o644,
+    "lib/systemd/catalog/emad.catalog": 0o644,
     "lib/systemd/system-preset/50-emad.preset": 0o644,
     "lib/sysusers.d/emad.conf": 0o644,
     "lib/tmpfiles.d/emad.conf": 0o644,
@@ -120,6 +121,14 @@ def the_units_expose_little(destination):
     return None
 
 
+def the_catalogue_explains_every_id(destination):
+    with open(os.path.join(ROOT, "daemon/core/event.h"), encoding="utf-8") as file:
+        known = re.findall(r'^\s*X\(\w+, "([0-9a-f]{32})"', file.read(), re.M)
+    with open(f"{destination}{PREFIX}/lib/systemd/catalog/emad.catalog", encoding="utf-8") as file:
+        explained = re.findall(r"^-- ([0-9a-f]{32})\nSubject: .+\nDefined-By: emad\n\n.", file.read(), re.M)
+    assert known and known == explained, (known, explained)
+
+
 def users_are_made_by_systemd(destination):
     if not shutil.which("systemd-sysusers"):
         return "systemd-sysusers is not installed"
@@ -153,7 +162,8 @@ def takes_exactly_that_away(destination):
 
 TESTS = (
     puts_every_file_in_its_place, fills_in_every_path, instances_are_protected_like_the_service,
-    systemd_accepts_the_units, the_units_expose_little, users_are_made_by_systemd, takes_exactly_that_away,
+    systemd_accepts_the_units, the_units_expose_little, the_catalogue_explains_every_id, users_are_made_by_systemd,
+    takes_exactly_that_away,
 )
 
 

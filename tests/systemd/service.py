@@ -135,6 +135,9 @@ def the_journal_tells_of_models(host):
     host.run("journalctl", "--sync")
     lines = host.run("journalctl", "-o", "json", "-u", "emad", "EMAD_MODEL=run/a").stdout.splitlines()
     assert json.loads(lines[-1])["EMAD_STEP"] == "5", lines[-1]
+    host.run("journalctl", "--update-catalog")
+    explained = host.run("journalctl", "-x", "-u", "emad", f"MESSAGE_ID={MESSAGE_REGISTERED}").stdout
+    assert "A trainer has registered run/a" in explained, explained
     return None
 
 

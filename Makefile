@@ -21,9 +21,9 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	apply attributes event geometry guards history intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable \
-	kernel_scalar model plan profiles push query register relay report service throttle update verdict \
-	versions)
+	apply attributes event geometry guards history intake json_text kernel kernel_avx2 kernel_avx512 \
+	kernel_portable kernel_scalar model plan profiles push query register relay report service throttle update \
+	verdict versions)
 
 edge := $(addprefix daemon/edge/, \
 	attach config log memory runtime systemd transport workers)
@@ -36,8 +36,8 @@ library := $(proto) $(addprefix client/, \
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask command_daemon command_doctor command_explain command_export command_merge command_model \
-	command_posthoc command_verify copying doctor_host doctor_judge emactl explain_list explain_reference explain_scale facts figure output plot progress \
-	scan sum_report table verify_report)
+	command_posthoc command_verify copying doctor_host doctor_judge emactl explain_list explain_reference \
+	explain_scale facts figure output plot progress scan sum_report table verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
@@ -261,7 +261,8 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-stop check-systemd check-asan check-tsan fuzz bench demo lint
+setting_up := check check-unit check-integration check-python check-stop check-systemd check-asan check-tsan fuzz \
+	bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
 libraries := uv nng msgpack systemd xxhash inih jansson
 ifneq ($(filter-out all install,$(building)),)

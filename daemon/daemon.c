@@ -524,6 +524,9 @@ int daemon_run(const struct config *config, struct reason *reason)
 		(void)uv_run(&daemon.loop, UV_RUN_DEFAULT);
 		ending_signals(SIG_BLOCK);
 		end_limit(&daemon);
+	} else {
+		/* What was begun is closed in time, too, or not at all. */
+		(void)alarm(END_SECONDS_MAX);
 	}
 	stop(&daemon);
 	say_left_out(&daemon, instant_now().monotonic_ms + THROTTLE_REFILL_MS);

@@ -27,7 +27,8 @@ static void paths_find(const struct emactl *emactl, struct doctor_facts *facts)
 		return;
 	slash = strrchr(url, '/');
 	snprintf(facts->socket_path, sizeof(facts->socket_path), "%s", url);
-	snprintf(facts->attach_path, sizeof(facts->attach_path), "%.*sattach.sock", slash ? (int)(slash + 1 - url) : 0, url);
+	snprintf(facts->attach_path, sizeof(facts->attach_path), "%.*sattach.sock", slash ? (int)(slash + 1 - url) : 0,
+	         url);
 }
 
 static uint64_t number_of(const json_t *answer, const char *key)
@@ -68,12 +69,13 @@ static int daemon_ask(const struct emactl *emactl, struct doctor_facts *facts)
 
 static void print_json(const struct doctor_findings *findings, const size_t counts[3])
 {
-	printf("{\"healthy\":%s,\"ok\":%zu,\"warn\":%zu,\"fail\":%zu,\"checks\":[", counts[DOCTOR_FAIL] ? "false" : "true",
-	       counts[DOCTOR_OK], counts[DOCTOR_WARN], counts[DOCTOR_FAIL]);
+	printf("{\"healthy\":%s,\"ok\":%zu,\"warn\":%zu,\"fail\":%zu,\"checks\":[",
+	       counts[DOCTOR_FAIL] ? "false" : "true", counts[DOCTOR_OK], counts[DOCTOR_WARN], counts[DOCTOR_FAIL]);
 	for (size_t i = 0; i < findings->count; i++) {
 		const struct doctor_finding *finding = &findings->all[i];
 
-		printf("%s{\"name\":\"%s\",\"verdict\":\"%s\",\"text\":", i ? "," : "", finding->name, VERDICTS[finding->verdict]);
+		printf("%s{\"name\":\"%s\",\"verdict\":\"%s\",\"text\":", i ? "," : "", finding->name,
+		       VERDICTS[finding->verdict]);
 		output_json_string(finding->text);
 		printf(",\"fix\":");
 		if (finding->fix[0])

@@ -201,13 +201,15 @@ static void memory_try(struct doctor_facts *facts)
 	facts->seal_error = facts->collapse_error = fd < 0 ? errno : 0;
 	if (fd < 0)
 		return;
-	if (ftruncate(fd, HUGE_PAGE_BYTES) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+	if (ftruncate(fd, HUGE_PAGE_BYTES) != 0 ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
 		facts->seal_error = errno;
 	room = mmap(NULL, 2 * HUGE_PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	base = room == MAP_FAILED ? MAP_FAILED
-	                          : (uint8_t *)(((uintptr_t)room + HUGE_PAGE_BYTES - 1) & ~(uintptr_t)(HUGE_PAGE_BYTES - 1));
-	if (base != MAP_FAILED)
+	base = room;
+	if (room != MAP_FAILED) {
+		base += -(uintptr_t)room % HUGE_PAGE_BYTES;
 		base = mmap(base, HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+	}
 	if (base == MAP_FAILED) {
 		facts->collapse_error = errno;
 	} else {
@@ -253,8 +255,9 @@ void doctor_host_look(struct doctor_facts *facts)
 	facts->memory_total_bytes = kib == DOCTOR_UNKNOWN ? kib : kib * 1024;
 	kib = file_number("/proc/meminfo", "MemAvailable:");
 	facts->memory_available_bytes = kib == DOCTOR_UNKNOWN ? kib : kib * 1024;
-	facts->lock_bytes_max = getrlimit(RLIMIT_MEMLOCK, &lock) == 0 && lock.rlim_cur != RLIM_INFINITY ? lock.rlim_cur
-	                                                                                               : DOCTOR_UNKNOWN;
+	facts->lock_bytes_max = DOCTOR_UNKNOWN;
+	if (getrlimit(RLIMIT_MEMLOCK, &lock) == 0 && lock.rlim_cur != RLIM_INFINITY)
+		facts->lock_bytes_max = lock.rlim_cur;
 	if (uname(&kernel) == 0)
 		snprintf(facts->kernel, sizeof(facts->kernel), "%.64s", kernel.release);
 	huge_pages_look(facts);

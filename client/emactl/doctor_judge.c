@@ -113,6 +113,7 @@ static void judge_files(const struct doctor_facts *facts, struct doctor_findings
 {
 	uint64_t count = facts->file_count, most = facts->file_count_max;
 	struct doctor_finding *finding;
+	bool is_scarce;
 	char open[32];
 
 	snprintf(open, sizeof(open), "%" PRIu64, count);
@@ -122,7 +123,8 @@ static void judge_files(const struct doctor_facts *facts, struct doctor_findings
 		find(findings, "open files", DOCTOR_OK, "the daemon has %s of %" PRIu64, open, most);
 		return;
 	}
-	finding = find(findings, "open files", count != DOCTOR_UNKNOWN && count > most / 10 * 9 ? DOCTOR_FAIL : DOCTOR_WARN,
+	is_scarce = count != DOCTOR_UNKNOWN && count > most / 10 * 9;
+	finding = find(findings, "open files", is_scarce ? DOCTOR_FAIL : DOCTOR_WARN,
 	               "the daemon has %s of %" PRIu64 "; each connection takes one, each model about ten", open, most);
 	fix(finding, "sudo systemctl edit emad   # [Service] LimitNOFILE=65536, then: sudo systemctl restart emad");
 }
@@ -176,7 +178,7 @@ static void judge_group(const struct doctor_facts *facts, struct doctor_findings
 		               figure_bytes(most).text);
 		fix(finding, "sudo systemctl set-property emad MemoryMax=%" PRIu64 "M", most / 4 * 5 >> 20);
 	} else {
-		find(findings, "control group", DOCTOR_OK, "limits memory to %s, above memory-max (%s)",
+		find(findings, "control group", DOCTOR_OK, "it limits memory to %s, above memory-max (%s)",
 		     figure_bytes(most).text, figure_bytes(facts->memory_bytes_max).text);
 	}
 }
@@ -201,8 +203,8 @@ static void judge_huge_pages(const struct doctor_facts *facts, struct doctor_fin
 		return;
 	}
 	finding = find(findings, "huge pages", DOCTOR_WARN,
-	               "none for shared memory: shmem_enabled is %s, and MADV_COLLAPSE fails (%s), so updates are slower", setting,
-	               strerrordesc_np(facts->collapse_error));
+	               "none for shared memory: shmem_enabled is %s, and MADV_COLLAPSE fails (%s), so updates are slower",
+	               setting, strerrordesc_np(facts->collapse_error));
 	fix(finding, "echo advise | sudo tee /sys/kernel/mm/transparent_hugepage/shmem_enabled");
 }
 
@@ -232,7 +234,8 @@ static void judge_state(const struct doctor_facts *facts, struct doctor_findings
 		finding = find(findings, "state directory", DOCTOR_WARN, "%s cannot be seen by %s", facts->state_dir,
 		               facts->user);
 		fix(finding, "sudo emactl doctor");
-	} else if (facts->process_uid != DOCTOR_UNKNOWN && facts->process_uid != 0 && facts->state_uid != facts->process_uid) {
+	} else if (facts->process_uid != DOCTOR_UNKNOWN && facts->process_uid != 0 &&
+	           facts->state_uid != facts->process_uid) {
 		finding = find(findings, "state directory", DOCTOR_FAIL,
 		               "%s belongs to uid %" PRIu64 ", and the daemon runs as uid %" PRIu64, facts->state_dir,
 		               facts->state_uid, facts->process_uid);
@@ -240,11 +243,11 @@ static void judge_state(const struct doctor_facts *facts, struct doctor_findings
 	} else if (facts->state_bytes_free < wanted) {
 		finding = find(findings, "state directory", DOCTOR_WARN, "%s are free in %s, and %s should be",
 		               figure_bytes(facts->state_bytes_free).text, facts->state_dir, figure_bytes(wanted).text);
-		fix(finding, "set state-dir= under [daemon] in %s to a larger disk, or see what fills it: du -xh %s | sort -h",
-		    SETTINGS, facts->state_dir);
+		fix(finding, "du -xh %s | sort -h   # or set state-dir= under [daemon] in %s to a larger disk",
+		    facts->state_dir, SETTINGS);
 	} else {
-		find(findings, "state directory", DOCTOR_OK, "%s are free in %s", figure_bytes(facts->state_bytes_free).text,
-		     facts->state_dir);
+		find(findings, "state directory", DOCTOR_OK, "%s are free in %s",
+		     figure_bytes(facts->state_bytes_free).text, facts->state_dir);
 	}
 }
 
@@ -270,12 +273,13 @@ static void judge_nng(const struct doctor_facts *facts, struct doctor_findings *
 	struct doctor_finding *finding;
 	int major = 0, minor = 0;
 
-	if (sscanf(facts->nng, "%d.%d", &major, &minor) == 2 && (major > NNG_MAJOR || (major == NNG_MAJOR && minor >= NNG_MINOR))) {
+	(void)sscanf(facts->nng, "%d.%d", &major, &minor);
+	if (major > NNG_MAJOR || (major == NNG_MAJOR && minor >= NNG_MINOR)) {
 		find(findings, "NNG", DOCTOR_OK, "version %s", facts->nng);
 		return;
 	}
-	finding = find(findings, "NNG", DOCTOR_WARN, "version %s has never been tried: %d.%d is the oldest that was", facts->nng,
-	               NNG_MAJOR, NNG_MINOR);
+	finding = find(findings, "NNG", DOCTOR_WARN, "version %s has never been tried: %d.%d is the oldest that was",
+	               facts->nng, NNG_MAJOR, NNG_MINOR);
 	fix(finding, "sudo apt-get install libnng1");
 }
 

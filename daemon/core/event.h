@@ -14,8 +14,8 @@ enum event_severity {
 };
 
 /*
- * X(KIND, id, when). Ids are random (systemd-id128 new) and never change; a kind that is no longer used keeps its row, so
- * that its id is not used again.
+ * X(KIND, id, when). Ids are random (systemd-id128 new) and never change; a kind that is no longer used keeps its row,
+ * so that its id is not used again. systemd/emad.catalog explains each at length.
  */
 #define EVENT_KINDS(X)                                                                                                 \
 	X(STARTED, "11696c93ec3c4ebd988adeb7665f2b68", "requests are answered from now on")                            \

@@ -56,8 +56,8 @@ bool throttle_take(struct throttle *throttle, uint64_t now_ms, char *text, size_
 		refill(bucket, now_ms);
 		if (bucket->left_out_count == 0 || bucket->tokens == 0)
 			continue;
-		snprintf(text, text_capacity, "%" PRIu64 " similar message%s left out, the last: %s", bucket->left_out_count,
-		         bucket->left_out_count == 1 ? " was" : "s were", bucket->left_out_text);
+		snprintf(text, text_capacity, "%" PRIu64 " similar message%s left out, the last: %s",
+		         bucket->left_out_count, bucket->left_out_count == 1 ? " was" : "s were", bucket->left_out_text);
 		bucket->tokens--;
 		bucket->left_out_count = 0;
 		return true;

@@ -38,8 +38,8 @@ void harness_kill(struct harness *harness);
 int harness_stop(struct harness *harness);
 
 /*
- * Waits for the daemon's next report with that text in it ("WATCHDOG=1"); others before it are passed over. The time that
- * took, -1 when none came within the time.
+ * Waits for the daemon's next report with that text in it ("WATCHDOG=1"); others before it are passed over. The time
+ * that took, -1 when none came within the time.
  */
 int harness_report_wait(struct harness *harness, const char *text, int timeout_ms);
 

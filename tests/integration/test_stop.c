@@ -2,8 +2,8 @@
  * How the daemon ends: with 0 and in time, whatever is going on, refusing what is new and finishing what was accepted;
  * at once when it is told twice; and in time even when a thread never comes back.
  *
- * EMAD_STOP_ROUNDS says how often it is ended under load (default 4). With 50 or more, the ends that take their full time
- * limit are tried too.
+ * EMAD_STOP_ROUNDS says how often it is ended under load (default 4). With 50 or more, the end that takes its full time
+ * limit is tried too.
  */
 #include "tests/integration/harness.h"
 #include "tests/integration/process.h"
@@ -128,8 +128,10 @@ START_TEST(ends_with_0_under_load_every_time)
 		for (uint32_t i = 0; i < COUNT; i++)
 			before[i] = i < TRAINER_COUNT ? page.all[i].accepted : page.all[i].versions;
 		for (uint32_t i = 0; i < COUNT; i++)
-			ck_assert_msg(progress_reaches(i < TRAINER_COUNT ? &page.all[i].accepted : &page.all[i].versions,
-			                               before[i] + 3, TIMEOUT_MS), "round %d: role %u does not go on", round, i);
+			ck_assert_msg(progress_reaches(i < TRAINER_COUNT ? &page.all[i].accepted
+			                                                 : &page.all[i].versions,
+			                               before[i] + 3, TIMEOUT_MS),
+			              "round %d: role %u does not go on", round, i);
 		process_sleep_ms((int)seed_next(&seed, 40));
 		begun_ms = harness_now_ms();
 		kill(harness.pid, SIGTERM);
@@ -172,7 +174,8 @@ static bool hang(pid_t *ret_trainer)
 		return false;
 	}
 	OK(emad_client_open(harness.url, TIMEOUT_MS, &client));
-	for (long long due_ms = harness_now_ms() + TIMEOUT_MS; !waits && harness_now_ms() < due_ms; process_sleep_ms(2)) {
+	for (long long due_ms = harness_now_ms() + TIMEOUT_MS; !waits && harness_now_ms() < due_ms;
+	     process_sleep_ms(2)) {
 		char *json;
 
 		OK(emad_status_json(client, TIMEOUT_MS, &json));

@@ -113,7 +113,8 @@ def the_units_expose_little(destination):
         return "systemd-analyze is not installed"
     for unit in UNITS[:2]:
         done = subprocess.run(
-            ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", unit_path(destination, unit)],
+            ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_MAX}",
+             unit_path(destination, unit)],
             capture_output=True, text=True, check=False,
         )
         print(f"{unit}: {done.stdout.splitlines()[-1] if done.stdout else done.stderr}")

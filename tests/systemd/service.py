@@ -85,7 +85,8 @@ def starts_and_says_what_it_is(host):
 
 def runs_as_its_own_user_and_may_little(host):
     pid = host.property("MainPID")
-    facts = dict(line.split(":\t", 1) for line in host.run("cat", f"/proc/{pid}/status").stdout.splitlines() if ":\t" in line)
+    lines = host.run("cat", f"/proc/{pid}/status").stdout.splitlines()
+    facts = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     uid = host.run("id", "-u", "emad").stdout.strip()
     assert facts["Uid"].split() == [uid] * 4, facts["Uid"]
     assert facts["NoNewPrivs"] == "1" and facts["Seccomp"] == "2"
@@ -115,8 +116,8 @@ def the_doctor_sees_what_is_wrong(host):
 
 def train(host, model, steps):
     """A trainer of the integration tests pushes a few steps."""
-    host.run(f"{host.folder}/role", "--role", "trainer", "/tmp/progress", "0", "ipc:///run/emad/emad.sock", model, "1000",
-             "0", "1", "1", str(steps), "1")
+    host.run(f"{host.folder}/role", "--role", "trainer", "/tmp/progress", "0", "ipc:///run/emad/emad.sock", model,
+             "1000", "0", "1", "1", str(steps), "1")
 
 
 def the_journal_tells_of_models(host):

@@ -135,7 +135,8 @@ START_TEST(a_control_group_must_not_kill_before_the_daemon_refuses)
 {
 	facts.group_bytes_max = UINT64_C(5) << 30;
 	facts.group_bytes = UINT64_C(1) << 30;
-	complains("control group", DOCTOR_FAIL, "may use 8.00 GiB (memory-max), but is killed at 5.00 GiB", "memory-max=4096M");
+	complains("control group", DOCTOR_FAIL, "may use 8.00 GiB (memory-max), but is killed at 5.00 GiB",
+	          "memory-max=4096M");
 	facts.group_bytes_max = UINT64_C(10) << 30;
 	ck_assert_int_eq(finding("control group")->verdict, DOCTOR_OK);
 	facts.group_bytes = UINT64_C(39) << 28;
@@ -158,7 +159,8 @@ END_TEST
 START_TEST(the_state_directory_needs_room_and_the_right_owner)
 {
 	facts.state_bytes_free = UINT64_C(1) << 30;
-	complains("state directory", DOCTOR_WARN, "1.00 GiB are free in /var/lib/emad, and 2.00 GiB should be", "state-dir=");
+	complains("state directory", DOCTOR_WARN, "1.00 GiB are free in /var/lib/emad, and 2.00 GiB should be",
+	          "state-dir=");
 	facts.state_uid = 0;
 	complains("state directory", DOCTOR_FAIL, "belongs to uid 0, and the daemon runs as uid 995",
 	          "sudo chown -R 995: /var/lib/emad");
@@ -172,7 +174,8 @@ START_TEST(the_kernel_the_clock_and_the_library_are_looked_at)
 	strcpy(facts.huge_pages, "never");
 	ck_assert_int_eq(finding("huge pages")->verdict, DOCTOR_OK);
 	facts.collapse_error = EINVAL;
-	complains("huge pages", DOCTOR_WARN, "shmem_enabled is never, and MADV_COLLAPSE fails (Invalid argument)", "shmem_enabled");
+	complains("huge pages", DOCTOR_WARN, "shmem_enabled is never, and MADV_COLLAPSE fails (Invalid argument)",
+	          "echo advise");
 	facts.collapse_error = 0;
 	facts.seal_error = EPERM;
 	complains("kernel", DOCTOR_FAIL, "no memory that can be sealed: Operation not permitted", "seccomp");

@@ -21,23 +21,24 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	apply attributes event geometry guards history intake json_text kernel kernel_avx2 kernel_avx512 \
-	kernel_portable kernel_scalar model plan profiles push query register relay report service throttle update \
-	verdict versions)
+	apply attributes event geometry guards history intake json_text keep kernel kernel_avx2 kernel_avx512 \
+	kernel_portable kernel_scalar model plan profiles push query register registration_report relay report \
+	retention service throttle update verdict versions)
 
 edge := $(addprefix daemon/edge/, \
-	attach config log memory runtime systemd transport workers)
+	attach config files log memory runtime systemd transport workers)
 
 daemon := $(proto) $(core) $(edge) daemon/daemon daemon/main
 
 library := $(proto) $(addprefix client/, \
 	attach blend blend_layout call client copy enclosure error export link merge parts posthoc profiles push \
-	pusher recast registration served snapshot source sum target team trainer view wait widen)
+	pusher recast registration served snapshot source sum target team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask command_daemon command_doctor command_explain command_export command_merge command_model \
-	command_posthoc command_verify copying doctor_host doctor_judge emactl explain_list explain_reference \
-	explain_scale facts figure output plot progress scan sum_report table verify_report)
+	arguments ask command_daemon command_doctor command_explain command_export command_import command_merge \
+	command_model command_posthoc command_profile command_verify copying doctor_host doctor_judge emactl \
+	explain_list explain_plots explain_reference explain_scale facts figure input output plot progress scan \
+	sum_report table verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
@@ -45,6 +46,7 @@ needs_client/emactl/command_daemon := jansson
 needs_client/emactl/command_doctor := jansson
 needs_client/emactl/command_model := jansson
 needs_client/emactl/command_posthoc := jansson
+needs_client/emactl/explain_plots := m
 needs_client/emactl/explain_reference := m
 needs_client/emactl/facts := jansson
 needs_client/emactl/output := jansson
@@ -52,7 +54,6 @@ needs_client/emactl/plot := m
 needs_client/link := nng
 needs_client/posthoc := m
 needs_client/sum := m
-needs_client/widen := m
 needs_daemon/core/attributes := jansson
 needs_daemon/core/guards := m
 needs_daemon/core/history := jansson
@@ -81,22 +82,28 @@ needs_proto/schedule_text := m
 kernel := $(addprefix daemon/core/, kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar)
 manifest := $(addprefix proto/, dtype manifest manifest_pack manifest_tiling name pack status)
 schedule := $(addprefix proto/, number schedule schedule_formula schedule_scale schedule_table schedule_text status)
-model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) \
+model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, geometry plan) \
 	$(addprefix proto/, image layout nearest profile safetensors_write) \
 	$(addprefix tests/unit/, failing_heap random_model)
-service := $(core) $(model_parts) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
+service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
 
-test_apply := $(addprefix daemon/core/, apply geometry plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
+apply := daemon/core/apply $(filter-out $(model_parts),$(kernel)) $(model_parts)
+test_apply := $(apply) tests/unit/apply_bench
+test_apply_change := $(test_apply)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
-test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc source sum target widen) \
-	$(addprefix proto/, dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
+test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc served source sum target) \
+	$(addprefix proto/, convert dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
 test_config := daemon/edge/config proto/nearest proto/status
 test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
 test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
+test_files := daemon/edge/files daemon/core/retention proto/status
 test_figure := client/emactl/figure
+test_geometry := $(model_parts)
+test_guards := daemon/core/guards $(addprefix proto/, message name nearest pack status)
+test_history := $(addprefix daemon/core/, history json_text) tests/unit/failing_heap
 test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors \
 	safetensors_write) tests/unit/failing_heap
 test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
@@ -109,13 +116,14 @@ test_message := $(addprefix proto/, message name pack status)
 test_name := proto/name proto/status
 test_nearest := proto/nearest
 test_pack := $(addprefix proto/, name pack status)
-test_plan := $(addprefix daemon/core/, geometry plan) $(model_parts)
+test_plan := $(model_parts)
 test_plot := client/emactl/plot
 test_posthoc := $(schedule) $(addprefix proto/, nearest posthoc) tests/unit/failing_heap
 test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
 test_recast := client/recast $(addprefix proto/, dtype json_read name safetensors safetensors_write status) \
 	tests/unit/failing_heap
+test_retention := daemon/core/retention
 test_runtime := daemon/edge/runtime proto/status
 test_safetensors := $(addprefix proto/, dtype json_read name safetensors status) tests/unit/failing_heap
 test_scan := client/emactl/scan proto/dtype
@@ -125,9 +133,17 @@ test_schedule_formula := $(schedule) proto/nearest
 test_schedule_scale := $(schedule) proto/nearest
 test_served := $(addprefix client/, error served) $(addprefix proto/, dtype nearest status)
 test_service := $(service)
+test_service_adapt := $(service)
+test_service_changes := $(service) tests/unit/apply_bench
 test_service_events := $(service)
+test_service_gaps := $(service)
+test_service_guards := $(service)
 test_service_heap := $(service)
+test_service_keep := $(service)
+test_service_profiles := $(service)
 test_service_register := $(service)
+test_service_rewind := $(service)
+test_service_seeds := $(service)
 test_service_waits := $(service)
 test_service_walk := $(service)
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
@@ -135,12 +151,13 @@ test_sp := proto/sp proto/status
 test_status := proto/status
 test_throttle := daemon/core/event daemon/core/throttle
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
-test_widen := client/widen proto/dtype
-test_workers := daemon/edge/workers $(test_apply)
+test_workers := daemon/edge/workers $(apply)
 
 needs_tests/unit/failing_heap := failing_heap
 needs_tests/unit/test_convert := m
 needs_tests/unit/test_facts := jansson
+needs_tests/unit/test_guards := m
+needs_tests/unit/test_history := jansson
 needs_tests/unit/test_kernel := m
 needs_tests/unit/test_merge := m
 needs_tests/unit/test_posthoc := jansson m
@@ -149,16 +166,24 @@ needs_tests/unit/test_schedule_advance := m
 needs_tests/unit/test_schedule_formula := jansson m
 needs_tests/unit/test_schedule_scale := m
 needs_tests/unit/test_service := jansson m
+needs_tests/unit/test_service_adapt := m
+needs_tests/unit/test_service_changes := m
 needs_tests/unit/test_service_events := m
+needs_tests/unit/test_service_gaps := m
+needs_tests/unit/test_service_guards := m
 needs_tests/unit/test_service_heap := jansson m
+needs_tests/unit/test_service_keep := jansson m
+needs_tests/unit/test_service_profiles := m
 needs_tests/unit/test_service_register := m
+needs_tests/unit/test_service_rewind := m
+needs_tests/unit/test_service_seeds := m
 needs_tests/unit/test_service_waits := m
 needs_tests/unit/test_service_walk := m
-needs_tests/unit/test_widen := m
 
 wire := $(manifest) $(addprefix proto/, layout message) \
 	$(addprefix tests/integration/, harness process wire)
 
+integration_test_choices := $(library) tests/integration/harness
 integration_test_client := $(library) tests/integration/harness
 integration_test_daemon := $(wire)
 roles := $(library) $(addprefix tests/integration/, harness process role wire)
@@ -168,6 +193,7 @@ integration_test_stop := $(roles)
 integration_test_watchdog := $(addprefix tests/integration/, harness process)
 integration_test_wire := $(wire)
 needs_tests/integration/harness := check
+needs_tests/integration/test_choices := check
 needs_tests/integration/test_client := check
 needs_tests/integration/test_daemon := check
 needs_tests/integration/role := m
@@ -297,7 +323,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy layout memory pusher snapshot trainer transport view workers,$(unit_names))
+unit_names := $(filter attach copy files layout memory pusher snapshot trainer transport view workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)
@@ -483,6 +509,11 @@ demo: ## trains a small model with a daemon beside it
 .PHONY: demo-run
 demo-run: $(products)
 	@$(test_environment) $(PYTHON) client/demo/digits.py
+
+.PHONY: schedules
+schedules: $(B)/emactl ## writes proto/SCHEDULES.md from the table of schedules
+	@$(B)/emactl explain --reference >build/SCHEDULES.md
+	@mv build/SCHEDULES.md proto/SCHEDULES.md
 
 bench: ## measures, into build/bench/; QUICK=1 only tries whether everything runs
 	@tests/setup.sh build check

@@ -10,7 +10,7 @@
 
 #include "client/source.h"
 #include "client/target.h"
-#include "client/widen.h"
+#include "proto/convert.h"
 #include "proto/sentence.h"
 
 #include <assert.h>
@@ -205,10 +205,6 @@ static int entries_sort_out(struct blender *blender, struct reason *reason)
 		blender->is_copied[i] = !dtype_is_float(entry->dtype);
 		if (blender->is_copied[i])
 			continue;
-		if (!widen_knows(entry->dtype))
-			return reason_set(reason, STATUS_EARGUMENT,
-			                  "tensor '%.*s' is %s; sums are made of F64, F32, F16 and BF16",
-			                  sentence_name_bytes(entry->name), entry->name, dtype_name(entry->dtype));
 		if (blender->blend->twin != UINT32_MAX)
 			r = twins_compare(blender, i, &blender->is_copied[i], reason);
 	}
@@ -266,6 +262,15 @@ static const char *run_name(const struct blender *blender, const struct run *run
 
 /* ---- adding up ------------------------------------------------------------------------------------------------ */
 
+static int progress_tell(const struct blender *blender, struct reason *reason)
+{
+	if (blender->blend->progress &&
+	    blender->blend->progress(blender->blend->context, blender->done_bytes, blender->total_bytes))
+		return reason_set(reason, -ECANCELED, "writing %s was stopped after %" PRIu64 " of %" PRIu64 " bytes",
+		                  source_name(blender->path), blender->done_bytes, blender->total_bytes);
+	return 0;
+}
+
 static int chunk_read(struct blender *blender, uint32_t input, const struct run *run, uint64_t begin, size_t count,
                       struct reason *reason)
 {
@@ -276,11 +281,7 @@ static int chunk_read(struct blender *blender, uint32_t input, const struct run 
 	if (r != 0)
 		return r;
 	blender->done_bytes += count * element_bytes;
-	if (blender->blend->progress &&
-	    blender->blend->progress(blender->blend->context, blender->done_bytes, blender->total_bytes))
-		return reason_set(reason, -ECANCELED, "writing %s was stopped after %" PRIu64 " of %" PRIu64 " bytes",
-		                  source_name(blender->path), blender->done_bytes, blender->total_bytes);
-	return 0;
+	return progress_tell(blender, reason);
 }
 
 /* sums += weight * the chunk that was read last. */
@@ -292,7 +293,7 @@ static void chunk_add(struct blender *blender, enum dtype dtype, double weight, 
 		const size_t piece = count - done < WIDE_ELEMENTS ? count - done : WIDE_ELEMENTS;
 		double *sums = blender->sums + done;
 
-		widen(dtype, blender->raw + done * dtype_bytes(dtype), wide, piece);
+		convert_elements(dtype, blender->raw + done * dtype_bytes(dtype), DTYPE_F64, wide, piece);
 		for (size_t i = 0; i < piece; i++)
 			sums[i] += weight * wide[i];
 	}
@@ -306,7 +307,7 @@ static size_t nonfinite_find(enum dtype dtype, const uint8_t *bytes, size_t coun
 	for (size_t done = 0; done < count; done += WIDE_ELEMENTS) {
 		const size_t piece = count - done < WIDE_ELEMENTS ? count - done : WIDE_ELEMENTS;
 
-		widen(dtype, bytes + done * dtype_bytes(dtype), wide, piece);
+		convert_elements(dtype, bytes + done * dtype_bytes(dtype), DTYPE_F64, wide, piece);
 		for (size_t i = 0; i < piece; i++) {
 			if (!isfinite(wide[i]))
 				return done + i;
@@ -342,7 +343,7 @@ static int chunk_blame(struct blender *blender, const struct run *run, uint64_t 
 		                  source_name(blend->inputs[i].path), sentence_name_bytes(name), name);
 	}
 	at = nonfinite_find(run->to, blender->result, count);
-	name = run_name(blender, run, begin + at);
+	name = run_name(blender, run, begin + (at < count ? at : 0));
 	return reason_set(reason, STATUS_ELIMIT, "a sum in tensor '%.*s' is too large for %s: choose a wider dtype",
 	                  sentence_name_bytes(name), name, dtype_name(run->to));
 }
@@ -362,8 +363,9 @@ static int chunk_sum(struct blender *blender, const struct run *run, uint64_t be
 			return r;
 		chunk_add(blender, run->from, blend->inputs[i].weight, count);
 	}
-	narrow(run->to, blender->sums, blender->result, count);
-	if (nonfinite_find(run->to, blender->result, count) < count)
+	/* F8_E4M3 clips what is too large instead of making it infinite: that counts as well. */
+	if (convert_elements(DTYPE_F64, blender->sums, run->to, blender->result, count) > 0 ||
+	    nonfinite_find(run->to, blender->result, count) < count)
 		return chunk_blame(blender, run, begin, count, reason);
 	return 0;
 }
@@ -375,12 +377,7 @@ static int chunk_copy(struct blender *blender, const struct run *run, uint64_t b
 
 	if (r != 0)
 		return r;
-	if (run->from == run->to) {
-		memcpy(blender->result, blender->raw, count * dtype_bytes(run->from));
-	} else {
-		widen(run->from, blender->raw, blender->sums, count);
-		narrow(run->to, blender->sums, blender->result, count);
-	}
+	convert_elements(run->from, blender->raw, run->to, blender->result, count);
 	return 0;
 }
 
@@ -458,8 +455,11 @@ static void blender_finish(struct blender *blender)
 
 static int target_fill(struct blender *blender, struct target *target, struct reason *reason)
 {
-	int r = target_begin(target, reason);
+	/* Whoever handles interrupts by way of the progress does so before there is anything to be removed. */
+	int r = progress_tell(blender, reason);
 
+	if (r == 0)
+		r = target_begin(target, reason);
 	if (r != 0)
 		return r;
 	r = target_write(target, blender->layout->header, blender->layout->header_bytes, reason);
@@ -485,7 +485,7 @@ int blend_write(const struct blend *blend, const char *path, uint64_t *ret_file_
 	int r;
 
 	assert(blend->newest < blend->input_count);
-	assert(blend->dtype == DTYPE_COUNT || widen_knows(blend->dtype));
+	assert(blend->dtype == DTYPE_COUNT || dtype_is_float(blend->dtype));
 	r = target_open(path, &target, reason);
 	if (r != 0)
 		return r;

@@ -86,13 +86,20 @@ static void write_tensors(struct writer *writer, const struct blend_layout *layo
 	}
 }
 
+/* Of emad's own pairs those that hold for the sum as well: the model, and what its user said about it. */
 static bool pair_is_kept(const char *key, const struct blend_pair *pairs, uint32_t pair_count)
 {
+	static const char *const KEPT[] = {"emad.model", "emad.attributes", "emad.metadata"};
+
 	for (uint32_t i = 0; i < pair_count; i++) {
 		if (strcmp(key, pairs[i].key) == 0)
 			return false;
 	}
-	return strncmp(key, "emad.", 5) != 0 || strcmp(key, "emad.model") == 0 || strcmp(key, "emad.attributes") == 0;
+	for (size_t i = 0; i < sizeof(KEPT) / sizeof(*KEPT); i++) {
+		if (strcmp(key, KEPT[i]) == 0)
+			return true;
+	}
+	return strncmp(key, "emad.", 5) != 0;
 }
 
 static void write_pair(struct writer *writer, const char *key, const char *value, bool *is_first)

@@ -31,8 +31,8 @@ struct blend_layout {
 
 /*
  * Lays out a file with the tensors of contents. chosen: the dtype of its floating-point tensors; DTYPE_COUNT: as they
- * are. The metadata are the given pairs, and of those of contents the model, the attributes and whatever is not emad's,
- * where no given pair has the key.
+ * are. The metadata are the given pairs, and of those of contents the model, the attributes, the user's metadata and
+ * whatever is not emad's, where no given pair has the key.
  * STATUS_ELIMIT when the header is larger than the format allows; -ENOMEM.
  */
 int blend_layout_create(const struct safetensors *contents, enum dtype chosen, const struct blend_pair *pairs,

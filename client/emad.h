@@ -389,7 +389,10 @@ int emad_view_read(struct emad_view *view, uint64_t index, enum emad_served_dtyp
 /* A value of the image's metadata ("emad.attributes" is the JSON object of attributes), or NULL. Borrowed. */
 const char *emad_view_metadata(struct emad_view *view, const char *key);
 
-/* Called now and then during a long copy; returning non-zero stops it with -ECANCELED. */
+/*
+ * Called now and then during a long copy, first with 0 before the file is begun; returning non-zero stops it with
+ * -ECANCELED.
+ */
 typedef int emad_progress(void *context, uint64_t done_bytes, uint64_t total_bytes);
 
 struct emad_export_options {
@@ -453,7 +456,7 @@ struct emad_posthoc_options {
 	uint64_t step;           /* the step of the result, one that a snapshot has; 0: the newest */
 	const char *model;       /* files of other models are left out; NULL: they are refused */
 	const char *profile;     /* the name in the new file; NULL: "posthoc" */
-	const char *dtype;       /* of its floating-point tensors: "F64", "F32", "F16", "BF16"; NULL: as in the files */
+	const char *dtype;       /* of its floating-point tensors: "F32", "bfloat16", ... (emad_dtype_parse); NULL: as in the files */
 	uint32_t open_files_max; /* files open at a time; 0: 64 */
 	emad_progress *progress; /* told about the bytes that were read; may be NULL */
 	void *context;

@@ -44,27 +44,33 @@ struct buffer {
 	size_t used;
 };
 
-static int job_write(struct job *job, const uint8_t *bytes, uint64_t count, struct reason *reason)
+static int progress_tell(const struct job *job, struct reason *reason)
 {
 	const struct emad_export_options *options = job->options;
+
+	if (options->progress && options->progress(options->context, job->done_bytes, job->total_bytes))
+		return reason_set(reason, -ECANCELED, "the export to %s was stopped after %" PRIu64 " of %" PRIu64 " bytes",
+		                  job->target->path, job->done_bytes, job->total_bytes);
+	return 0;
+}
+
+static int job_write(struct job *job, const uint8_t *bytes, uint64_t count, struct reason *reason)
+{
 	int code;
 
 	while (count > 0) {
 		const uint64_t piece = count < PIECE_BYTES ? count : PIECE_BYTES;
 
 		code = target_write(job->target, bytes, piece, reason);
-		if (code)
-			return code;
 		bytes += piece;
 		count -= piece;
 		job->done_bytes += piece;
-		code = view_check(job->view, reason);
+		if (code == 0)
+			code = view_check(job->view, reason);
+		if (code == 0)
+			code = progress_tell(job, reason);
 		if (code)
 			return code;
-		if (options->progress && options->progress(options->context, job->done_bytes, job->total_bytes))
-			return reason_set(reason, -ECANCELED,
-			                  "the export to %s was stopped after %" PRIu64 " of %" PRIu64 " bytes",
-			                  job->target->path, job->done_bytes, job->total_bytes);
 	}
 	return 0;
 }
@@ -135,8 +141,11 @@ static int file_write(struct job *job, struct reason *reason)
 /* Writes the view to the target. On failure nothing of it is left. */
 static int job_run(struct job *job, struct reason *reason)
 {
-	int code = target_begin(job->target, reason);
+	/* Told before there is a file: from now on whoever interrupts must let it be removed. */
+	int code = progress_tell(job, reason);
 
+	if (code == 0)
+		code = target_begin(job->target, reason);
 	if (code)
 		return code;
 	code = file_write(job, reason);

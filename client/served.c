@@ -64,7 +64,7 @@ static int name_unknown(const char *given, const char *word, struct reason *reas
 	                  nearest_name(word, names), list);
 }
 
-static int served_parse(const char *name, enum emad_served_dtype *ret_dtype, struct reason *reason)
+int served_parse(const char *name, enum emad_served_dtype *ret_dtype, struct reason *reason)
 {
 	char word[NAME_BYTES_MAX + 1];
 	size_t bytes = 0;

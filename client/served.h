@@ -7,6 +7,9 @@
 #include "proto/dtype.h"
 #include "proto/status.h"
 
+/* The dtype of a name that people type. STATUS_EARGUMENT with the nearest and all of them. */
+int served_parse(const char *name, enum emad_served_dtype *ret_dtype, struct reason *reason);
+
 /* STATUS_EARGUMENT when it is none of the enum's numbers. */
 int served_check(enum emad_served_dtype served, struct reason *reason);
 

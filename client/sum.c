@@ -3,8 +3,9 @@
  */
 #include "client/sum.h"
 
+#include "client/served.h"
+
 #include "client/blend.h"
-#include "client/widen.h"
 #include "proto/name.h"
 #include "proto/posthoc.h"
 
@@ -25,13 +26,17 @@ struct sum {
 
 static int dtype_choose(const char *name, enum dtype *ret_dtype, struct reason *reason)
 {
-	enum dtype dtype = DTYPE_COUNT;
+	enum emad_served_dtype served;
+	int r;
 
-	if (name && (!dtype_parse(name, &dtype) || !widen_knows(dtype)))
-		return reason_set(reason, STATUS_EARGUMENT, "the dtype '%.40s' is not one of F64, F32, F16, BF16",
-		                  name);
-	*ret_dtype = dtype;
-	return 0;
+	if (!name) {
+		*ret_dtype = DTYPE_COUNT;
+		return 0;
+	}
+	r = served_parse(name, &served, reason);
+	if (r == 0)
+		*ret_dtype = served_dtype(served, DTYPE_F32);
+	return r;
 }
 
 int sum_request_check(const struct sum_request *request, struct reason *reason)

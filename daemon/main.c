@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -24,8 +25,8 @@ static void help(FILE *file)
 	      "  -c, --config FILE       read settings from FILE (default: /etc/emad/emad.conf if there);\n"
 	      "                          with '-' before it, from FILE if it is there\n"
 	      "  -r, --runtime-dir DIR   where its sockets are (default: $RUNTIME_DIRECTORY, /run/emad)\n"
-	      "  -s, --state-dir DIR     where state that outlives a boot is (default:\n"
-	      "                          $STATE_DIRECTORY, /var/lib/emad)\n"
+	      "  -s, --state-dir DIR     where averages are kept on disk, for profiles with snapshot=\n"
+	      "                          (default: $STATE_DIRECTORY, else nowhere)\n"
 	      "  -h, --help              this text\n"
 	      "  -V, --version           the version\n"
 	      "\n"
@@ -80,6 +81,18 @@ static void directory_set(char target[CONFIG_PATH_BYTES_MAX], const char *path)
 	strcpy(target, path);
 }
 
+/* As directory_set; a relative path counts from here, for whoever is told it later. */
+static void directory_set_absolute(char target[CONFIG_PATH_BYTES_MAX], const char *path)
+{
+	char whole[2 * PATH_MAX], here[PATH_MAX];
+
+	if (path[0] == '\0' || path[0] == '/' || !getcwd(here, sizeof here))
+		snprintf(whole, sizeof whole, "%s", path);
+	else
+		snprintf(whole, sizeof whole, "%s/%s", here, path);
+	directory_set(target, whole);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -128,7 +141,7 @@ int main(int argc, char **argv)
 	if (runtime_dir)
 		directory_set(config.runtime_dir, runtime_dir);
 	if (state_dir)
-		directory_set(config.state_dir, state_dir);
+		directory_set_absolute(config.state_dir, state_dir);
 	config_resolve(&config, (uint64_t)sysconf(_SC_NPROCESSORS_ONLN),
 	               (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
 	signal(SIGPIPE, SIG_IGN);

@@ -157,10 +157,10 @@ int image_create(const struct manifest *manifest, const struct profile *profile,
 		goto fail;
 	tensors_order(image, manifest, profile, keys);
 	if (image->tensor_count == 0) {
-		r = reason_set(reason, STATUS_EPROFILE,
-		               "profile '%s' holds none of the %u tensors: %s",
-		               profile->name, manifest->tensor_count,
-		               profile->rule_count > 0 ? "its rules drop them all" : "its schedule keeps parameters only");
+		r = reason_set(reason, STATUS_EPROFILE, "profile '%s' holds none of the %u tensors: its %s%s %s", profile->name,
+		               manifest->tensor_count, profile->rule_count > 0 ? "rules and its schedule " : "schedule ",
+		               profile->schedule.kind->name,
+		               profile->rule_count > 0 ? "drop them all" : "keeps parameters only");
 		goto fail;
 	}
 	r = tensors_place(image, manifest, reason);

@@ -1,7 +1,7 @@
 /*
  * Merging the checkpoints of a training without learning-rate decay: weights that stand for a decay over the window.
  *
- * source: "WSM: Decay-Free Learning Rate Schedule via Checkpoint Merging for LLM Pre-training", section 3
+ * source: "WSM: Decay-Free Learning Rate Schedule via Checkpoint Merging for LLM Pre-training"
  */
 #pragma once
 

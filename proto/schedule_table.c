@@ -2,9 +2,10 @@
  * The table of schedules: one row each, read by the parser, the listings and the documentation.
  *
  * To add a schedule: an enumeration of its keys and a formula in schedule_formula.{h,c}, a row here, its recorded or
- * golden values in tests/unit/test_schedule.c. Keys that mean the same have the same name in every row; the libraries'
- * own parameter names are aliases, unless theirs is in another unit or means the complement (mmengine's momentum is the
- * weight of the NEW value, so `momentum` is no alias of `decay` where both readings are in use).
+ * golden values in tests/unit/test_schedule_formula.c, and `make schedules` for its section of SCHEDULES.md. Keys that
+ * mean the same have the same name in every row; the libraries' own parameter names are aliases, unless theirs is in
+ * another unit or means the complement (mmengine's momentum is the weight of the NEW value, so `momentum` is no alias of
+ * `decay` where both readings are in use).
  *
  * The entry policies are what each library does with what it does not average:
  * - Libraries that hold parameters only drop every buffer. They drop integers as well: in a state_dict an integer entry
@@ -354,8 +355,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "optax",
-	.text = "Starts at zero and is divided by the weight that the zero has: the mean of what was pushed, "
-	        "and nothing of the start.",
+	.text = "Starts at zero, whose share is divided out: the weighted mean of what was pushed, and nothing of "
+	        "the start.",
 	.source = "Optax, optax.ema",
 	.formula = "starts at zero: LERP decay; what is served is divided by 1 - the product of all decays",
 	.form = FORM_MUL_ADD, .float_buffer = ENTRY_AVERAGE, .integer = ENTRY_COPY, .at = optax_at,
@@ -365,8 +366,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "paddle",
-	.text = "The average of PaddlePaddle's detectors: it starts at zero and is divided by the weight that "
-	        "the zero has, with one of two warm-ups.",
+	.text = "The average of PaddlePaddle's detectors: it starts at zero, whose share is divided out, and has one "
+	        "of two warm-ups.",
 	.source = "PaddleDetection, ppdet/optimizer/ema.py, ModelEMA; "
 	          "the start is divided out by the true product of the decays",
 	.formula = "starts at zero: k = n-1; mode=threshold: LERP min(decay, (1+k)/(10+k)); "

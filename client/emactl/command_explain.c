@@ -58,22 +58,23 @@ static void heading_common(struct table *table, const struct schedule *schedule)
 	if (schedule->precision != PRECISION_AUTO) {
 		table_cell(table, TABLE_HEAD, "precision");
 		table_cell(table, TABLE_PLAIN, "the average is kept in %s",
-		           schedule->precision == PRECISION_F64 ? "float64" : "float32");
+			   schedule->precision == PRECISION_F64 ? "float64" : "float32");
 	}
 	if (schedule->begin > 0) {
 		table_cell(table, TABLE_HEAD, "begins");
 		table_cell(table, TABLE_PLAIN,
-		           "up to step %" PRIu64 " the average follows the weights; the first call behind it is n = 1",
-		           schedule->begin);
+			   "up to step %" PRIu64 " the average follows the weights; the first call behind it is n = 1",
+			   schedule->begin);
 	}
 	if (schedule->cadence > 1) {
 		table_cell(table, TABLE_HEAD, "counts");
 		table_cell(table, TABLE_PLAIN, "of %" PRIu64 " calls the last; the others leave the average as it is",
-		           schedule->cadence);
+			   schedule->cadence);
 	}
 	if (schedule->snapshot > 0) {
 		table_cell(table, TABLE_HEAD, "on disk");
-		table_cell(table, TABLE_PLAIN, "kept whenever its step passes a multiple of %" PRIu64, schedule->snapshot);
+		table_cell(table, TABLE_PLAIN, "kept whenever its step passes a multiple of %" PRIu64,
+			   schedule->snapshot);
 		if (schedule->keep > 0) {
 			table_cell(table, TABLE_HEAD, "%s", "");
 			table_cell(table, TABLE_PLAIN, "at most %" PRIu64 " of them, thinned evenly", schedule->keep);
@@ -97,15 +98,15 @@ static int heading_print(const struct emactl *emactl, const struct profile *prof
 	heading_row(table, "at call n", kind->formula);
 	table_cell(table, TABLE_HEAD, "form");
 	table_cell(table, TABLE_PLAIN, "%s: %s, with s the average, x the pushed value, d the decay",
-	           schedule_form_name(schedule->form), explain_form(schedule->form));
+		   schedule_form_name(schedule->form), explain_form(schedule->form));
 	if (schedule_start(schedule).action == ACTION_ZERO)
 		heading_row(table, "starts", "at zero");
 	else if (kind->starts_at_zero)
 		heading_row(table, "starts", "at zero, divided out: the decays below are those of the divided average");
 	table_cell(table, TABLE_HEAD, "buffers");
 	table_cell(table, TABLE_PLAIN, "floating point: %s; integer and bool entries: %s",
-	           explain_entry(schedule_entry_default(schedule, true, true)),
-	           explain_entry(schedule_entry_default(schedule, false, true)));
+		   explain_entry(schedule_entry_default(schedule, true, true)),
+		   explain_entry(schedule_entry_default(schedule, false, true)));
 	heading_common(table, schedule);
 	heading_row(table, "follows", kind->source);
 	code = table_print(table, stdout, emactl->is_colour);
@@ -154,7 +155,7 @@ static int keys_print(const struct emactl *emactl, const struct schedule *schedu
 
 		table_cell(table, TABLE_PLAIN, "%s", key->name);
 		table_cell(table, schedule->values[i] == key->fallback ? TABLE_PLAIN : TABLE_GOOD, "%s",
-		           explain_value(key, schedule->values[i]).text);
+			   explain_value(key, schedule->values[i]).text);
 		table_cell(table, TABLE_PLAIN, "%s", explain_default(key).text);
 		table_cell(table, TABLE_PLAIN, "%s", explain_range(key).text);
 		table_cell(table, TABLE_PLAIN, "%s", key->text);
@@ -194,7 +195,7 @@ static struct schedule_state state_before(const struct schedule *schedule, const
 }
 
 static struct schedule_result call_make(const struct schedule *schedule, const struct span *span, uint64_t n,
-                                        struct schedule_state *state)
+					struct schedule_state *state)
 {
 	const struct schedule_gap gap = {
 		.call_count = 1,
@@ -238,7 +239,7 @@ struct columns {
 };
 
 static void call_print(const struct columns *columns, uint64_t n, uint64_t step, const struct schedule_result *result,
-                       double kept)
+		       double kept)
 {
 	printf("%*" PRIu64, columns->width, n);
 	if (columns->has_step)
@@ -313,9 +314,9 @@ static int span_parse(const struct emactl *emactl, struct span *ret_span)
 	last = numbers[EXPLAIN_START] + (numbers[EXPLAIN_CALLS] - 1);
 	if (last > INT64_MAX || (numbers[EXPLAIN_STEP_DELTA] && last > INT64_MAX / numbers[EXPLAIN_STEP_DELTA]))
 		return output_error(emactl, EMAD_EARGUMENT,
-		                    "the last call is %" PRIu64 ", and with --step-delta %" PRIu64
-		                    " its step is beyond %" PRId64,
-		                    last, numbers[EXPLAIN_STEP_DELTA], INT64_MAX);
+				    "the last call is %" PRIu64 ", and with --step-delta %" PRIu64
+				    " its step is beyond %" PRId64,
+				    last, numbers[EXPLAIN_STEP_DELTA], INT64_MAX);
 	*ret_span = (struct span){
 		.start = numbers[EXPLAIN_START],
 		.count = numbers[EXPLAIN_CALLS],
@@ -372,14 +373,14 @@ static int explain_run(struct emactl *emactl)
 		return explain_list(emactl);
 	if (!emactl->argument_count)
 		return output_error(emactl, EMAD_EARGUMENT,
-		                    "explain needs SCHEDULE, for example yolo:decay=0.999; 'explain --list' lists all");
+				    "explain needs SCHEDULE, for example yolo:decay=0.999; 'explain --list' lists all");
 	status = span_parse(emactl, &span);
 	if (status)
 		return status;
 	if (scale && !(number_parse(scale, &factor) && factor > 0 && isfinite(factor)))
-		return output_error(emactl, EMAD_EARGUMENT,
-		                    "--scale-batch takes how many times as large the batch is, a number above 0, not '%s'",
-		                    scale);
+		return output_error(
+			emactl, EMAD_EARGUMENT,
+			"--scale-batch takes how many times as large the batch is, a number above 0, not '%s'", scale);
 	code = subject_parse(emactl->arguments[0], &profile, &reason);
 	if (code)
 		return output_error(emactl, code, "%s", reason.text);

@@ -39,7 +39,7 @@ static const struct command_option POSTHOC_OPTIONS[] = {
 	[POSTHOC_OUTPUT] = {"output", 'o', "FILE", "the file to write; replaced when it exists (required)"},
 	[POSTHOC_FROM] = {"from", 0, "DIR", "where the snapshots are (default: the daemon says it)"},
 	[POSTHOC_FILES] = {"files", 0, NULL, "the arguments are snapshots or exported files, no daemon is asked"},
-	[POSTHOC_DTYPE] = {"dtype", 0, "DTYPE", "F64, F32, F16 or BF16 (default: as in the snapshots)"},
+	[POSTHOC_DTYPE] = {"dtype", 0, "DTYPE", "f64, f32, f16, bf16, f8_e4m3 or f8_e5m2 (default: as in the snapshots)"},
 	[POSTHOC_DRY_RUN] = {"dry-run", 'n', NULL, "only show the weights, write nothing"},
 	{0},
 };

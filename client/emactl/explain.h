@@ -7,11 +7,13 @@
 #include "client/emactl/table.h"
 #include "proto/profile.h"
 
+#include <stdio.h>
+
 /* How an entry's policy and a form are told to people. */
 const char *explain_entry(enum schedule_entry entry);
 const char *explain_form(enum schedule_form form);
 
-/* A value as it is told ("not given" outside of the range, where it stands for that), the default, the range or the words. */
+/* Of a key: a value, "not given" outside of the range, where it stands for that; the default; the range, or the words. */
 struct explain_text {
 	char text[96];
 };
@@ -33,3 +35,14 @@ int explain_scale(const struct emactl *emactl, const struct profile *profile, do
 
 /* explain --reference: the page on all schedules, proto/SCHEDULES.md. */
 int explain_reference(const struct emactl *emactl);
+
+/* ---- explain_plots.c, at one trainer's step a call ------------------------------------------------------------ */
+
+/* The decay of the first call from n on that does something. */
+double explain_decay(const struct schedule *schedule, uint64_t n);
+
+/* Decays over calls, on an axis of powers of ten. */
+void explain_plot_decay(const struct schedule *schedule, FILE *stream);
+
+/* What the average after 12,000 calls is made of: the weight of each snapshot by its age. -ENOMEM. */
+int explain_plot_window(const struct schedule *schedule, FILE *stream);

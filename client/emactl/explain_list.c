@@ -65,6 +65,10 @@ struct explain_text explain_range(const struct schedule_key *key)
 	const char *words = key->words;
 	size_t used = 0;
 
+	if (!words && key->is_integer && key->minimum == 0 && key->maximum == 1) {
+		snprintf(text.text, sizeof(text.text), "0, 1");
+		return text;
+	}
 	if (!words) {
 		number_format(key->minimum, minimum);
 		number_format(key->maximum, maximum);

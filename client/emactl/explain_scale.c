@@ -32,12 +32,14 @@ const char *explain_scale_reason(const struct schedule_kind *kind, const struct 
 	if (key->words || (key->is_integer && key->minimum == 0 && key->maximum == 1))
 		return "stays: a choice";
 	if (key->is_integer)
-		return "stays: what happens every so often is scaled instead";
+		return key->minimum > 0 ? "stays: what happens every so often is scaled instead"
+					: "stays: no part of the average";
 	return "stays: it is no length and no weight";
 }
 
 /* A profile with its schedule and the decays of its rules scaled. */
-static int profile_scale(const struct profile *profile, double factor, struct profile *ret_scaled, struct reason *reason)
+static int profile_scale(const struct profile *profile, double factor, struct profile *ret_scaled,
+			 struct reason *reason)
 {
 	struct profile scaled = *profile;
 	int code = schedule_scale_batch(&profile->schedule, factor, &scaled.schedule, reason);
@@ -60,7 +62,7 @@ static int profile_scale(const struct profile *profile, double factor, struct pr
 static int specification_format(const struct profile *profile, char text[static PROFILE_BYTES_MAX + 1])
 {
 	return profile->name[0] ? profile_format(profile, text, PROFILE_BYTES_MAX + 1)
-	                        : schedule_format(&profile->schedule, text, PROFILE_BYTES_MAX + 1);
+				: schedule_format(&profile->schedule, text, PROFILE_BYTES_MAX + 1);
 }
 
 /* One key, before and after. */
@@ -81,21 +83,21 @@ static bool change_of(const struct profile *before, const struct profile *after,
 
 	if (index < kind->key_count) {
 		*change = (struct change){.key = &kind->keys[index],
-		                          .before = before->schedule.values[index],
-		                          .after = after->schedule.values[index]};
+					  .before = before->schedule.values[index],
+					  .after = after->schedule.values[index]};
 	} else if (index < kind->key_count + common_count) {
 		i = index - kind->key_count;
 		*change = (struct change){.key = &common[i],
-		                          .before = schedule_common_value(&before->schedule, i),
-		                          .after = schedule_common_value(&after->schedule, i)};
+					  .before = schedule_common_value(&before->schedule, i),
+					  .after = schedule_common_value(&after->schedule, i)};
 		/* What is not set is not told, and the form has a default of its own. */
-		if (change->before == (i == 0 ? kind->form : common[i].fallback))
+		if (change->before == (i == 0 ? (double)kind->form : common[i].fallback))
 			change->key = NULL;
 	} else if (index < kind->key_count + common_count + before->rule_count) {
 		i = index - kind->key_count - common_count;
 		*change = (struct change){.key = before->rules[i].has_decay ? &RULE : NULL,
-		                          .before = before->rules[i].decay,
-		                          .after = after->rules[i].decay};
+					  .before = before->rules[i].decay,
+					  .after = after->rules[i].decay};
 	} else {
 		return false;
 	}
@@ -113,7 +115,7 @@ static struct figure value_json(const struct schedule_key *key, double value)
 }
 
 static void scale_print_json(const struct profile *before, const struct profile *after, double factor,
-                             const char *before_text, const char *after_text)
+			     const char *before_text, const char *after_text)
 {
 	const char *separator = "";
 	struct change change;
@@ -153,7 +155,7 @@ static int changes_print(const struct emactl *emactl, const struct profile *befo
 		table_cell(table, TABLE_PLAIN, "%s", change.name);
 		table_cell(table, TABLE_PLAIN, "%s", explain_value(change.key, change.before).text);
 		table_cell(table, change.before == change.after ? TABLE_PLAIN : TABLE_GOOD, "%s",
-		           explain_value(change.key, change.after).text);
+			   explain_value(change.key, change.after).text);
 		table_cell(table, TABLE_PLAIN, "%s", change.why);
 	}
 	putchar('\n');
@@ -178,7 +180,7 @@ int explain_scale(const struct emactl *emactl, const struct profile *profile, do
 		code = specification_format(&scaled, after);
 	if (code)
 		return output_error(emactl, code, "the scaled profile has more than the %d bytes that are allowed",
-		                    PROFILE_BYTES_MAX);
+				    PROFILE_BYTES_MAX);
 	if (emactl->is_json) {
 		scale_print_json(profile, &scaled, factor, before, after);
 		return 0;
@@ -193,7 +195,8 @@ int explain_scale(const struct emactl *emactl, const struct profile *profile, do
 	table_cell(table, TABLE_HEAD, "scaled");
 	table_cell(table, TABLE_GOOD, "%s", after);
 	table_cell(table, TABLE_HEAD, "K");
-	table_cell(table, TABLE_PLAIN, "%s: each call stands for that many times the samples", figure_real(factor, 12).text);
+	table_cell(table, TABLE_PLAIN, "%s: each call stands for that many times the samples",
+		   figure_real(factor, 12).text);
 	if (strcmp(before, after) == 0) {
 		table_cell(table, TABLE_HEAD, "%s", "");
 		table_cell(table, TABLE_PLAIN, "nothing changes: the average reaches as far back in samples as it is");

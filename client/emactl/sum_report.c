@@ -14,7 +14,10 @@ enum { WEIGHT_DIGITS = 6, STD_DIGITS = 4 };
 
 static void part_add(struct table *table, const struct emad_sum_part *part, bool is_posthoc)
 {
-	table_cell(table, TABLE_PLAIN, "%" PRIu64, part->step);
+	if (part->step)
+		table_cell(table, TABLE_PLAIN, "%" PRIu64, part->step);
+	else
+		table_cell(table, TABLE_PLAIN, "-");
 	if (is_posthoc)
 		table_cell(table, TABLE_PLAIN, "%s", figure_real(part->std, STD_DIGITS).text);
 	table_cell(table, TABLE_PLAIN, "%s", figure_real(part->weight, WEIGHT_DIGITS).text);

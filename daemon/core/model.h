@@ -21,6 +21,7 @@
 #include "daemon/core/guards.h"
 #include "daemon/core/host.h"
 #include "daemon/core/intake.h"
+#include "daemon/core/keep.h"
 #include "daemon/core/plan.h"
 #include "daemon/core/settings.h"
 #include "daemon/core/versions.h"
@@ -44,6 +45,7 @@ struct rank {
 	struct memory stage;       /* its stages; none until the trainer attaches, and after it has gone */
 	bool stage_ordered;
 	uint64_t attached_peer; /* 0: nobody */
+	uint64_t fenced_client; /* who held the rank before an heir was about to take over; 0: nobody */
 	int64_t pid;            /* of the trainer, for logs */
 	struct reason refusal;  /* why its latest snapshot was refused */
 	struct enclosure enclosures[STAGE_COUNT_MAX];
@@ -56,10 +58,12 @@ struct heirloom {
 	struct placement *sources; /* owned; where the model's geometry finds its old shadows in it */
 };
 
-/* Slots of another geometry on their way. */
+/* Another geometry, and slots for it on their way. */
 struct relay {
 	struct geometry *geometry; /* owned; NULL: none is wanted */
-	bool made;                 /* memory is there, to be adopted when no update runs */
+	bool swaps;                /* the slots that there are fit it: no memory is needed */
+	bool made;                 /* everything is there, to be adopted when no update runs */
+	bool manages;              /* it was asked for, and not by a registration */
 	struct memory slots[SLOT_COUNT_MAX];
 	uint64_t slot_bytes_sum; /* of the memory */
 };
@@ -100,6 +104,7 @@ struct model {
 	struct versions versions;
 	struct heirloom heirloom;
 	struct relay relay;
+	struct keep keep;
 
 	bool has_step; /* `step` is the latest that was averaged, or before which the trainer has begun again */
 	uint64_t step;
@@ -111,10 +116,12 @@ struct model {
 	bool *kept;                         /* owned; tensors that keep their old shadow in the update under way */
 	bool applying;
 	struct intake_next applying_next; /* which stages */
+	uint64_t applying_after; /* the step from which the update under way goes on */
 	struct enclosure applying_enclosure; /* that of rank 0 */
 	struct reason keeping; /* why `kept` is in use */
 	uint64_t applying_since_us;
-	uint64_t coalesced_count; /* snapshots that gave way since the version before */
+	uint64_t coalesced_count; /* snapshots that gave way since the latest update began */
+	uint64_t applying_coalesced_count; /* and before, since the version before it */
 	uint64_t room_due_ms; /* when a leased slot may be taken back for a waiting update; 0: none waits */
 	uint64_t version_next;
 	uint64_t payload_bytes; /* of one snapshot, all ranks together */
@@ -128,7 +135,7 @@ int model_create(const struct settings *settings, const char *name, uint32_t wor
                  const struct profile *profiles, uint32_t profile_count, struct model **ret_model,
                  struct reason *reason);
 
-/* Gives back its memory through the host. No update may be under way. */
+/* Gives back its memory through the host. No update may be under way, and no file be written. */
 void model_destroy(struct model *model, const struct host *host);
 
 /* Head and slots, as one order. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "daemon/core/call.h"
+#include "daemon/core/registration_report.h"
 #include "daemon/core/relay.h"
 
 int profiles_parse(struct call *call, struct profile *ret_profiles, uint32_t *ret_count)
@@ -36,9 +37,14 @@ int profiles_parse(struct call *call, struct profile *ret_profiles, uint32_t *re
 int profiles_want(struct call *call, struct model *model, const struct profile *profiles, uint32_t profile_count)
 {
 	struct segment_order order;
-	bool is_done, wants_order;
-	int error = relay_begin(model, profiles, profile_count, &is_done, &wants_order, &order, &call->reason);
+	bool is_done = false, wants_order = false, is_busy = model->relay.geometry != NULL;
+	int error = keep_check(call->service, model, profiles, profile_count, &call->reason);
 
+	if (!error)
+		error = relay_begin(model, profiles, profile_count, &is_done, &wants_order, &order, &call->reason);
+	/* Whoever asked may be gone when it is adopted. */
+	if (!error && !is_busy && model->relay.geometry)
+		model->relay.manages = call->request->operation != OP_REGISTER;
 	if (!error && wants_order) {
 		error = service_memory_check(call->service, model, 0, &call->reason);
 		if (!error)
@@ -105,11 +111,13 @@ static int profile_drop(struct call *call, const struct model *model, struct pro
 		return 0;
 	}
 	if (index < 0)
-		return reason_set(&call->reason, STATUS_ENOPROFILE, "model '%s' has no profile '%s'", model->name, name);
+		return reason_set(&call->reason, STATUS_ENOPROFILE, "model '%s' has no profile '%s'", model->name,
+		                  name);
 	if (geometry->profile_count == 1)
-		return reason_set(&call->reason, STATUS_EPROFILE,
-		                  "'%s' is the only profile of model '%s': a model needs one; 'emactl remove' forgets both",
-		                  name, model->name);
+		return reason_set(
+			&call->reason, STATUS_EPROFILE,
+			"'%s' is the only profile of model '%s': a model needs one; 'emactl remove' forgets both", name,
+			model->name);
 	*count = 0;
 	for (uint32_t p = 0; p < geometry->profile_count; p++)
 		if (p != (uint32_t)index)

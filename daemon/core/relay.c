@@ -128,13 +128,17 @@ int relay_begin(struct model *model, const struct profile *profiles, uint32_t pr
 		*ret_done = true;
 		return 0;
 	}
-	if (model->relay.geometry || model->applying)
+	if (model->relay.geometry)
 		return 0;
 	error = geometry_create(model->manifest, profiles, profile_count, MODEL_METADATA_BYTES, &geometry, reason);
 	if (error)
 		return error;
 	/* While there is an heirloom the slots have held nothing, but its sources fit this geometry alone. */
 	if (geometry_fits(geometry, model->geometry)) {
+		if (model->applying) {
+			model->relay = (struct relay){ .geometry = geometry, .swaps = true, .made = true };
+			return 0;
+		}
 		error = geometry_swap(model, geometry, reason);
 		if (error)
 			geometry_destroy(geometry);
@@ -199,6 +203,20 @@ static struct memory newest_take(struct model *model, const struct host *host)
 	return newest;
 }
 
+/* The slots stay; the plan could not be changed while it was in use. */
+static int swap_adopt(struct model *model, const struct host *host, bool *ret_adopted, struct reason *reason)
+{
+	int error = geometry_swap(model, model->relay.geometry, reason);
+
+	*ret_adopted = !error;
+	model->managed = model->managed || (!error && model->relay.manages);
+	if (error)
+		relay_drop(model, host);
+	else
+		model->relay = (struct relay){ 0 };
+	return error;
+}
+
 int relay_adopt(struct model *model, const struct host *host, bool *ret_adopted, struct reason *reason)
 {
 	struct relay *relay = &model->relay;
@@ -207,8 +225,10 @@ int relay_adopt(struct model *model, const struct host *host, bool *ret_adopted,
 	int error;
 
 	*ret_adopted = false;
-	if (!relay->made || model->applying)
+	if (!relay->made || model->applying || keep_busy(model))
 		return 0;
+	if (relay->swaps)
+		return swap_adopt(model, host, ret_adopted, reason);
 	error = histories_make(model, relay->geometry, histories);
 	if (!error)
 		error = heirloom_make(model, relay->geometry, &heirloom);
@@ -230,6 +250,7 @@ int relay_adopt(struct model *model, const struct host *host, bool *ret_adopted,
 	model->heirloom = heirloom;
 	if (heirloom.memory.base)
 		versions_inherit(&model->versions, (struct slot_header *)(void *)heirloom.memory.base);
+	model->managed = model->managed || relay->manages;
 	*relay = (struct relay){ 0 };
 	*ret_adopted = true;
 	return 0;
@@ -259,6 +280,7 @@ int relay_inherit(struct model *heir, const struct host *host, struct reason *re
 	heir->has_step = ancestor->has_step;
 	heir->step = ancestor->step;
 	heir->managed = ancestor->managed;
+	keep_inherit(heir, ancestor);
 	free(heir->attributes);
 	heir->attributes = ancestor->attributes;
 	ancestor->attributes = NULL;

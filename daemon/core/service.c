@@ -138,7 +138,8 @@ void service_event_about(const struct service *service, const struct event *abou
 struct model *service_find(const struct service *service, const char *name, size_t name_bytes)
 {
 	for (struct model *model = service->models; model; model = model->next)
-		if (!model->doomed && !model->ancestor && strlen(model->name) == name_bytes && memcmp(model->name, name, name_bytes) == 0)
+		if (!model->doomed && !model->ancestor && strlen(model->name) == name_bytes &&
+		    memcmp(model->name, name, name_bytes) == 0)
 			return model;
 	return NULL;
 }
@@ -177,12 +178,18 @@ static uint64_t model_bytes(const struct model *model)
 	return model->memory_bytes + model->relay.slot_bytes_sum + model->heirloom.memory.bytes;
 }
 
+/* A model that is gone still takes its memory while a slot of it is written to disk, which may take long. */
+static bool is_held(const struct model *model)
+{
+	return !model->doomed || keep_busy(model);
+}
+
 uint64_t service_memory_bytes(const struct service *service)
 {
 	uint64_t bytes = 0;
 
 	for (const struct model *model = service->models; model; model = model->next)
-		bytes += model->doomed ? 0 : model_bytes(model);
+		bytes += is_held(model) ? model_bytes(model) : 0;
 	return bytes;
 }
 
@@ -193,7 +200,7 @@ int service_memory_check(const struct service *service, const struct model *mode
 	uint64_t most = service->settings.memory_bytes_max, needed = model_bytes(model), used = 0;
 
 	for (const struct model *other = service->models; other; other = other->next)
-		used += other->doomed || other == model ? 0 : model_bytes(other);
+		used += is_held(other) && other != model ? model_bytes(other) : 0;
 	used -= freed_bytes;
 	if (needed <= most && used <= most - needed)
 		return 0;
@@ -230,6 +237,9 @@ int service_admit(struct service *service, struct model *model, struct model *ot
 	error = service_order(service, &order);
 	if (error)
 		return error;
+	/* Another registration was about to go on from it; it goes on from the new model instead. */
+	if (replaced && replaced->heir)
+		service_doom(service, replaced->heir);
 	if (replaced) {
 		const struct event about = {
 			.severity = EVENT_NOTICE,
@@ -311,8 +321,9 @@ int call_rank(struct call *call, struct model **ret_model, uint32_t *ret_rank)
 	if (error)
 		return error;
 	if (call->request->rank >= (*ret_model)->world)
-		return reason_set(&call->reason, STATUS_EARGUMENT, "rank %" PRIu64 " is not there: the model has %" PRIu32
-		                  " ranks, counted from 0", call->request->rank, (*ret_model)->world);
+		return reason_set(&call->reason, STATUS_EARGUMENT,
+		                  "rank %" PRIu64 " is not there: the model has %" PRIu32 " ranks, counted from 0",
+		                  call->request->rank, (*ret_model)->world);
 	*ret_rank = (uint32_t)call->request->rank;
 	return 0;
 }
@@ -387,9 +398,10 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 		                  " (waiting-max) may: try again later", service->parked_count,
 		                  service->settings.parked_count_max);
 	if (header_bytes + call->body_bytes > PARKED_BYTES_MAX - service->parked_bytes)
-		return reason_set(&call->reason, STATUS_EBUSY, "a request of %zu bytes cannot wait: requests of %" PRIu64
-		                  " bytes wait already, and %" PRIu64 " may: try again later", header_bytes + call->body_bytes,
-		                  service->parked_bytes, PARKED_BYTES_MAX);
+		return reason_set(&call->reason, STATUS_EBUSY,
+		                  "a request of %zu bytes cannot wait: requests of %" PRIu64
+		                  " bytes wait already, and %" PRIu64 " may: try again later",
+		                  header_bytes + call->body_bytes, service->parked_bytes, PARKED_BYTES_MAX);
 	result = request_decode(service->unpacked, header, header_bytes, &request, &call->reason);
 	if (!result && service->stopping && !waits_for_work(request.operation))
 		result = reason_set(&call->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
@@ -406,8 +418,9 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 	parked->exchange = *call->exchange;
 	parked->model = call->waits->id;
 	parked->attach_epoch = request.operation == OP_ATTACH ? request.epoch : 0;
-	parked->wants_profiles = request.operation == OP_REGISTER || request.operation == OP_PROFILE_SET ||
-	                         request.operation == OP_PROFILE_REMOVE;
+	parked->wants_profiles = request.operation == OP_PROFILE_SET || request.operation == OP_PROFILE_REMOVE ||
+	                         (request.operation == OP_REGISTER && request.present & REQUEST_HAS(resume) &&
+	                          text_equal(request.resume, "adapt"));
 	parked->deadline_ms = deadline_of(service, call, &request);
 	parked->operation = request.operation;
 	*service->parked_end = parked;
@@ -430,9 +443,14 @@ static void unpark(struct service *service, struct parked **link)
 	parked_free(service, parked);
 }
 
-/* Forgets a model that no rank has been registered of, when nobody waits for it any more either. */
+/*
+ * Forgets a model that no rank has been registered of, when nobody waits for it any more either. Not one that has taken
+ * over an average.
+ */
 static void forget_unawaited(struct service *service, struct model *model)
 {
+	if (versions_newest(&model->versions))
+		return;
 	for (uint32_t r = 0; model->serving && r < model->world; r++)
 		if (model->records[r].epoch != 0)
 			return;
@@ -484,19 +502,48 @@ static void retry_all(struct service *service, const struct instant *now, uint64
 			link = &(*link)->next;
 }
 
-/* An heir that has its memory takes over from its ancestor, as soon as no update of that runs. */
+/* Requests that wait for memory that cannot be had are told so. */
+static void order_failed(struct service *service, uint64_t model, const struct segment_order *order)
+{
+	struct parked **link = &service->parked;
+
+	while (*link) {
+		if ((*link)->model != model || (order->epoch != 0 && (*link)->attach_epoch != order->epoch) ||
+		    (order->relays && !(*link)->wants_profiles)) {
+			link = &(*link)->next;
+			continue;
+		}
+		reply_error(service, &(*link)->exchange, order->status, &order->reason);
+		unpark(service, link);
+	}
+}
+
+/*
+ * An heir that has its memory takes over from its ancestor. The ancestor's trainers are fenced first, so that what was
+ * accepted from them comes to an end: it is averaged before.
+ */
 static void inherit(struct service *service, struct model *heir)
 {
+	struct segment_order failure = { .status = 0 };
 	struct model *ancestor = heir->ancestor;
-	struct reason reason;
-	int error;
 
-	if (!heir->serving || ancestor->applying)
+	if (!heir->serving)
 		return;
-	error = relay_inherit(heir, &service->host, &reason);
-	if (error) {
-		service_event(service, EVENT_ERROR, heir->name, error, "%s: %s", heir->name, reason.text);
+	for (uint32_t r = 0; r < ancestor->world; r++) {
+		if (ancestor->records[r].client != 0)
+			ancestor->ranks[r].fenced_client = ancestor->records[r].client;
+		ancestor->records[r].client = 0;
+	}
+	if (ancestor->applying || ancestor->room_due_ms != 0 || keep_busy(ancestor))
+		return;
+	failure.status = relay_inherit(heir, &service->host, &failure.reason);
+	if (failure.status) {
+		service_event(service, EVENT_ERROR, heir->name, failure.status, "%s: %s", heir->name,
+		              failure.reason.text);
+		order_failed(service, heir->id, &failure);
 		service_doom(service, heir);
+		for (uint32_t r = 0; r < ancestor->world; r++)
+			ancestor->records[r].client = ancestor->ranks[r].fenced_client;
 		return;
 	}
 	service_doom(service, ancestor);
@@ -506,13 +553,15 @@ static void inherit(struct service *service, struct model *heir)
 /* Slots of another geometry take the place of those there are, between two updates. */
 static void adopt(struct service *service, struct model *model)
 {
-	struct reason reason = { .text = "" };
+	struct segment_order failure = { .relays = true };
 	bool adopted;
-	int error = relay_adopt(model, &service->host, &adopted, &reason);
 
-	if (error)
-		service_event(service, EVENT_ERROR, model->name, error, "%s: its profiles stay as they are: %s", model->name,
-		              reason.text[0] ? reason.text : status_text(error));
+	failure.status = relay_adopt(model, &service->host, &adopted, &failure.reason);
+	if (!failure.status)
+		return;
+	service_event(service, EVENT_ERROR, model->name, failure.status, "%s: its profiles stay as they are: %s",
+	              model->name, failure.reason.text[0] ? failure.reason.text : status_text(failure.status));
+	order_failed(service, model->id, &failure);
 }
 
 static void views_revoked(const struct service *service, const struct model *model, uint64_t count)
@@ -542,12 +591,6 @@ static void model_settle(struct service *service, const struct instant *now, str
 	if (model->doomed)
 		return;
 	adopt(service, model);
-	if (model->heir && model->heir->serving) {
-		/* No further update: the heir waits for the end of this one. */
-		if (!model->applying)
-			service_touch(service, model->heir);
-		return;
-	}
 	revoked_before = service->counters.leases_revoked;
 	update_begin(model, &service->settings, now, &service->counters, &begun);
 	if (service->counters.leases_revoked > revoked_before)
@@ -556,6 +599,8 @@ static void model_settle(struct service *service, const struct instant *now, str
 		service->host.apply_start(service->host.context, &model->apply);
 	for (uint32_t r = 0; model->serving && r < model->world; r++)
 		model_stage_sweep(model, r, &service->host);
+	if (model->heir && !model->applying)
+		service_touch(service, model->heir);
 }
 
 /* Looks at every touched model: next update, freed stages, requests that waited. */
@@ -567,7 +612,7 @@ static void settle(struct service *service, const struct instant *now)
 
 		service->touched = model->touched_next;
 		model->touched = false;
-		if (model->doomed && !model->applying) {
+		if (model->doomed && !model->applying && !keep_busy(model)) {
 			model_unlink(service, model);
 		} else if (!model->doomed) {
 			model_settle(service, now, model);
@@ -631,22 +676,6 @@ static void order_discard(struct service *service, struct segment_order *order)
 		service->host.memory_drop(service->host.context, &order->memory[i]);
 }
 
-/* Requests that wait for memory that cannot be had are told so. */
-static void order_failed(struct service *service, uint64_t model, const struct segment_order *order)
-{
-	struct parked **link = &service->parked;
-
-	while (*link) {
-		if ((*link)->model != model || (order->epoch != 0 && (*link)->attach_epoch != order->epoch) ||
-		    (order->relays && !(*link)->wants_profiles)) {
-			link = &(*link)->next;
-			continue;
-		}
-		reply_error(service, &(*link)->exchange, order->status, &order->reason);
-		unpark(service, link);
-	}
-}
-
 void service_memory_made(struct service *service, const struct instant *now, struct segment_order *order)
 {
 	struct model *model = model_by_id(service, order->model);
@@ -697,16 +726,30 @@ void service_applied(struct service *service, const struct instant *now, struct 
 {
 	struct model *model = apply->owner;
 	uint64_t step = model->applying_next.step;
-	struct reason reason;
+	enum update_result result = UPDATE_REFUSED;
+	struct reason reason = { "" };
 
-	if (model->doomed) {
+	if (model->doomed)
 		model->applying = false;
-	} else if (update_end(model, &service->host, now, &service->counters, &reason) == UPDATE_AGAIN) {
+	else
+		result = update_end(model, &service->host, now, &service->counters, &reason);
+	if (result == UPDATE_AGAIN) {
 		service->host.apply_start(service->host.context, &model->apply);
 		return;
-	} else if (reason.text[0]) {
-		snapshot_refused(service, model, step, &reason);
 	}
+	if (reason.text[0])
+		snapshot_refused(service, model, step, &reason);
+	if (result == UPDATE_PUBLISHED)
+		keep_published(service, now, model, model->applying_after);
+	service_touch(service, model);
+	settle(service, now);
+}
+
+void service_file_written(struct service *service, const struct instant *now, struct file_order *order)
+{
+	struct model *model = model_by_id(service, order->model);
+
+	keep_written(service, now, model);
 	service_touch(service, model);
 	settle(service, now);
 }
@@ -749,7 +792,7 @@ void service_stop(struct service *service, const struct instant *now)
 bool service_idle(const struct service *service)
 {
 	for (const struct model *model = service->models; model; model = model->next)
-		if (model->applying || (!model->doomed && model->room_due_ms != 0))
+		if (model->applying || keep_busy(model) || (!model->doomed && model->room_due_ms != 0))
 			return false;
 	return true;
 }

@@ -30,7 +30,8 @@ struct key {
 
 static const struct key keys[] = {
 	{ "daemon", "runtime-dir", KIND_PATH, AT(runtime_dir), "/run/emad", 0, 0, "where the sockets are" },
-	{ "daemon", "state-dir", KIND_PATH, AT(state_dir), "/var/lib/emad", 0, 0, "where state that outlives a boot is" },
+	{ "daemon", "state-dir", KIND_PATH, AT(state_dir), "", 0, 0,
+	  "where averages are kept on disk (snapshot= of a profile); empty: nowhere" },
 	{ "daemon", "workers", KIND_COUNT, AT(worker_count), "0", 0, 256,
 	  "threads that average; 0: a quarter of the processors, 1 to 8" },
 	{ "limits", "memory-max", KIND_BYTES, AT(memory_bytes_max), "0", 0, UINT64_MAX,
@@ -104,6 +105,11 @@ static int value_set(struct config *config, const struct key *key, const char *t
 
 	switch (key->kind) {
 	case KIND_PATH:
+		/* Without a default it can be left empty. */
+		if (text[0] == '\0' && key->fallback[0] == '\0') {
+			path[0] = '\0';
+			return 0;
+		}
 		if (text[0] != '/' || strlen(text) >= CONFIG_PATH_BYTES_MAX)
 			return reason_set(reason, STATUS_EARGUMENT, "%s=%.60s: an absolute path of at most %d bytes is "
 			                  "wanted", key->name, text, CONFIG_PATH_BYTES_MAX - 1);

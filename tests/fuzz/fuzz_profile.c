@@ -1,6 +1,6 @@
 /*
- * Any text as a profile: it is refused with a sentence, or its canonical text parses back to the same profile, and every
- * tensor is given something to become.
+ * Any text as a profile: it is refused with a sentence, or its canonical text parses back to the same profile, and
+ * every tensor is given something to become.
  */
 #include "proto/profile.h"
 
@@ -17,12 +17,14 @@ static void require(bool holds)
 
 static void check_choices(const struct profile *profile)
 {
-	static const char *const NAMES[] = {"", "w", "layer.0.bias", "model.[3].running_mean", "sch\xc3\xb6n", "aaaaaaaaaaaab"};
+	static const char *const NAMES[] = {
+		"", "w", "layer.0.bias", "model.[3].running_mean", "sch\xc3\xb6n", "aaaaaaaaaaaab"};
 
 	for (size_t i = 0; i < sizeof(NAMES) / sizeof(NAMES[0]); i++) {
 		for (int kind = 0; kind < DTYPE_COUNT * 2; kind++) {
 			char name[32];
-			struct tensor tensor = {.name = name, .dtype = (enum dtype)(kind / 2), .is_buffer = kind % 2 == 1};
+			struct tensor tensor = {
+				.name = name, .dtype = (enum dtype)(kind / 2), .is_buffer = kind % 2 == 1};
 			struct profile_choice choice;
 			struct schedule schedule;
 

@@ -35,11 +35,13 @@ class DaemonProcess:
         self.url = f"ipc://{directory}/emad.sock"
         self.process = None
 
-    def start(self) -> None:
+    def start(self, state=None) -> None:
+        """state: the state directory instead of that beside the sockets; "": none."""
         program = os.environ.get("EMAD_DAEMON", str(BUILD / "emad"))
         notify = self.directory / "notify"
-        state = self.directory / "state"
-        state.mkdir(exist_ok=True)
+        if state is None:
+            state = self.directory / "state"
+            state.mkdir(exist_ok=True)
         notify.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(str(notify))
@@ -94,7 +96,8 @@ class DaemonProcess:
 
 @pytest.fixture(scope="session")
 def daemon(tmp_path_factory):
-    process = DaemonProcess(tmp_path_factory.mktemp("emad"))
+    # The tests leave their models behind.
+    process = DaemonProcess(tmp_path_factory.mktemp("emad"), "[limits]\nmodels-max=10000\n")
     process.start()
     yield process
     assert process.process.poll() is None, f"the daemon died during the tests: {process.log()}"

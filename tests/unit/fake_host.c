@@ -28,7 +28,10 @@ static void memory_drop(void *context, struct memory *memory)
 	struct fake_segment *segment = &host->segments[memory->fd / 2];
 
 	assert(memory->base && segment->base == memory->base && segment->bytes == memory->bytes);
-	free(segment->base);
+	if (host->keeps && host->kept_count < FAKE_KEPT_COUNT_MAX)
+		host->kept[host->kept_count++] = segment->base;
+	else
+		free(segment->base);
 	host->segment_count--;
 	host->segment_bytes -= segment->bytes;
 	*segment = (struct fake_segment){ 0 };
@@ -79,6 +82,16 @@ static void apply_start(void *context, struct apply *apply)
 	host->applies[host->apply_count++] = apply;
 }
 
+static void file_write(void *context, struct file_order *order)
+{
+	struct fake_host *host = context;
+
+	assert(host->file_count < FAKE_WAITING_MAX);
+	for (uint64_t i = 0; i < host->file_count; i++)
+		assert(host->files[i] != order);
+	host->files[host->file_count++] = order;
+}
+
 static uint64_t random_number(void *context)
 {
 	struct fake_host *host = context;
@@ -116,36 +129,41 @@ void fake_host_init(struct fake_host *host)
 
 void fake_host_start(struct fake_host *host)
 {
-	static const struct service_facts facts = {
-		.agent = "emad test",
-		.runtime_dir = "/run/emad",
-		.state_dir = "/var/lib/emad",
-		.started_ms = 999000,
-	};
 	const struct host table = {
 		.context = host,
 		.memory_make = memory_make,
 		.memory_drop = memory_drop,
 		.reply = reply,
 		.apply_start = apply_start,
+		.file_write = file_write,
 		.random = random_number,
 		.event = event,
 	};
 
+	host->facts = (struct service_facts){
+		.agent = "emad test",
+		.runtime_dir = "/run/emad",
+		.state_dir = host->state_dir,
+		.started_ms = 999000,
+	};
 	ck_assert_int_eq(unpacked_create(&host->unpacked), 0);
-	ck_assert_int_eq(service_create(&table, &host->settings, &facts, &host->service), 0);
+	ck_assert_int_eq(service_create(&table, &host->settings, &host->facts, &host->service), 0);
 }
 
 void fake_host_finish(struct fake_host *host)
 {
 	while (host->apply_count > 0)
 		fake_host_apply(host);
+	while (host->file_count > 0)
+		fake_host_write(host);
 	service_destroy(host->service);
 	for (uint64_t i = 0; i < host->order_count; i++)
 		free(host->orders[i]);
 	ck_assert_uint_eq(host->segment_count, 0);
 	ck_assert_uint_eq(host->segment_bytes, 0);
 	unpacked_destroy(host->unpacked);
+	for (uint64_t i = 0; i < host->kept_count; i++)
+		free(host->kept[i]);
 	for (int i = 0; i < FAKE_REPLY_COUNT; i++)
 		free(host->replies[i].body);
 }
@@ -164,8 +182,8 @@ uint64_t fake_host_ask(struct fake_host *host, uint64_t peer, const struct reque
 	assert(!error);
 	exchange.tag_bytes = sizeof number;
 	memcpy(exchange.tag, &number, sizeof number);
-	service_request(host->service, &host->now, &exchange, message + MESSAGE_PREFIX_BYTES, bytes - MESSAGE_PREFIX_BYTES,
-	                body, body_bytes);
+	service_request(host->service, &host->now, &exchange, message + MESSAGE_PREFIX_BYTES,
+	                bytes - MESSAGE_PREFIX_BYTES, body, body_bytes);
 	if (host->prompt)
 		fake_host_settle(host);
 	return number;
@@ -257,13 +275,30 @@ void fake_host_apply(struct fake_host *host)
 	service_applied(host->service, &host->now, apply);
 }
 
+void fake_host_write(struct fake_host *host)
+{
+	struct file_order *order = host->files[0];
+
+	assert(host->file_count > 0);
+	host->file_count--;
+	memmove(host->files, host->files + 1, host->file_count * sizeof host->files[0]);
+	for (uint32_t i = 0; i < order->count; i++) {
+		order->items[i].status = host->file_status;
+		if (host->file_status)
+			reason_set(&order->items[i].reason, host->file_status, "writing 'it': it cannot be written");
+	}
+	service_file_written(host->service, &host->now, order);
+}
+
 void fake_host_settle(struct fake_host *host)
 {
-	while (host->order_count > 0 || host->apply_count > 0) {
+	while (host->order_count > 0 || host->apply_count > 0 || (host->file_count > 0 && !host->holds_files)) {
 		if (host->order_count > 0)
 			fake_host_make(host);
-		else
+		else if (host->apply_count > 0)
 			fake_host_apply(host);
+		else
+			fake_host_write(host);
 	}
 }
 
@@ -352,6 +387,16 @@ uint64_t fake_trainer_register(struct fake_trainer *trainer)
 		request_set(&request, resume, text_of(trainer->resume));
 	if (trainer->attributes)
 		request_set(&request, attributes, text_of(trainer->attributes));
+	if (trainer->rewind)
+		request_set(&request, rewind, text_of(trainer->rewind));
+	if (trainer->policy)
+		request_set(&request, policy, text_of(trainer->policy));
+	if (trainer->guards)
+		request_set(&request, guards, text_of(trainer->guards));
+	if (trainer->start_step)
+		request_set(&request, start_step, *trainer->start_step);
+	if (trainer->stride > 0)
+		request_set(&request, stride, trainer->stride);
 	return fake_host_ask(trainer->host, trainer->peer + 1000, &request, trainer->manifest, trainer->manifest_bytes);
 }
 
@@ -378,8 +423,8 @@ void fake_trainer_attached(struct fake_trainer *trainer, uint64_t number)
 
 	trainer->stages = fake_host_map(trainer->host, answer->fd);
 	header = (const void *)trainer->stages;
-	ck_assert_msg(segment_header_check(&header->segment, SEGMENT_STAGE, answer->reply.segment_bytes, &reason) == 0, "%s",
-	              reason.text);
+	ck_assert_msg(segment_header_check(&header->segment, SEGMENT_STAGE, answer->reply.segment_bytes, &reason) == 0,
+	              "%s", reason.text);
 	trainer->stage_stride = header->stage_stride;
 }
 
@@ -396,13 +441,28 @@ void *fake_trainer_stage(const struct fake_trainer *trainer, uint32_t stage)
 
 uint64_t fake_trainer_push(struct fake_trainer *trainer, uint64_t step, uint32_t stage, bool wait)
 {
+	const struct fake_push push = { .step = step, .stage = stage, .waits = wait };
+
+	return fake_trainer_push_with(trainer, &push);
+}
+
+uint64_t fake_trainer_push_with(struct fake_trainer *trainer, const struct fake_push *push)
+{
 	struct request request = request_of(trainer, OP_PUSH);
 
 	request_set(&request, sequence, ++trainer->sequence);
-	request_set(&request, step, step);
-	request_set(&request, stage, stage);
-	if (wait)
+	request_set(&request, step, push->step);
+	request_set(&request, stage, push->stage);
+	if (push->waits)
 		request_set(&request, wait, true);
+	if (push->metadata)
+		request_set(&request, metadata, text_of(push->metadata));
+	if (push->loss)
+		request_set(&request, loss, *push->loss);
+	if (push->profile) {
+		request_set(&request, profile, text_of(push->profile));
+		request_set(&request, updates, push->updates);
+	}
 	return fake_host_ask(trainer->host, trainer->peer + 1000, &request, NULL, 0);
 }
 
@@ -441,6 +501,47 @@ uint64_t fake_view(struct fake_host *host, uint64_t peer, const char *model, con
 	return fake_host_ask(host, peer, &request, NULL, 0);
 }
 
+uint64_t fake_profiles_set(struct fake_host *host, const char *model, const char *const *profiles, uint64_t timeout_ms)
+{
+	struct request request = { .operation = OP_PROFILE_SET };
+	struct text_list list = { .count = 0 };
+
+	while (profiles[list.count]) {
+		list.items[list.count] = text_of(profiles[list.count]);
+		list.count++;
+	}
+	request_set(&request, model, text_of(model));
+	request_set(&request, profiles, list);
+	request_set(&request, timeout_ms, timeout_ms);
+	return fake_host_ask(host, 9999, &request, NULL, 0);
+}
+
+uint64_t fake_profile_remove(struct fake_host *host, const char *model, const char *profile, uint64_t timeout_ms)
+{
+	struct request request = { .operation = OP_PROFILE_REMOVE };
+
+	request_set(&request, model, text_of(model));
+	request_set(&request, profile, text_of(profile));
+	request_set(&request, timeout_ms, timeout_ms);
+	return fake_host_ask(host, 9999, &request, NULL, 0);
+}
+
+char *fake_metadata(struct fake_host *host, const struct fake_reply *view, const char *key)
+{
+	const uint8_t *image = fake_host_map(host, view->fd) + view->reply.region_offset;
+	struct safetensors *tensors;
+	const char *value;
+	char *copy = NULL;
+
+	ck_assert_int_eq(safetensors_parse(image, view->reply.region_bytes, view->reply.region_bytes, &tensors, NULL),
+	                 0);
+	value = safetensors_metadata_get(tensors, key);
+	if (value)
+		copy = strdup(value);
+	safetensors_destroy(tensors);
+	return copy;
+}
+
 uint64_t fake_query(struct fake_host *host, enum operation operation, const char *model)
 {
 	struct request request = { .operation = operation };
@@ -458,7 +559,8 @@ const uint8_t *fake_tensor(struct fake_host *host, const struct fake_reply *view
 	const uint8_t *bytes = NULL;
 	struct reason reason = { "" };
 
-	ck_assert_msg(safetensors_parse(image, view->reply.region_bytes, view->reply.region_bytes, &tensors, &reason) == 0,
+	ck_assert_msg(safetensors_parse(image, view->reply.region_bytes, view->reply.region_bytes, &tensors, &reason) ==
+	                      0,
 	              "%s", reason.text);
 	entry = safetensors_find(tensors, name);
 	if (entry)

@@ -275,7 +275,7 @@ START_TEST(a_file_that_changes_under_the_sum_is_refused)
 	snapshot_write("a", .05, 1, 1);
 	snapshot_write("b", .05, 2, 5);
 	snapshot_write("other", .05, 3, 5);
-	/* The first call of progress is for the integers of the newest; the sum of both comes after it. */
+	/* The first call of progress comes when all headers are read, and before any tensor is. */
 	ck_assert_int_eq(blend_write(&blend, path_of("out"), NULL, &reason), STATUS_ECORRUPT);
 	ck_assert_msg(strstr(reason.text, _i < 2 ? "changed while it was read" : "cut short"), "%s", reason.text);
 	ck_assert_int_eq(access(path_of("out"), F_OK), -1);

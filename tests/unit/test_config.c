@@ -55,7 +55,7 @@ START_TEST(the_defaults_are_within_their_limits)
 
 	config_init(&config);
 	ck_assert_str_eq(config.runtime_dir, "/run/emad");
-	ck_assert_str_eq(config.state_dir, "/var/lib/emad");
+	ck_assert_str_eq(config.state_dir, "");
 	ck_assert_uint_eq(config.worker_count, 0);
 	ck_assert_uint_eq(config.memory_bytes_max, 0);
 	ck_assert_uint_eq(config.slot_count, 3);
@@ -86,7 +86,7 @@ START_TEST(systemd_names_the_directories)
 	longest[sizeof longest - 1] = '\0';
 	setenv("STATE_DIRECTORY", longest, 1);
 	config_init(&config);
-	ck_assert_str_eq(config.state_dir, "/var/lib/emad");
+	ck_assert_str_eq(config.state_dir, "");
 }
 END_TEST
 

@@ -309,6 +309,45 @@ START_TEST(the_extremes_of_the_range_are_taken)
 }
 END_TEST
 
+START_TEST(whatever_the_points_the_weights_are_finite_and_add_up_to_1)
+{
+	uint64_t seed = 5;
+	unsigned solved = 0;
+
+	for (int round = 0; round < 3000; round++) {
+		struct posthoc_point snapshots[24], target;
+		struct reason reason = {""};
+		double coefficients[24];
+		const uint32_t count = 1 + (uint32_t)round % 24;
+		int r;
+
+		for (uint32_t i = 0; i <= count; i++) {
+			struct posthoc_point *at = i < count ? &snapshots[i] : &target;
+
+			seed = seed * 6364136223846793005u + 1442695040888963407u;
+			*at = (struct posthoc_point){
+				.exponent = ldexp((double)(seed >> 40 & 1023), (int)(seed >> 50 & 15) - 10),
+				.step = (seed >> 8 & 0xffff) << (seed >> 55 & 31) | 1,
+			};
+		}
+		for (uint32_t i = 0; i < count; i++)
+			target.step = target.step < snapshots[i].step ? snapshots[i].step : target.step;
+		r = posthoc_solve(snapshots, count, &target, coefficients, &reason);
+		if (r != 0) {
+			ck_assert_int_eq(r, STATUS_EARGUMENT);
+			ck_assert_str_ne(reason.text, "");
+			continue;
+		}
+		solved++;
+		for (uint32_t i = 0; i < count; i++)
+			ck_assert(isfinite(coefficients[i]));
+		ck_assert_double_eq_tol(sum_of(coefficients, count), 1, 1e-6);
+		ck_assert(isfinite(posthoc_error(snapshots, count, &target, coefficients)));
+	}
+	ck_assert_uint_gt(solved, 2900);
+}
+END_TEST
+
 static const struct {
 	uint32_t count;
 	struct posthoc_point snapshots[2], target;
@@ -437,6 +476,7 @@ int main(void)
 	tcase_add_test(tcase, thousands_of_snapshots_keep_their_digits_and_take_no_time);
 	tcase_add_test(tcase, neighbouring_steps_and_nearly_equal_exponents_are_harmless);
 	tcase_add_test(tcase, the_extremes_of_the_range_are_taken);
+	tcase_add_test(tcase, whatever_the_points_the_weights_are_finite_and_add_up_to_1);
 	tcase_add_loop_test(tcase, refuses_with_a_sentence, 0, COUNT(bad_points));
 	tcase_add_test(tcase, a_width_and_its_exponent_are_inverse);
 	tcase_add_test(tcase, reads_the_exponent_of_a_schedule);

@@ -27,36 +27,36 @@ static const struct {
 	double factor;
 	const char *specification, *scaled;
 } SCALED[] = {
-        {2, "constant:decay=0.5", "constant:decay=0.25"},
-        {0.5, "constant:decay=0.25", "constant:decay=0.5"},
-        {1, "yolo", "yolo"},
-        {4, "yolo:decay=0.5,updates=100", "yolo:decay=0.0625,tau=500,updates=25"},
-        {2, "tf:decay=0.5", "tf:decay=0.25"},
-        {2, "torch-ema:decay=0.5,use_num_updates=0", "torch-ema:decay=0.25,use_num_updates=0"},
-        {4, "timm:decay=0.5,after=10,min_decay=0.1,warmup=1",
-         "timm:decay=0.0625,min_decay=0.00010000000000000002,after=2,warmup=1,gamma=2"},
-        {4, "timm:decay=0.5", "timm:decay=0.0625"},
-        {2, "k-diffusion:max=0.5,start_at=7,gamma=3", "k-diffusion:gamma=3,max=0.25,start_at=4"},
-        {4, "k-diffusion:power=0.5", "k-diffusion:gamma=4,power=0.5"},
-        {2, "ema-pytorch:decay=0.5,power=1", "ema-pytorch:decay=0.25,after=50,power=1"},
-        {7, "power:std=0.1", "power:std=0.1"},
-        {7, "power:gamma=3,begin=70", "power:gamma=3,begin=70"},
-        {7, "edm:halflife=500", "edm:halflife=500"},
-        {8, "half-life:start=80", "half-life:half_life=125,start=10"},
-        {2, "torchtitan:start=10,bias=-4,every=3", "torchtitan:start=5,every=3,bias=-2"},
-        {2, "torchtitan:decay=0.5", "torchtitan:decay=0.25"},
-        {2, "averaged-model:decay=0.5,use_buffers=1", "averaged-model:decay=0.25,use_buffers=1"},
-        {2, "mmengine:momentum=0.5,interval=5", "mmengine:momentum=0.75,interval=5"},
-        {2, "mmengine-annealing:momentum=0.5", "mmengine-annealing:momentum=0.75"},
-        {2, "mmdet-exp:momentum=0.5", "mmdet-exp:momentum=0.75,gamma=1000"},
-        {2, "keras:momentum=0.5", "keras:momentum=0.25"},
-        {2, "lightning:decay=0.5,start=10,every=4", "lightning:decay=0.25,every=4,start=5"},
-        {2, "fairseq:decay=0.5,start=9", "fairseq:decay=0.25,start=4"},
-        {2, "linear:start=0.25,end=0.5", "linear:start=0.0625,end=0.25,total=50000"},
-        {2, "cosine:start=0.25", "cosine:start=0.0625,total=50000"},
-        {2, "optax:decay=0.5,debias=0", "optax:decay=0.25,debias=0"},
-        {4, "constant:decay=0.5,begin=100,cadence=3,snapshot=50,keep=4,precision=f64,form=sub",
-         "constant:decay=0.0625,form=sub,precision=f64,begin=25,cadence=3,snapshot=50,keep=4"},
+	{2, "constant:decay=0.5", "constant:decay=0.25"},
+	{0.5, "constant:decay=0.25", "constant:decay=0.5"},
+	{1, "yolo", "yolo"},
+	{4, "yolo:decay=0.5,updates=100", "yolo:decay=0.0625,tau=500,updates=25"},
+	{2, "tf:decay=0.5", "tf:decay=0.25"},
+	{2, "torch-ema:decay=0.5,use_num_updates=0", "torch-ema:decay=0.25,use_num_updates=0"},
+	{4, "timm:decay=0.5,after=10,min_decay=0.1,warmup=1",
+	 "timm:decay=0.0625,min_decay=0.00010000000000000002,after=2,warmup=1,gamma=2"},
+	{4, "timm:decay=0.5", "timm:decay=0.0625"},
+	{2, "k-diffusion:max=0.5,start_at=7,gamma=3", "k-diffusion:gamma=3,max=0.25,start_at=4"},
+	{4, "k-diffusion:power=0.5", "k-diffusion:gamma=4,power=0.5"},
+	{2, "ema-pytorch:decay=0.5,power=1", "ema-pytorch:decay=0.25,after=50,power=1"},
+	{7, "power:std=0.1", "power:std=0.1"},
+	{7, "power:gamma=3,begin=70", "power:gamma=3,begin=70"},
+	{7, "edm:halflife=500", "edm:halflife=500"},
+	{8, "half-life:start=80", "half-life:half_life=125,start=10"},
+	{2, "torchtitan:start=10,bias=-4,every=3", "torchtitan:start=5,every=3,bias=-2"},
+	{2, "torchtitan:decay=0.5", "torchtitan:decay=0.25"},
+	{2, "averaged-model:decay=0.5,use_buffers=1", "averaged-model:decay=0.25,use_buffers=1"},
+	{2, "mmengine:momentum=0.5,interval=5", "mmengine:momentum=0.75,interval=5"},
+	{2, "mmengine-annealing:momentum=0.5", "mmengine-annealing:momentum=0.75"},
+	{2, "mmdet-exp:momentum=0.5", "mmdet-exp:momentum=0.75,gamma=1000"},
+	{2, "keras:momentum=0.5", "keras:momentum=0.25"},
+	{2, "lightning:decay=0.5,start=10,every=4", "lightning:decay=0.25,every=4,start=5"},
+	{2, "fairseq:decay=0.5,start=9", "fairseq:decay=0.25,start=4"},
+	{2, "linear:start=0.25,end=0.5", "linear:start=0.0625,end=0.25,total=50000"},
+	{2, "cosine:start=0.25", "cosine:start=0.0625,total=50000"},
+	{2, "optax:decay=0.5,debias=0", "optax:decay=0.25,debias=0"},
+	{4, "constant:decay=0.5,begin=100,cadence=3,snapshot=50,keep=4,precision=f64,form=sub",
+	 "constant:decay=0.0625,form=sub,precision=f64,begin=25,cadence=3,snapshot=50,keep=4"},
 };
 
 START_TEST(every_key_is_scaled_by_what_it_means)
@@ -74,13 +74,13 @@ END_TEST
 static const struct {
 	const char *specification, *part;
 } UNSCALED[] = {
-        {"tf:num_updates=1", "schedule 'tf' cannot be scaled: its warm-up rises with the call number alone, and no key "
-                             "is its length; with num_updates=0 it can be"},
-        {"torch-ema", "with use_num_updates=0 it can be"},
-        {"diffusers", "with warmup=1 it can be"},
-        {"swa", "reaches back over the same share of the run at any batch size"},
-        {"ema-pytorch-karras", "reaches back over the same share of the run"},
-        {"paddle", "schedule 'paddle' cannot be scaled"},
+	{"tf:num_updates=1", "schedule 'tf' cannot be scaled: its warm-up rises with the call number alone, and no key "
+			     "is its length; with num_updates=0 it can be"},
+	{"torch-ema", "with use_num_updates=0 it can be"},
+	{"diffusers", "with warmup=1 it can be"},
+	{"swa", "reaches back over the same share of the run at any batch size"},
+	{"ema-pytorch-karras", "reaches back over the same share of the run"},
+	{"paddle", "schedule 'paddle' cannot be scaled"},
 };
 
 START_TEST(what_cannot_be_scaled_says_why)
@@ -100,8 +100,9 @@ START_TEST(a_value_that_would_leave_its_range_is_refused)
 	struct reason reason = {""};
 
 	ck_assert_int_eq(schedule_scale_batch(&schedule, 8, &scaled, &reason), STATUS_ESCHEDULE);
-	ck_assert_str_eq(reason.text, "for this batch, total=2 of schedule 'linear' would have to be 0, which is outside "
-	                              "[1, 9e+15]");
+	ck_assert_str_eq(reason.text,
+			 "for this batch, total=2 of schedule 'linear' would have to be 0, which is outside "
+			 "[1, 9e+15]");
 	ck_assert_ptr_null(scaled.kind);
 	schedule = parsed("timm:warmup=1,power=0.01");
 	ck_assert_int_eq(schedule_scale_batch(&schedule, 8, &scaled, &reason), STATUS_ESCHEDULE);
@@ -134,7 +135,7 @@ static double mean_age(const struct schedule *schedule, uint64_t calls, double s
 
 	for (uint64_t call = 1; call <= calls; call++) {
 		struct schedule_result result =
-		        schedule_advance(schedule, &state, &(struct schedule_gap){1, call, call - 1});
+			schedule_advance(schedule, &state, &(struct schedule_gap){1, call, call - 1});
 
 		/* The new value has no age, what there was grows older by a call. */
 		age = result.decay * (age + samples);
@@ -143,28 +144,28 @@ static double mean_age(const struct schedule *schedule, uint64_t calls, double s
 }
 
 static const char *const REACHES[] = {
-        "constant:decay=0.999",
-        "yolo:decay=0.999,tau=500",
-        "timm:warmup=1",
-        "timm:warmup=1,decay=0.999",
-        "diffusers:warmup=1,power=0.75",
-        "k-diffusion:gamma=5",
-        "ema-pytorch:after=80,every=1",
-        "ema-pytorch:decay=0.99",
-        "half-life:half_life=800",
-        "torchtitan",
-        "averaged-model",
-        "mmengine:momentum=0.002",
-        "mmengine-annealing:momentum=0.002",
-        "mmdet-exp:momentum=0.002,gamma=500",
-        "keras:momentum=0.999",
-        "lightning",
-        "fairseq:decay=0.999",
-        "linear:total=9000",
-        "cosine:total=9000,end=0.9999",
-        "optax",
-        "power",
-        "constant:decay=0.99,cadence=10",
+	"constant:decay=0.999",
+	"yolo:decay=0.999,tau=500",
+	"timm:warmup=1",
+	"timm:warmup=1,decay=0.999",
+	"diffusers:warmup=1,power=0.75",
+	"k-diffusion:gamma=5",
+	"ema-pytorch:after=80,every=1",
+	"ema-pytorch:decay=0.99",
+	"half-life:half_life=800",
+	"torchtitan",
+	"averaged-model",
+	"mmengine:momentum=0.002",
+	"mmengine-annealing:momentum=0.002",
+	"mmdet-exp:momentum=0.002,gamma=500",
+	"keras:momentum=0.999",
+	"lightning",
+	"fairseq:decay=0.999",
+	"linear:total=9000",
+	"cosine:total=9000,end=0.9999",
+	"optax",
+	"power",
+	"constant:decay=0.99,cadence=10",
 };
 
 START_TEST(the_average_reaches_as_far_back_in_samples)
@@ -178,8 +179,8 @@ START_TEST(the_average_reaches_as_far_back_in_samples)
 	before = mean_age(&schedule, calls, 1);
 	after = mean_age(&scaled, calls / (uint64_t)factor, factor);
 	/* The age is that of calls, and a larger batch is a coarser one: half of its size, twice. */
-	ck_assert_msg(fabs(after / before - 1) < .03 || fabs(after - before) < 2 * factor, "%s: %g, %g", REACHES[_i], before,
-	              after);
+	ck_assert_msg(fabs(after / before - 1) < .03 || fabs(after - before) < 2 * factor, "%s: %g, %g", REACHES[_i],
+		      before, after);
 }
 END_TEST
 

@@ -82,12 +82,14 @@ class Average:
         url: Optional[str] = None,
         timeout: float = 10.0,
         resume: Optional[str] = None,
+        choices: Optional[Mapping[str, Any]] = None,
     ) -> None:
         """What every constructor does at its end. The arguments mean what ModelEMA's do."""
         self.name = default_name() if name is None else name
         self.profile = profile
         self._metadata: Dict[str, Any] = dict(attributes or {})
         self._metadata_unsent = False
+        self._choices: Dict[str, Any] = dict(choices or {})  # further arguments of Client.trainer
 
         self._updates = updates = operator.index(updates)
         self._warned = False  # of the trouble that goes on
@@ -175,6 +177,7 @@ class Average:
             attributes=self._metadata or None,
             start_step=updates,
             resume=resume,
+            **self._choices,
             buffers=[place.name for place in places if place.is_buffer],
         )
         self._restart_count = 0
@@ -214,7 +217,7 @@ class Average:
 
     # Pushing
 
-    def _update(self) -> None:
+    def _update(self, loss: Optional[float] = None, metadata: Optional[Mapping[str, Any]] = None) -> None:
         """Counts an update and hands the tensors over as they are."""
         self._updates += 1
         began = time.monotonic()
@@ -225,10 +228,11 @@ class Average:
             if self._trainer._in_flight:
                 self._collect()
             self._gather()
-            if self._is_asynchronous:
-                self._trainer._push_begin(handle, self._updates)
-                return  # how it went is known at the fence
-            self._trainer._push(handle, self._updates, 0, None)
+            with self._trainer._enclosing(handle, loss, metadata):
+                if self._is_asynchronous:
+                    self._trainer._push_begin(handle, self._updates)
+                    return  # how it went is known at the fence
+                self._trainer._push(handle, self._updates, 0, None)
         except _TROUBLES as error:
             self._in_trouble(error, time.monotonic() - began)
         else:

@@ -63,7 +63,7 @@ def posthoc(
     step: of the result, one that a snapshot has; None: the newest.
     model: files of other models in a directory are left out; None: files of several models are refused.
     profile: the name in the new file; None: "posthoc".
-    dtype: of its floating-point tensors: "F64", "F32", "F16", "BF16"; None: as in the files.
+    dtype: of its floating-point tensors: "F32", "bfloat16", ...; None: as in the files.
     progress: called now and then with the bytes read and the bytes in all; what it raises stops the writing.
 
     Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models", section 3.

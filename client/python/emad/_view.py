@@ -21,7 +21,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
 from ctypes import CDLL, byref, c_void_p
-from typing import TYPE_CHECKING, Any, Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from . import _library
 from ._errors import ClosedError, CorruptError
@@ -67,7 +67,7 @@ class View(Mapping):
         self._handle: Optional[c_void_p] = handle
         self._checked = False
         self._entries: Optional[Dict[str, _Entry]] = None
-        self._metadata: Dict[str, str] = {}
+        self._strings: Dict[str, str] = {}
         info = CViewInfo()
         _library.check(self._library.emad_view_info(handle, byref(info)))
         self.version: int = info.version
@@ -149,16 +149,28 @@ class View(Mapping):
         return OrderedDict((name, self.tensor(name)) for name in self)
 
     @property
-    def metadata(self) -> Dict[str, str]:
-        """The image's metadata: strings only, as in safetensors."""
+    def image_metadata(self) -> Dict[str, str]:
+        """The image's own metadata, strings only as in safetensors: emad.schedule, emad.rules, emad.decay, ..."""
         self._index()
-        return dict(self._metadata)
+        return dict(self._strings)
 
     @property
     def attributes(self) -> Dict[str, Any]:
         """The attributes that travel with the model."""
-        self._index()
-        return json.loads(self._metadata.get("emad.attributes") or "{}")
+        return self._json("emad.attributes", {})
+
+    @property
+    def metadata(self) -> Dict[str, Any]:
+        """What the push of this version carried as its metadata; {} for nothing."""
+        return self._json("emad.metadata", {})
+
+    @property
+    def history(self) -> List[Dict[str, Any]]:
+        """What was changed while the profile ran, oldest first.
+
+        Each has step, updates and change (started, schedule, seeded, rewound, continued), some from and to.
+        """
+        return self._json("emad.history", [])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._index())
@@ -172,6 +184,11 @@ class View(Mapping):
     def __repr__(self) -> str:
         state = "closed" if self._handle is None else f"{self._tensor_count} tensors"
         return f"<emad.View {self.model!r} {self.profile or ''} version {self.version}, step {self.step}: {state}>"
+
+    def _json(self, key: str, absent: Any) -> Any:
+        self._index()
+        text = self._strings.get(key)
+        return json.loads(text) if text else absent
 
     def _open_handle(self) -> c_void_p:
         if self._handle is None:
@@ -209,7 +226,7 @@ class View(Mapping):
             if self._handle is not None:
                 self.check()
                 self._checked = was_checked
-            self._metadata = metadata
+            self._strings = metadata
             self._entries = entries
         return self._entries
 

@@ -22,6 +22,7 @@ from ._client import Client
 from ._module_average import ModuleAverage
 from ._modules import plain_attribute, stamp, unwrap
 from ._moving_average import ExponentialMovingAverage
+from ._trainer import Guards
 
 __all__ = ["AveragedModel", "ExponentialMovingAverage", "ModelEMA", "ema", "swa"]
 
@@ -56,6 +57,7 @@ class ModelEMA(ModuleAverage):
     where it stands. Without a name it is made of the class, the host and the process id, and always new.
     schedule: another schedule than yolo's, for example "constant:decay=0.999"; profile: the name of this average.
     profiles: further averages to keep of the same weights, {"slow": "yolo:decay=0.99999"}.
+    rewind, policy, guards: as of Client.trainer. Updates that were missed count as calls of the schedule all the same.
     client, url, timeout: a client to use, or how to reach the daemon.
 
     While the daemon is away the training goes on: there is one warning, and averaging resumes when the daemon is back.
@@ -81,6 +83,9 @@ class ModelEMA(ModuleAverage):
         profiles: Optional[Mapping[str, str]] = None,
         attributes: Optional[Mapping[str, Any]] = None,
         resume: Optional[str] = None,
+        rewind: str = "refuse",
+        policy: str = "block",
+        guards: Guards = None,
     ):
         self.decay = float(decay)
         self.tau = float(tau)
@@ -98,12 +103,22 @@ class ModelEMA(ModuleAverage):
             url=url,
             timeout=timeout,
             resume=resume,
+            choices={"rewind": rewind, "policy": policy, "guards": guards},
         )
 
-    def update(self, model: torch.nn.Module) -> None:
-        """Takes the model's current weights into the average. Call it after optimizer.step()."""
+    def update(
+        self,
+        model: torch.nn.Module,
+        *,
+        loss: Optional[float] = None,
+        metadata: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        """Takes the model's current weights into the average. Call it after optimizer.step().
+
+        loss, metadata: as of Trainer.push.
+        """
         self._follow(model)
-        self._update()
+        self._update(loss, metadata)
 
     @property
     def updates(self) -> int:

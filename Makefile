@@ -21,9 +21,9 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	apply attributes geometry guards history intake json_text keep kernel kernel_avx2 kernel_avx512 \
+	apply attributes event geometry guards history intake json_text keep kernel kernel_avx2 kernel_avx512 \
 	kernel_portable kernel_scalar model plan profiles push query register registration_report relay report \
-	retention service update verdict version_metadata versions)
+	retention service throttle update verdict version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
 	attach config files log memory runtime systemd transport workers)
@@ -35,13 +35,15 @@ library := $(proto) $(addprefix client/, \
 	pusher recast registration served snapshot source sum target team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask command_daemon command_explain command_export command_import command_merge command_model \
-	command_posthoc command_profile command_verify copying emactl explain_list explain_plots explain_reference \
-	explain_scale facts figure input output plot progress scan sum_report table verify_report)
+	arguments ask command_daemon command_doctor command_explain command_export command_import command_merge \
+	command_model command_posthoc command_profile command_verify copying doctor_host doctor_judge emactl \
+	explain_list explain_plots explain_reference explain_scale facts figure input output plot progress scan \
+	sum_report table verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
 needs_client/emactl/command_daemon := jansson
+needs_client/emactl/command_doctor := jansson
 needs_client/emactl/command_model := jansson
 needs_client/emactl/command_posthoc := jansson
 needs_client/emactl/explain_plots := m
@@ -86,6 +88,12 @@ model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix dae
 service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
 
 apply := daemon/core/apply $(filter-out $(model_parts),$(kernel)) $(model_parts)
+systemd_jobs := systemd:tests/systemd/service.py
+systemd_needs := $(B)/tests/integration/test_stop $(products)
+stop_jobs := integration:$(B)/tests/integration/test_stop
+stop_needs := $(B)/tests/integration/test_stop $(products)
+units := emad.service emad@.service emad-attach.socket
+directories := $(if $(DESTDIR),$(sort $(dir $(installed))),$(docdir)/)
 test_apply := $(apply) tests/unit/apply_bench
 test_apply_change := $(test_apply)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
@@ -94,6 +102,7 @@ test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge pa
 test_config := daemon/edge/config proto/nearest proto/status
 test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
+test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
 test_files := daemon/edge/files daemon/core/retention proto/status
@@ -132,6 +141,7 @@ test_served := $(addprefix client/, error served) $(addprefix proto/, dtype near
 test_service := $(service)
 test_service_adapt := $(service)
 test_service_changes := $(service) tests/unit/apply_bench
+test_service_events := $(service)
 test_service_gaps := $(service)
 test_service_guards := $(service)
 test_service_heap := $(service)
@@ -145,6 +155,7 @@ test_service_walk := $(service)
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
+test_throttle := daemon/core/event daemon/core/throttle
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
 test_workers := daemon/edge/workers $(apply)
 
@@ -163,6 +174,7 @@ needs_tests/unit/test_schedule_scale := m
 needs_tests/unit/test_service := jansson m
 needs_tests/unit/test_service_adapt := m
 needs_tests/unit/test_service_changes := m
+needs_tests/unit/test_service_events := m
 needs_tests/unit/test_service_gaps := m
 needs_tests/unit/test_service_guards := m
 needs_tests/unit/test_service_heap := jansson m
@@ -183,6 +195,8 @@ integration_test_daemon := $(wire)
 roles := $(library) $(addprefix tests/integration/, harness process role wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
+integration_test_stop := $(roles)
+integration_test_watchdog := $(addprefix tests/integration/, harness process)
 integration_test_wire := $(wire)
 needs_tests/integration/harness := check
 needs_tests/integration/test_choices := check
@@ -191,6 +205,8 @@ needs_tests/integration/test_daemon := check
 needs_tests/integration/role := m
 needs_tests/integration/test_load := check
 needs_tests/integration/test_security := check
+needs_tests/integration/test_stop := check
+needs_tests/integration/test_watchdog := check
 needs_tests/integration/test_wire := check nng
 
 fuzz_manifest := $(manifest)
@@ -273,7 +289,8 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-asan check-tsan fuzz bench demo lint
+setting_up := check check-unit check-integration check-python check-stop check-systemd check-asan check-tsan fuzz \
+	bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
 libraries := uv nng msgpack systemd xxhash inih jansson
 ifneq ($(filter-out all install,$(building)),)
@@ -403,7 +420,7 @@ endif
 
 lints := $(filter-out %/lint.py,$(wildcard tests/lint/*.py))
 unit_jobs := $(unit_programs:%=unit:%)
-integration_jobs := $(integration_programs:%=integration:%)
+integration_jobs := $(integration_programs:%=integration:%) integration:tests/systemd/install.py
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
 python_jobs := python:tests/python
 lint_jobs := $(lints:%=lint:%)
@@ -502,10 +519,12 @@ bench-run: $(products) $(bench_programs)
 # ---- installing ------------------------------------------------------------------------------------------------------
 
 installed := $(bindir)/emad $(bindir)/emactl $(libdir)/libemad.so.$(VERSION) $(libdir)/$(SONAME) $(libdir)/libemad.so \
-	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(unitdir)/emad.service $(docdir)/README.md $(docdir)/LICENSE
+	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(docdir)/README.md $(docdir)/LICENSE $(units:%=$(unitdir)/%) \
+	$(presetdir)/50-emad.preset $(catalogdir)/emad.catalog $(sysusersdir)/emad.conf $(tmpfilesdir)/emad.conf
 
-fill_in := sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(libdir)|g' -e 's|@INCLUDEDIR@|$(includedir)|g' \
-	-e 's|@bindir@|$(bindir)|g' -e 's|@docdir@|$(docdir)|g' -e 's|@VERSION@|$(VERSION)|g'
+fill_in := sed -e '/^@service@$$/{r systemd/service.conf' -e 'd;}' -e 's|@PREFIX@|$(PREFIX)|g' \
+	-e 's|@LIBDIR@|$(libdir)|g' -e 's|@INCLUDEDIR@|$(includedir)|g' -e 's|@bindir@|$(bindir)|g' \
+	-e 's|@docdir@|$(docdir)|g' -e 's|@VERSION@|$(VERSION)|g'
 
 .PHONY: install
 install: $(products) ## installs under DESTDIR and PREFIX (/usr/local); the Python package: pip install client/python

@@ -5,6 +5,7 @@
 #include <getopt.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,8 @@ static void help(FILE *file)
 	      "snapshots to it, and anybody on the host reads consistent averaged versions; see\n"
 	      "emactl(1). It runs in the foreground until SIGTERM or SIGINT.\n"
 	      "\n"
-	      "  -c, --config FILE       read settings from FILE (default: /etc/emad/emad.conf if there)\n"
+	      "  -c, --config FILE       read settings from FILE (default: /etc/emad/emad.conf if there);\n"
+	      "                          with '-' before it, from FILE if it is there\n"
 	      "  -r, --runtime-dir DIR   where its sockets are (default: $RUNTIME_DIRECTORY, /run/emad)\n"
 	      "  -s, --state-dir DIR     where averages are kept on disk, for profiles with snapshot=\n"
 	      "                          (default: $STATE_DIRECTORY, else nowhere)\n"
@@ -98,7 +100,8 @@ int main(int argc, char **argv)
 		{ "state-dir", required_argument, NULL, 's' }, { "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },         { NULL, 0, NULL, 0 },
 	};
-	const char *config_path = NULL, *runtime_dir = NULL, *state_dir = NULL;
+	const char *config_path = "/etc/emad/emad.conf", *runtime_dir = NULL, *state_dir = NULL;
+	bool may_be_missing = true;
 	struct reason reason = { "" };
 	struct config config;
 	int option, error = 0;
@@ -106,7 +109,8 @@ int main(int argc, char **argv)
 	while ((option = getopt_long(argc, argv, "c:r:s:hV", options, NULL)) != -1) {
 		switch (option) {
 		case 'c':
-			config_path = optarg;
+			may_be_missing = optarg[0] == '-';
+			config_path = may_be_missing ? optarg + 1 : optarg;
 			break;
 		case 'r':
 			runtime_dir = optarg;
@@ -130,8 +134,8 @@ int main(int argc, char **argv)
 		return EX_USAGE;
 	}
 	config_init(&config);
-	if (config_path || access("/etc/emad/emad.conf", F_OK) == 0)
-		error = config_read(&config, config_path ? config_path : "/etc/emad/emad.conf", &reason);
+	if (!may_be_missing || access(config_path, F_OK) == 0)
+		error = config_read(&config, config_path, &reason);
 	if (error)
 		return fail(error, &reason);
 	if (runtime_dir)

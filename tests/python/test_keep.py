@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.numpy
 from conftest import DaemonProcess
 
 import emad
+
+safetensors = pytest.importorskip("safetensors")
+pytest.importorskip("safetensors.numpy")
 
 DEADLINE_SECONDS = 60
 INTERVAL = 16

@@ -12,10 +12,12 @@ import subprocess
 
 import numpy as np
 import pytest
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 
 import emad
+
+safe_open = pytest.importorskip("safetensors").safe_open
+safetensors_numpy = pytest.importorskip("safetensors.numpy")
+load_file, save_file = safetensors_numpy.load_file, safetensors_numpy.save_file
 
 STEPS, EVERY = 4096, 256
 TRACKED = (0.05, 0.10)

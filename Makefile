@@ -6,7 +6,7 @@
 #
 #   BUILD=release|debug|asan|tsan   what is built, into build/$(BUILD)
 #   CC CPPFLAGS CFLAGS LDFLAGS      yours; CFLAGS replaces the optimisation and debugging flags
-#   PREFIX DESTDIR                  where `make install` puts things
+#   PREFIX DESTDIR sysconfdir       where `make install` puts things
 #   PYTHON                          interpreter with PyTorch, instead of one that tests/setup.sh prepares
 #   V=1                             shows the commands
 
@@ -20,13 +20,14 @@ proto := $(addprefix proto/, \
 	profile safetensors schedule schedule_formula schedule_scale schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	apply attributes geometry guards history intake json_text kernel kernel_avx2 kernel_avx512 kernel_portable \
-	kernel_scalar model plan profiles push query register relay report service update verdict versions)
+	access apply attributes config config_text defaults geometry guards history intake json_text kernel kernel_avx2 \
+	kernel_avx512 kernel_portable kernel_scalar model plan profiles push query register relay report service update \
+	verdict versions)
 
 edge := $(addprefix daemon/edge/, \
-	attach config log memory runtime systemd transport workers)
+	accounts attach config_file log memory runtime systemd transport workers)
 
-daemon := $(proto) $(core) $(edge) daemon/daemon daemon/main
+daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options reload)
 
 library := $(proto) $(addprefix client/, \
 	attach call client copy enclosure error export link profiles push pusher registration snapshot team trainer \
@@ -44,6 +45,7 @@ needs_client/emactl/facts := jansson
 needs_client/emactl/output := jansson
 needs_client/link := nng
 needs_daemon/core/attributes := jansson
+needs_daemon/core/config_text := jansson
 needs_daemon/core/guards := m
 needs_daemon/core/history := jansson
 needs_daemon/core/json_text := jansson
@@ -53,7 +55,7 @@ needs_daemon/core/update := m
 needs_daemon/core/verdict := m
 needs_daemon/daemon := uv
 needs_daemon/edge/attach := uv
-needs_daemon/edge/config := inih
+needs_daemon/edge/config_file := inih
 needs_daemon/edge/systemd := systemd
 needs_daemon/edge/transport := nng
 needs_proto/layout := xxhash
@@ -185,6 +187,8 @@ libdir ?= $(PREFIX)/lib
 includedir ?= $(PREFIX)/include
 docdir ?= $(PREFIX)/share/doc/emad
 unitdir ?= $(PREFIX)/lib/systemd/system
+# Where the daemon looks for its settings, whatever PREFIX is.
+sysconfdir ?= /etc
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 
@@ -460,11 +464,14 @@ install: $(products) ## installs under DESTDIR and PREFIX (/usr/local); the Pyth
 	install -m 644 client/emad.h $(DESTDIR)$(includedir)
 	$(fill_in) client/emad.pc.in >$(DESTDIR)$(libdir)/pkgconfig/emad.pc
 	$(fill_in) systemd/emad.service.in >$(DESTDIR)$(unitdir)/emad.service
+	install -d $(DESTDIR)$(sysconfdir)/emad/emad.conf.d
+	test -e $(DESTDIR)$(sysconfdir)/emad/emad.conf || \
+		install -m 644 systemd/emad.conf $(DESTDIR)$(sysconfdir)/emad/emad.conf
 	install -m 644 README.md LICENSE $(DESTDIR)$(docdir)
 	$(if $(DESTDIR),,-ldconfig)
 
 .PHONY: uninstall
-uninstall: ## removes what install put there
+uninstall: ## removes what install put there, but for the settings in sysconfdir
 	rm -f $(addprefix $(DESTDIR),$(installed))
 
 .PHONY: clean

@@ -12,6 +12,7 @@
 #include <syslog.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-journal.h>
+#include <time.h>
 
 void systemd_ready(const char *status)
 {
@@ -21,6 +22,15 @@ void systemd_ready(const char *status)
 void systemd_status(const char *status)
 {
 	(void)sd_notifyf(0, "STATUS=%s", status);
+}
+
+void systemd_reloading(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	(void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64,
+	                 (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
 }
 
 void systemd_stopping(void)

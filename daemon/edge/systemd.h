@@ -14,6 +14,9 @@ void systemd_ready(const char *status);
 /* The line that `systemctl status` shows. */
 void systemd_status(const char *status);
 
+/* The configuration is being read again, until systemd_ready is called. */
+void systemd_reloading(void);
+
 void systemd_stopping(void);
 
 /* Whether standard error goes to the journal, so that events should go there with their fields. */

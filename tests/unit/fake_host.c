@@ -108,6 +108,8 @@ void fake_host_init(struct fake_host *host)
 		.lease_min_ms = 30000,
 		.wait_max_ms = 3600000,
 		.parked_count_max = 64,
+		.parked_bytes_max = 4 * (uint64_t)MESSAGE_BODY_BYTES_MAX,
+		.body_bytes_max = MESSAGE_BODY_BYTES_MAX,
 	};
 }
 

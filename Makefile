@@ -75,9 +75,14 @@ model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) \
 	$(addprefix proto/, image layout nearest profile) $(addprefix tests/unit/, failing_heap random_model)
 service := $(core) $(model_parts) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
 
+test_access := daemon/core/access $(addprefix proto/, message name pack status)
+test_accounts := daemon/edge/accounts
 test_apply := $(addprefix daemon/core/, apply geometry plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
-test_config := daemon/edge/config proto/nearest proto/status
+config := $(addprefix daemon/core/, access config defaults guards) $(schedule) \
+	$(addprefix proto/, dtype message name nearest pack profile)
+test_config := $(config) $(addprefix daemon/core/, config_text json_text)
+test_config_file := $(config) daemon/edge/config_file
 test_copy := client/copy
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
@@ -106,6 +111,7 @@ test_schedule_scale := $(schedule) proto/nearest
 test_service := $(service)
 test_service_heap := $(service)
 test_service_register := $(service)
+test_service_settings := $(service)
 test_service_waits := $(service)
 test_service_walk := $(service)
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
@@ -115,6 +121,7 @@ test_versions := daemon/core/versions proto/layout proto/status tests/unit/faili
 test_workers := daemon/edge/workers $(test_apply)
 
 needs_tests/unit/failing_heap := failing_heap
+needs_tests/unit/test_config := jansson
 needs_tests/unit/test_facts := jansson
 needs_tests/unit/test_kernel := m
 needs_tests/unit/test_schedule := m
@@ -124,6 +131,7 @@ needs_tests/unit/test_schedule_scale := m
 needs_tests/unit/test_service := jansson m
 needs_tests/unit/test_service_heap := jansson m
 needs_tests/unit/test_service_register := m
+needs_tests/unit/test_service_settings := m
 needs_tests/unit/test_service_waits := m
 needs_tests/unit/test_service_walk := m
 

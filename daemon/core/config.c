@@ -25,8 +25,9 @@ static const char *const POLICIES[] = { "block", "coalesce", NULL };
 const struct config_key config_keys[] = {
 	{ "daemon", "runtime-dir", CONFIG_PATH, AT(runtime_dir), "/run/emad", 0, 0, NULL, false,
 	  "Where the sockets are. systemd's RuntimeDirectory= comes before the default." },
-	{ "daemon", "state-dir", CONFIG_PATH, AT(state_dir), "/var/lib/emad", 0, 0, NULL, false,
-	  "Where state that outlives a boot is. systemd's StateDirectory= comes before the default." },
+	{ "daemon", "state-dir", CONFIG_PATH, AT(state_dir), "", 0, 0, NULL, false,
+	  "Where averages are kept on disk (snapshot= of a profile); empty: nowhere. systemd's StateDirectory= comes before the "
+	  "default." },
 	{ "daemon", "workers", CONFIG_COUNT, AT(worker_count), "0", 0, 256, NULL, false,
 	  "Threads that average; 0: a quarter of the processors, 1 to 8." },
 	{ "daemon", "log-level", CONFIG_WORD, AT(log_level), "notice", 0, 3, LEVELS, true,
@@ -181,7 +182,7 @@ static int number_parse(const struct config_key *key, const char *text, const st
 		if (number > 100)
 			return -ERANGE;
 		/* Whole mebibytes, so that they can be read. */
-		*ret_number = host->memory_bytes / 100 * number / MEBI * MEBI;
+		*ret_number = (uint64_t)((double)host->memory_bytes / 100 * (double)number) / MEBI * MEBI;
 		return 0;
 	}
 	for (const struct unit *unit = units_of(key->kind); unit->name; unit++) {
@@ -231,6 +232,11 @@ static int path_set(const struct config_key *key, char *path, const char *text, 
 {
 	bool is_plain = text[0] == '/' && !strstr(text, " ;");
 
+	/* Without a default it can be left empty. */
+	if (text[0] == '\0' && key->fallback[0] == '\0') {
+		path[0] = '\0';
+		return 0;
+	}
 	for (const char *at = text; *at; at++)
 		is_plain = is_plain && !iscntrl((unsigned char)*at);
 	if (is_plain && strlen(text) >= CONFIG_PATH_BYTES_MAX)

@@ -156,6 +156,7 @@ uint64_t fake_host_ask(struct fake_host *host, uint64_t peer, const struct reque
 	int error = request_encode(request, message, sizeof message, &bytes, NULL);
 
 	assert(!error);
+	exchange.peer.refused = host->refused;
 	exchange.tag_bytes = sizeof number;
 	memcpy(exchange.tag, &number, sizeof number);
 	service_request(host->service, &host->now, &exchange, message + MESSAGE_PREFIX_BYTES, bytes - MESSAGE_PREFIX_BYTES,

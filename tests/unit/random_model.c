@@ -3,8 +3,6 @@
  */
 #include "tests/unit/random_model.h"
 
-#include "proto/layout.h"
-
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -140,36 +138,21 @@ struct manifest *manifest_of_rows(const struct tensor_row *rows, uint32_t count)
 	return manifest_shard(rows, count, 0, 1);
 }
 
-void laid_out_init(struct laid_out *out, const struct manifest *const *ranks, uint32_t world,
-                   const char *const *profiles, uint32_t profile_count)
+void laid_out_init(struct laid_out *out, struct manifest *const *ranks, uint32_t world, const char *const *profiles,
+                   uint32_t profile_count)
 {
-	struct plan_profile parts[PROFILE_COUNT_MAX];
-	uint64_t image_bytes[PROFILE_COUNT_MAX] = { 0 };
+	struct profile parsed[PROFILE_COUNT_MAX];
 	struct reason reason = { "" };
 
-	memset(out, 0, sizeof *out);
-	out->manifest = ranks[0];
-	out->profile_count = profile_count;
-	for (uint32_t p = 0; p < profile_count; p++) {
-		ck_assert_msg(profile_parse(profiles[p], strlen(profiles[p]), &out->profiles[p], &reason) == 0, "%s",
-		              reason.text);
-		ck_assert_msg(image_create(out->manifest, &out->profiles[p], 500, &out->images[p], &reason) == 0, "%s",
-		              reason.text);
-		image_bytes[p] = out->images[p]->image_bytes;
-	}
-	ck_assert_int_eq(layout_slot_bytes(image_bytes, profile_count, out->region_offsets, &out->slot_bytes), 0);
 	for (uint32_t p = 0; p < profile_count; p++)
-		parts[p] = (struct plan_profile){
-			.image = out->images[p],
-			.region_offset = out->region_offsets[p],
-			.form = out->profiles[p].schedule.form,
-		};
-	ck_assert_int_eq(plan_create(out->manifest, parts, profile_count, ranks, world, &out->plan, NULL), 0);
+		ck_assert_msg(profile_parse(profiles[p], strlen(profiles[p]), &parsed[p], &reason) == 0, "%s", reason.text);
+	ck_assert_msg(geometry_create(ranks[0], parsed, profile_count, 500, &out->geometry, &reason) == 0, "%s",
+	              reason.text);
+	ck_assert_int_eq(plan_create(out->geometry, (const struct manifest *const *)ranks, world, &out->plan, NULL), 0);
 }
 
 void laid_out_finish(struct laid_out *out)
 {
 	plan_destroy(out->plan);
-	for (uint32_t p = 0; p < out->profile_count; p++)
-		image_destroy(out->images[p]);
+	geometry_destroy(out->geometry);
 }

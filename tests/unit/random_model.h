@@ -48,15 +48,11 @@ struct manifest *manifest_shard(const struct tensor_row *rows, uint32_t count, u
 
 /* A plan with everything that it is made of. */
 struct laid_out {
-	const struct manifest *manifest; /* borrowed */
-	uint32_t profile_count;
-	struct profile profiles[PROFILE_COUNT_MAX];
-	struct image *images[PROFILE_COUNT_MAX];
-	uint64_t region_offsets[PROFILE_COUNT_MAX];
-	uint64_t slot_bytes;
-	struct plan *plan;
+	struct geometry *geometry; /* owned */
+	struct plan *plan;         /* owned */
 };
 
-void laid_out_init(struct laid_out *out, const struct manifest *const *ranks, uint32_t world,
-                   const char *const *profiles, uint32_t profile_count);
+/* ranks[0] is the manifest of the geometry. */
+void laid_out_init(struct laid_out *out, struct manifest *const *ranks, uint32_t world, const char *const *profiles,
+                   uint32_t profile_count);
 void laid_out_finish(struct laid_out *out);

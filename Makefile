@@ -138,14 +138,16 @@ needs_tests/unit/test_service_walk := m
 wire := $(manifest) $(addprefix proto/, layout message) \
 	$(addprefix tests/integration/, harness process wire)
 
-integration_test_client := $(library) tests/integration/harness
-integration_test_daemon := $(wire)
 roles := $(library) $(addprefix tests/integration/, harness process role wire)
+integration_test_client := $(library) tests/integration/harness
+integration_test_config := $(roles)
+integration_test_daemon := $(wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
 integration_test_wire := $(wire)
 needs_tests/integration/harness := check
 needs_tests/integration/test_client := check
+needs_tests/integration/test_config := check
 needs_tests/integration/test_daemon := check
 needs_tests/integration/role := m
 needs_tests/integration/test_load := check

@@ -460,6 +460,33 @@ START_TEST(a_registration_without_profiles_gets_those_of_its_section)
 }
 END_TEST
 
+START_TEST(the_library_leaves_to_the_daemon_what_it_is_not_told)
+{
+	static const char *const none[1] = {NULL};
+	static const uint64_t shape = 1000;
+	const struct emad_tensor tensor = {.name = "w", .dtype = EMAD_F32, .dimension_count = 1, .shape = &shape};
+	const struct emad_trainer_options options = {.profiles = none, .profile_count = 0};
+	struct emad_client *client;
+	struct emad_trainer *trainer;
+	char *json;
+
+	conf_write("conf", "[model vision/*]\nprofiles=a=yolo b=swa\nstride=4\npolicy=coalesce\nguards=loss_max=9\n");
+	daemon_open();
+	ck_assert_int_eq(emad_client_open(harness.url, CALL_MAX_MS, &client), 0);
+	ck_assert_int_eq(emad_trainer_open(client, "vision/net", &tensor, 1, &options, &trainer), 0);
+	ck_assert_int_eq(emad_show_json(client, "vision/net", CALL_MAX_MS, &json), 0);
+	snprintf(said, sizeof(said), "%s", json);
+	expect_said("\"stride\":4");
+	expect_said("\"policy\":\"coalesce\"");
+	expect_said("\"guards\":\"nonfinite=refuse,loss_max=9\"");
+	free(json);
+	emad_trainer_close(trainer);
+	ck_assert_int_eq(emad_trainer_open(client, "speech/net", &tensor, 1, &options, &trainer), EMAD_EPROFILE);
+	emad_client_close(client);
+	daemon_close();
+}
+END_TEST
+
 /* ---- access ------------------------------------------------------------------------------------------------------ */
 
 /* A connection of another user, who has one group besides its own. The kernel keeps what it is when it connects. */
@@ -572,6 +599,7 @@ static Suite *config_suite(void)
 	tcase_add_test(cases, a_storm_of_hangups_is_survived);
 	tcase_add_test(cases, the_log_is_as_loud_as_it_is_told_to_be);
 	tcase_add_test(cases, a_registration_without_profiles_gets_those_of_its_section);
+	tcase_add_test(cases, the_library_leaves_to_the_daemon_what_it_is_not_told);
 	tcase_add_test(cases, another_user_is_let_into_what_the_lists_say);
 	suite_add_tcase(suite, cases);
 	return suite;

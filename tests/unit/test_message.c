@@ -50,6 +50,8 @@ static void field_fill(const char *type, void *member, uint64_t salt)
 		*(uint64_t *)member = salt * UINT64_C(0x9e3779b97f4a7c15) >> (salt % 64);
 	} else if (strcmp(type, "I64") == 0) {
 		*(int64_t *)member = -(int64_t)(salt % 20000);
+	} else if (strcmp(type, "F64") == 0) {
+		*(double *)member = (double)salt / 3 - 7;
 	} else if (strcmp(type, "BOOL") == 0) {
 		*(bool *)member = salt % 2;
 	} else if (strcmp(type, "LIST") == 0) {
@@ -198,7 +200,7 @@ START_TEST(only_the_attach_socket_answers_what_carries_descriptors_or_leases)
 		ck_assert_int_eq(message_operations[i].needs_attach, i == OP_ATTACH || i == OP_VIEW);
 		ck_assert_int_eq(message_operations[i].may_wait,
 		                 i == OP_REGISTER || i == OP_ATTACH || i == OP_PUSH || i == OP_RESERVE || i == OP_FLUSH ||
-		                         i == OP_VIEW);
+		                         i == OP_VIEW || i == OP_PROFILE_SET || i == OP_PROFILE_REMOVE);
 		ck_assert_uint_gt(strlen(message_operations[i].text), 5);
 	}
 }

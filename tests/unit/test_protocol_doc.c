@@ -8,6 +8,7 @@
 #include "proto/layout.h"
 #include "proto/limits.h"
 #include "proto/message.h"
+#include "proto/schedule.h"
 #include "proto/sp.h"
 #include "proto/status.h"
 
@@ -130,7 +131,12 @@ static void limits_table(struct table *table)
 	LIMIT(TENSOR_NAME_BYTES_MAX);
 	LIMIT(SCHEDULE_BYTES_MAX);
 	LIMIT(ATTRIBUTES_BYTES_MAX);
+	LIMIT(METADATA_BYTES_MAX);
+	LIMIT(HISTORY_BYTES_MAX);
 	LIMIT(PROFILE_COUNT_MAX);
+	LIMIT(RULE_COUNT_MAX);
+	LIMIT(PATTERN_BYTES_MAX);
+	LIMIT(PROFILE_BYTES_MAX);
 	LIMIT(TENSOR_COUNT_MAX);
 	LIMIT(DIMENSION_COUNT_MAX);
 	LIMIT(WORLD_MAX);
@@ -143,6 +149,7 @@ static void limits_table(struct table *table)
 	LIMIT(PACK_VALUE_COUNT_MAX);
 	LIMIT(SP_BACKTRACE_BYTES_MAX);
 	LIMIT(ANSWER_COUNT);
+	LIMIT(GAP_CALL_COUNT_MAX);
 #undef LIMIT
 }
 
@@ -200,9 +207,12 @@ static bool slot_profile_table(struct table *table)
 	MEMBER(region_offset);
 	MEMBER(region_bytes);
 	MEMBER(updates);
+	MEMBER(calls);
+	MEMBER(decay_rest);
 	MEMBER(decay);
 	MEMBER(action);
 	MEMBER(reserved);
+	MEMBER(nonfinite);
 	MEMBER(drift);
 	MEMBER(value_norm);
 	return cursor_finish(&cursor, sizeof(struct STRUCT));
@@ -220,6 +230,7 @@ static bool slot_header_table(struct table *table)
 	MEMBER(version);
 	MEMBER(step);
 	MEMBER(updates);
+	MEMBER(calls);
 	MEMBER(published_us);
 	MEMBER(profile_count);
 	MEMBER(reserved);
@@ -254,6 +265,7 @@ static bool answer_table(struct table *table)
 	MEMBER(sequence);
 	MEMBER(step);
 	MEMBER(version);
+	MEMBER(calls);
 	MEMBER(outcome);
 	MEMBER(stage);
 	return cursor_finish(&cursor, sizeof(struct STRUCT));
@@ -284,6 +296,7 @@ static bool rank_record_table(struct table *table)
 	MEMBER(epoch);
 	MEMBER(register_sequence);
 	MEMBER(refused_count);
+	MEMBER(coalesced_count);
 	MEMBER(stages);
 	MEMBER(answers);
 	return cursor_finish(&cursor, sizeof(struct STRUCT));

@@ -16,13 +16,14 @@ SONAME := libemad.so.0
 # ---- sources ---------------------------------------------------------------------------------------------------------
 
 proto := $(addprefix proto/, \
-	dtype image json_read layout manifest manifest_pack manifest_tiling message name nearest number pack \
-	profile safetensors schedule schedule_formula schedule_scale schedule_table schedule_text sp status)
+	convert dtype image json_read layout manifest manifest_pack manifest_tiling merge message name nearest \
+	number pack posthoc profile safetensors safetensors_write schedule schedule_formula schedule_scale \
+	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
 	access apply attributes config config_text defaults geometry guards history intake json_text kernel kernel_avx2 \
-	kernel_avx512 kernel_portable kernel_scalar model plan profiles push query register relay report service update \
-	verdict versions)
+	kernel_avx512 kernel_portable kernel_scalar model plan profiles push query register registration_report relay \
+	report service update verdict versions)
 
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file log memory runtime systemd transport workers)
@@ -30,20 +31,27 @@ edge := $(addprefix daemon/edge/, \
 daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options reload)
 
 library := $(proto) $(addprefix client/, \
-	attach call client copy enclosure error export link profiles push pusher registration snapshot team trainer \
-	view wait)
+	attach blend blend_layout call client copy enclosure error export link merge parts posthoc profiles push \
+	pusher recast registration served snapshot source sum target team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask command_daemon command_explain command_export command_model command_verify emactl facts figure \
-	output progress scan table verify_report)
+	arguments ask command_daemon command_explain command_export command_import command_merge command_model \
+	command_posthoc command_profile command_verify copying emactl explain_list explain_plots explain_reference \
+	explain_scale facts figure input output plot progress scan sum_report table verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
 needs_client/emactl/command_daemon := jansson
 needs_client/emactl/command_model := jansson
+needs_client/emactl/command_posthoc := jansson
+needs_client/emactl/explain_plots := m
+needs_client/emactl/explain_reference := m
 needs_client/emactl/facts := jansson
 needs_client/emactl/output := jansson
+needs_client/emactl/plot := m
 needs_client/link := nng
+needs_client/posthoc := m
+needs_client/sum := m
 needs_daemon/core/attributes := jansson
 needs_daemon/core/config_text := jansson
 needs_daemon/core/guards := m
@@ -59,8 +67,10 @@ needs_daemon/edge/config_file := inih
 needs_daemon/edge/systemd := systemd
 needs_daemon/edge/transport := nng
 needs_proto/layout := xxhash
+needs_proto/merge := m
 needs_proto/number := m
 needs_proto/pack := msgpack
+needs_proto/posthoc := m
 needs_proto/schedule := m
 needs_proto/schedule_formula := m
 needs_proto/schedule_scale := m
@@ -71,36 +81,50 @@ needs_proto/schedule_text := m
 kernel := $(addprefix daemon/core/, kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar)
 manifest := $(addprefix proto/, dtype manifest manifest_pack manifest_tiling name pack status)
 schedule := $(addprefix proto/, number schedule schedule_formula schedule_scale schedule_table schedule_text status)
-model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) \
-	$(addprefix proto/, image layout nearest profile) $(addprefix tests/unit/, failing_heap random_model)
-service := $(core) $(model_parts) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
+model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, geometry plan) \
+	$(addprefix proto/, image layout nearest profile safetensors_write) \
+	$(addprefix tests/unit/, failing_heap random_model)
+service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
 
+apply := daemon/core/apply $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_access := daemon/core/access $(addprefix proto/, message name pack status)
 test_accounts := daemon/edge/accounts
-test_apply := $(addprefix daemon/core/, apply geometry plan) $(filter-out $(model_parts),$(kernel)) $(model_parts)
+test_apply := $(apply) tests/unit/apply_bench
+test_apply_change := $(test_apply)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
+test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc served source sum target) \
+	$(addprefix proto/, convert dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
 config := $(addprefix daemon/core/, access config defaults guards) $(schedule) \
 	$(addprefix proto/, dtype message name nearest pack profile)
 test_config := $(config) $(addprefix daemon/core/, config_text json_text)
 test_config_file := $(config) daemon/edge/config_file
+test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
 test_figure := client/emactl/figure
-test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors) \
-	tests/unit/failing_heap
+test_geometry := $(model_parts)
+test_guards := daemon/core/guards $(addprefix proto/, message name nearest pack status)
+test_history := $(addprefix daemon/core/, history json_text) tests/unit/failing_heap
+test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors \
+	safetensors_write) tests/unit/failing_heap
 test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
 test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status
 test_manifest := $(manifest) tests/unit/failing_heap
 test_memory := daemon/edge/memory proto/status
+test_merge := proto/merge
 test_message := $(addprefix proto/, message name pack status)
 test_name := proto/name proto/status
 test_nearest := proto/nearest
 test_pack := $(addprefix proto/, name pack status)
-test_plan := $(addprefix daemon/core/, geometry plan) $(model_parts)
+test_plan := $(model_parts)
+test_plot := client/emactl/plot
+test_posthoc := $(schedule) $(addprefix proto/, nearest posthoc) tests/unit/failing_heap
 test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
+test_recast := client/recast $(addprefix proto/, dtype json_read name safetensors safetensors_write status) \
+	tests/unit/failing_heap
 test_runtime := daemon/edge/runtime proto/status
 test_safetensors := $(addprefix proto/, dtype json_read name safetensors status) tests/unit/failing_heap
 test_scan := client/emactl/scan proto/dtype
@@ -108,7 +132,10 @@ test_schedule := $(schedule) proto/nearest
 test_schedule_advance := $(schedule) proto/nearest
 test_schedule_formula := $(schedule) proto/nearest
 test_schedule_scale := $(schedule) proto/nearest
+test_served := $(addprefix client/, error served) $(addprefix proto/, dtype nearest status)
 test_service := $(service)
+test_service_gaps := $(service)
+test_service_guards := $(service)
 test_service_heap := $(service)
 test_service_register := $(service)
 test_service_settings := $(service)
@@ -118,17 +145,24 @@ test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
-test_workers := daemon/edge/workers $(test_apply)
+test_workers := daemon/edge/workers $(apply)
 
 needs_tests/unit/failing_heap := failing_heap
 needs_tests/unit/test_config := jansson
+needs_tests/unit/test_convert := m
 needs_tests/unit/test_facts := jansson
+needs_tests/unit/test_guards := m
+needs_tests/unit/test_history := jansson
 needs_tests/unit/test_kernel := m
+needs_tests/unit/test_merge := m
+needs_tests/unit/test_posthoc := jansson m
 needs_tests/unit/test_schedule := m
 needs_tests/unit/test_schedule_advance := m
 needs_tests/unit/test_schedule_formula := jansson m
 needs_tests/unit/test_schedule_scale := m
 needs_tests/unit/test_service := jansson m
+needs_tests/unit/test_service_gaps := m
+needs_tests/unit/test_service_guards := m
 needs_tests/unit/test_service_heap := jansson m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_settings := m
@@ -163,6 +197,7 @@ fuzz_safetensors := $(addprefix proto/, dtype json_read name safetensors status)
 fuzz_schedule := $(schedule) proto/nearest
 fuzz_sp := proto/sp proto/status
 
+bench_convert := $(addprefix proto/, convert dtype)
 bench_kernel := $(kernel) proto/dtype
 bench_requests := $(addprefix proto/, message name pack status)
 bench_triad :=
@@ -443,6 +478,11 @@ demo: ## trains a small model with a daemon beside it
 .PHONY: demo-run
 demo-run: $(products)
 	@$(test_environment) $(PYTHON) client/demo/digits.py
+
+.PHONY: schedules
+schedules: $(B)/emactl ## writes proto/SCHEDULES.md from the table of schedules
+	@$(B)/emactl explain --reference >build/SCHEDULES.md
+	@mv build/SCHEDULES.md proto/SCHEDULES.md
 
 bench: ## measures, into build/bench/; QUICK=1 only tries whether everything runs
 	@tests/setup.sh build check

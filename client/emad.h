@@ -357,20 +357,151 @@ struct emad_view_tensor {
 int emad_view_tensor(struct emad_view *view, uint64_t index, struct emad_view_tensor *ret_tensor);
 int emad_view_find(struct emad_view *view, const char *name, struct emad_view_tensor *ret_tensor);
 
+/*
+ * In which dtype averages are served on request: 0, or 1 more than the number of enum emad_dtype. It is meant for the
+ * floating-point tensors; integers and bools are always served as they are.
+ */
+enum emad_served_dtype {
+	EMAD_DTYPE_KEPT, /* as the average is kept: mostly F32 */
+	EMAD_AS_F64,
+	EMAD_AS_F32,
+	EMAD_AS_F16,
+	EMAD_AS_BF16,
+	EMAD_AS_F8_E4M3, /* float8_e4m3fn: it has no infinity, what is too large becomes 448 */
+	EMAD_AS_F8_E5M2,
+};
+
+/*
+ * The dtype of a name: that of safetensors ("BF16") or of PyTorch ("bfloat16", "half"), in any case.
+ * EMAD_EARGUMENT: the sentence says the nearest and all.
+ */
+int emad_dtype_parse(const char *name, enum emad_served_dtype *ret_dtype);
+
+/*
+ * Copies tensor index (0-based, in the order of the file) to buffer in another dtype: dense, row-major, in the byte
+ * order of the host. Each value is rounded once, to nearest even, and what is too large becomes infinite. buffer may
+ * lie at any byte; buffer_bytes are at least the elements times their size in the new dtype. After 0 all of it belongs
+ * to the view's version; on failure buffer holds nothing of use.
+ * Codes: EMAD_EREVOKED, -ENOENT (no such tensor), EMAD_EARGUMENT (buffer too small: both numbers).
+ */
+int emad_view_read(struct emad_view *view, uint64_t index, enum emad_served_dtype dtype, void *buffer,
+                   uint64_t buffer_bytes);
+
 /* A value of the image's metadata ("emad.attributes" is the JSON object of attributes), or NULL. Borrowed. */
 const char *emad_view_metadata(struct emad_view *view, const char *key);
 
-/* Called now and then during a long copy; returning non-zero stops it with -ECANCELED. */
+/*
+ * Called now and then during a long copy, first with 0 before the file is begun; returning non-zero stops it with
+ * -ECANCELED.
+ */
 typedef int emad_progress(void *context, uint64_t done_bytes, uint64_t total_bytes);
+
+struct emad_export_options {
+	uint64_t min_step; /* as for emad_view_open */
+	int timeout_ms;    /* bounds the wait for the version; progress can end the copying */
+	enum emad_served_dtype dtype; /* of all floating-point tensors */
+	emad_progress *progress;      /* NULL: nobody is told */
+	void *context;                /* for progress */
+};
+
+struct emad_export_info {
+	uint64_t version;
+	uint64_t step;
+	uint64_t updates;
+	double decay;          /* of the last update */
+	uint64_t published_us; /* wall clock, microseconds since 1970 */
+	uint64_t tensor_count;
+	uint64_t file_bytes;
+	uint64_t overflow_count;   /* values that were finite and, too large for dtype, are infinite now, or clipped */
+	char overflow_tensor[520]; /* the first tensor with such a value; "" */
+};
 
 /*
  * Writes a profile (NULL: the first) to a safetensors file: into a temporary file beside it, fsync, rename. On any
- * failure path is as it was. ret_info may be NULL; its pointers and fd are not set. timeout_ms bounds the wait for
- * the version; progress can end the copying. A view that is revoked meanwhile is tried again, three times in all.
+ * failure path is as it was. A view that is revoked meanwhile is tried again, three times in all.
+ * options NULL: the newest version, as it is kept, with the client's own timeout; zeroed: the same without waiting.
+ * With a dtype every floating-point tensor is of that dtype, rounded as emad_view_read does, the order is that of the
+ * new sizes, and "emad.dtype" is in the metadata. Look at overflow_count then. ret_info may be NULL.
+ * Codes: those of emad_view_open; -errno for the file; -ECANCELED; EMAD_EREVOKED; EMAD_EARGUMENT.
  */
-int emad_export(struct emad_client *client, const char *model, const char *profile, uint64_t min_step,
-                const char *path, int timeout_ms, emad_progress *progress, void *context,
-                struct emad_view_info *ret_info);
+int emad_export(struct emad_client *client, const char *model, const char *profile, const char *path,
+                const struct emad_export_options *options, struct emad_export_info *ret_info);
+
+/* ---- averages made from files --------------------------------------------------------------------------------- */
+
+/* One file of a sum. */
+struct emad_sum_part {
+	const char *path;
+	const char *profile; /* as the file says, or "" */
+	double std;          /* relative width of its average; 0 where that was not asked for */
+	uint64_t step;       /* as the file says, or 0 */
+	double weight;       /* all weights add up to 1; 0: the file was not needed */
+};
+
+/* What was added up. */
+struct emad_sum {
+	size_t part_count;
+	const struct emad_sum_part *parts; /* oldest first */
+	uint64_t step;       /* of the result: that of the newest part */
+	size_t later_count;  /* emad_posthoc: snapshots behind the step, left out */
+	int is_by_step;      /* emad_merge: the files were put in the order of their steps */
+	double error;        /* emad_posthoc: how far the sum is from the wanted average, see there */
+	uint64_t file_bytes; /* of the new file; 0 when none was written */
+};
+
+/* NULL is allowed. */
+void emad_sum_free(struct emad_sum *sum);
+
+struct emad_posthoc_options {
+	double std;              /* relative width of the wanted average, from 0.001 to 12^-1/2 = 0.2886 */
+	uint64_t step;           /* the step of the result, one that a snapshot has; 0: the newest */
+	const char *model;       /* files of other models are left out; NULL: they are refused */
+	const char *profile;     /* the name in the new file; NULL: "posthoc" */
+	const char *dtype;       /* of its floating-point tensors: "F32", "bfloat16", ... (emad_dtype_parse); NULL: as in the files */
+	uint32_t open_files_max; /* files open at a time; 0: 64 */
+	emad_progress *progress; /* told about the bytes that were read; may be NULL */
+	void *context;
+};
+
+/*
+ * Makes the average of another width from stored averages of schedule `power`, at best of two widths and many steps:
+ * snapshots that the daemon kept, or exported files. paths: files, or directories, of which every *.safetensors in
+ * them and in their own directories is taken that holds such an average. output: the safetensors file to write, whole
+ * or not at all; NULL: the weights are found and nothing is written. Needs no daemon, and about 12 MiB whatever the
+ * models' size.
+ * Integer and bool tensors are those of the newest snapshot, and so is every tensor that two profiles hold alike there:
+ * it was copied, not averaged.
+ * error: the L2 norm of the difference between the profile of the sum (which training step weighs how much) and the
+ * wanted one, as a part of the wanted one's norm. That of the weights is mostly a much smaller part of how far they
+ * moved, because weights change slowly where the profile is hard to match.
+ * ret_sum may be NULL; free it with emad_sum_free.
+ * Codes: EMAD_EARGUMENT (the width; one snapshot given twice), -ENOENT (no such file; no snapshot in the directory),
+ * EMAD_ENOVERSION (no snapshot of that step: the nearest are named), EMAD_ESCHEDULE (a file of another schedule),
+ * EMAD_EPROFILE (it is not emad's, or of another model), EMAD_EMANIFEST (other tensors), EMAD_ECORRUPT (damaged; NaN or
+ * infinity), EMAD_ELIMIT, -ECANCELED, -ENOMEM, and -errno of reading and writing.
+ * source: Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models", section 3, appendix C
+ */
+int emad_posthoc(const char *const *paths, size_t path_count, const char *output,
+                 const struct emad_posthoc_options *options, struct emad_sum **ret_sum);
+
+struct emad_merge_options {
+	const char *shape;   /* "linear" (which comes out as the mean), "minus-sqrt", "uniform"; NULL: "linear" */
+	const char *profile; /* the name in the new file; NULL: "merged" */
+	const char *dtype;   /* as for emad_posthoc, likewise the rest */
+	uint32_t open_files_max;
+	emad_progress *progress;
+	void *context;
+};
+
+/*
+ * Merges the checkpoints of a training with a constant learning rate into what a learning rate that had decayed over
+ * them would have left. paths: safetensors files with the same tensors, oldest first; where all of them have an
+ * emad.step they are put in that order. output as for emad_posthoc. Integer and bool tensors are those of the newest.
+ * options NULL: all defaults. Codes as for emad_posthoc; EMAD_EARGUMENT for the shape.
+ * source: "WSM: Decay-Free Learning Rate Schedule via Checkpoint Merging for LLM Pre-training"
+ */
+int emad_merge(const char *const *paths, size_t path_count, const char *output,
+               const struct emad_merge_options *options, struct emad_sum **ret_sum);
 
 #ifdef __cplusplus
 }

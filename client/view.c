@@ -8,9 +8,11 @@
 #include "client/view.h"
 
 #include "client/error.h"
+#include "client/served.h"
+#include "proto/convert.h"
 #include "proto/layout.h"
 #include "proto/name.h"
-#include "proto/safetensors.h"
+#include "proto/sentence.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -262,6 +264,15 @@ static int view_parse(struct emad_view *view, struct reason *reason)
 	return code;
 }
 
+int view_tensors(struct emad_view *view, const struct safetensors **ret_tensors, struct reason *reason)
+{
+	int code = view_parse(view, reason);
+
+	if (code == 0)
+		*ret_tensors = view->tensors;
+	return code;
+}
+
 int view_info(struct emad_view *view, struct emad_view_info *ret_info, struct reason *reason)
 {
 	int code = view_parse(view, reason);
@@ -298,20 +309,33 @@ static void view_tensor(const struct emad_view *view, const struct safetensors_e
 	};
 }
 
+/* The entry of an index. */
+static int view_entry(struct emad_view *view, uint64_t index, const struct safetensors_entry **ret_entry,
+                      struct reason *reason)
+{
+	int code = view_parse(view, reason);
+
+	if (code)
+		return code;
+	if (index >= view->tensors->entry_count)
+		return reason_set(reason, -ENOENT, "tensor %" PRIu64 " of %u: they count from 0", index,
+		                  view->tensors->entry_count);
+	*ret_entry = &view->tensors->entries[index];
+	return 0;
+}
+
 int emad_view_tensor(struct emad_view *view, uint64_t index, struct emad_view_tensor *ret_tensor)
 {
+	const struct safetensors_entry *entry = NULL;
 	struct reason reason = {.text = ""};
 	int code = view_usable(view, &reason);
 
 	if (code == 0 && !ret_tensor)
 		code = reason_set(&reason, STATUS_EARGUMENT, "ret_tensor is NULL");
 	if (code == 0)
-		code = view_parse(view, &reason);
-	if (code == 0 && index >= view->tensors->entry_count)
-		code = reason_set(&reason, -ENOENT, "tensor %" PRIu64 " of %u: they count from 0", index,
-		                  view->tensors->entry_count);
+		code = view_entry(view, index, &entry, &reason);
 	if (code == 0)
-		view_tensor(view, &view->tensors->entries[index], ret_tensor);
+		view_tensor(view, entry, ret_tensor);
 	return error_report(code, &reason);
 }
 
@@ -332,6 +356,41 @@ int emad_view_find(struct emad_view *view, const char *name, struct emad_view_te
 	}
 	if (code == 0)
 		view_tensor(view, entry, ret_tensor);
+	return error_report(code, &reason);
+}
+
+static int view_read(struct emad_view *view, const struct safetensors_entry *entry, enum emad_served_dtype served,
+                     void *buffer, uint64_t buffer_bytes, struct reason *reason)
+{
+	const enum dtype dtype = served_dtype(served, entry->dtype);
+	const uint64_t count = entry->bytes / dtype_bytes(entry->dtype);
+	uint64_t bytes;
+
+	if (__builtin_mul_overflow(count, dtype_bytes(dtype), &bytes) || bytes > buffer_bytes)
+		return reason_set(reason, STATUS_EARGUMENT,
+		                  "tensor '%.*s' has %" PRIu64 " elements of %" PRIu64
+		                  " bytes as %s, the buffer only %" PRIu64 " bytes in all",
+		                  sentence_name_bytes(entry->name), entry->name, count, dtype_bytes(dtype),
+		                  dtype_name(dtype), buffer_bytes);
+	if (count > 0 && !buffer)
+		return reason_set(reason, STATUS_EARGUMENT, "buffer is NULL");
+	convert_elements(entry->dtype, view->facts.image + entry->offset, dtype, buffer, count);
+	return view_check(view, reason);
+}
+
+int emad_view_read(struct emad_view *view, uint64_t index, enum emad_served_dtype dtype, void *buffer,
+                   uint64_t buffer_bytes)
+{
+	const struct safetensors_entry *entry = NULL;
+	struct reason reason = {.text = ""};
+	int code = view_usable(view, &reason);
+
+	if (code == 0)
+		code = served_check(dtype, &reason);
+	if (code == 0)
+		code = view_entry(view, index, &entry, &reason);
+	if (code == 0)
+		code = view_read(view, entry, dtype, buffer, buffer_bytes, &reason);
 	return error_report(code, &reason);
 }
 

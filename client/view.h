@@ -4,8 +4,11 @@
 #pragma once
 
 #include "client/client.h"
+#include "proto/safetensors.h"
 
 int view_open(struct emad_client *client, const char *model, const char *profile, uint64_t min_step, int timeout_ms,
               struct emad_view **ret_view, struct reason *reason);
 int view_check(struct emad_view *view, struct reason *reason);
 int view_info(struct emad_view *view, struct emad_view_info *ret_info, struct reason *reason);
+/* The image's header; borrowed until the view is closed. */
+int view_tensors(struct emad_view *view, const struct safetensors **ret_tensors, struct reason *reason);

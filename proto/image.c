@@ -1,12 +1,13 @@
 /*
  * The image: order and offsets of the tensors, and the safetensors header in front of them.
  *
- * The header is written by a writer that only counts when it is given no room. Everything is written twice, counted
- * first, so that what is counted and what is written cannot differ, and nothing is touched before it is known to fit.
+ * The header is counted before it is written, so that nothing is touched before it is known to fit.
  */
 #include "proto/image.h"
 
 #include "proto/name.h"
+#include "proto/safetensors.h"
+#include "proto/safetensors_write.h"
 #include "proto/sentence.h"
 
 #include <assert.h>
@@ -16,103 +17,32 @@
 #include <string.h>
 
 enum {
-	HEADER_SIZE_BYTES = 8,
-	HEADER_BYTES_MAX = 100000000, /* source: safetensors, MAX_HEADER_SIZE */
+	HEADER_SIZE_BYTES = SAFETENSORS_SIZE_BYTES,
+	HEADER_BYTES_MAX = SAFETENSORS_HEADER_BYTES_MAX,
 };
-
-static const char METADATA_OPEN[] = ",\"__metadata__\":{";
-static const char METADATA_CLOSE[] = "}}";
-
-struct writer {
-	char *text; /* borrowed; NULL to count only */
-	size_t used;
-};
-
-static void write_bytes(struct writer *writer, const char *bytes, size_t count)
-{
-	if (writer->text)
-		memcpy(writer->text + writer->used, bytes, count);
-	writer->used += count;
-}
-
-static void write_number(struct writer *writer, uint64_t number)
-{
-	char digits[24];
-	size_t at = sizeof(digits);
-
-	do {
-		digits[--at] = (char)('0' + number % 10);
-		number /= 10;
-	} while (number > 0);
-	write_bytes(writer, digits + at, sizeof(digits) - at);
-}
-
-/* A JSON string of UTF-8: only what JSON demands is escaped. */
-static void write_string(struct writer *writer, const char *text, size_t bytes)
-{
-	static const char hex[] = "0123456789abcdef";
-	size_t plain = 0;
-
-	write_bytes(writer, "\"", 1);
-	for (size_t i = 0; i < bytes; i++) {
-		unsigned char c = (unsigned char)text[i];
-
-		if (c >= ' ' && c != '"' && c != '\\')
-			continue;
-		write_bytes(writer, text + plain, i - plain);
-		plain = i + 1;
-		if (c < ' ')
-			write_bytes(writer, (const char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
-		else
-			write_bytes(writer, (const char[]){'\\', (char)c}, 2);
-	}
-	write_bytes(writer, text + plain, bytes - plain);
-	write_bytes(writer, "\"", 1);
-}
-
-static void write_literal(struct writer *writer, const char *literal)
-{
-	write_bytes(writer, literal, strlen(literal));
-}
 
 /* The part of the header that never changes: "{" and all tensors. */
-static void write_tensors(struct writer *writer, const struct image *image, const struct manifest *manifest)
+static void write_tensors(struct safetensors_writer *writer, const struct image *image,
+                          const struct manifest *manifest)
 {
-	write_literal(writer, "{");
 	for (uint32_t i = 0; i < image->tensor_count; i++) {
 		const struct image_tensor *entry = &image->tensors[i];
 		const struct tensor *tensor = &manifest->tensors[entry->tensor];
 
-		if (i > 0)
-			write_literal(writer, ",");
-		write_string(writer, tensor->name, strlen(tensor->name));
-		write_literal(writer, ":{\"dtype\":\"");
-		write_literal(writer, dtype_name(entry->dtype));
-		write_literal(writer, "\",\"shape\":[");
-		for (uint32_t d = 0; d < tensor->dimension_count; d++) {
-			if (d > 0)
-				write_literal(writer, ",");
-			write_number(writer, tensor->extents[d]);
-		}
-		write_literal(writer, "],\"data_offsets\":[");
-		write_number(writer, entry->offset);
-		write_literal(writer, ",");
-		write_number(writer, entry->offset + entry->bytes);
-		write_literal(writer, "]}");
+		safetensors_write_tensor(writer, tensor->name, entry->dtype, tensor->extents, tensor->dimension_count,
+		                         entry->offset, entry->offset + entry->bytes);
 	}
 }
 
-static void write_metadata(struct writer *writer, const struct image_metadata *metadata, size_t metadata_count)
+/* The part behind it. */
+static void write_metadata(struct safetensors_writer *writer, const struct image_metadata *metadata,
+                           size_t metadata_count)
 {
-	write_literal(writer, METADATA_OPEN);
-	for (size_t i = 0; i < metadata_count; i++) {
-		if (i > 0)
-			write_literal(writer, ",");
-		write_string(writer, metadata[i].key, strlen(metadata[i].key));
-		write_literal(writer, ":");
-		write_string(writer, metadata[i].value, metadata[i].value_bytes);
-	}
-	write_literal(writer, METADATA_CLOSE);
+	safetensors_write_metadata_begin(writer);
+	for (size_t i = 0; i < metadata_count; i++)
+		safetensors_write_metadata_pair(writer, i == 0, metadata[i].key, metadata[i].value,
+		                                metadata[i].value_bytes);
+	safetensors_write_metadata_end(writer);
 }
 
 /* The order of image.h as one number; the manifest's index is its lowest part. */
@@ -187,11 +117,13 @@ static int tensors_place(struct image *image, const struct manifest *manifest, s
 static int header_prepare(struct image *image, const struct manifest *manifest, size_t metadata_capacity,
                           struct reason *reason)
 {
-	struct writer writer = {0};
+	struct safetensors_writer writer = {0}, whole;
 	uint64_t bytes;
 
 	write_tensors(&writer, image, manifest);
-	bytes = HEADER_SIZE_BYTES + writer.used + strlen(METADATA_OPEN) + strlen(METADATA_CLOSE);
+	whole = writer;
+	write_metadata(&whole, NULL, 0);
+	bytes = HEADER_SIZE_BYTES + whole.used;
 	if (metadata_capacity > HEADER_BYTES_MAX || bytes + metadata_capacity > HEADER_BYTES_MAX - IMAGE_PAGE_BYTES)
 		return reason_set(reason, STATUS_ELIMIT,
 		                  "the header of %u tensors has %" PRIu64
@@ -201,7 +133,7 @@ static int header_prepare(struct image *image, const struct manifest *manifest, 
 	if (!image->header)
 		return -ENOMEM;
 	image->header_fixed_bytes = writer.used;
-	writer = (struct writer){.text = image->header};
+	writer = (struct safetensors_writer){.text = image->header};
 	write_tensors(&writer, image, manifest);
 	assert(writer.used == image->header_fixed_bytes);
 	bytes += metadata_capacity;
@@ -225,10 +157,10 @@ int image_create(const struct manifest *manifest, const struct profile *profile,
 		goto fail;
 	tensors_order(image, manifest, profile, keys);
 	if (image->tensor_count == 0) {
-		r = reason_set(reason, STATUS_EPROFILE,
-		               "profile '%s' holds none of the %u tensors: %s",
-		               profile->name, manifest->tensor_count,
-		               profile->rule_count > 0 ? "its rules drop them all" : "its schedule keeps parameters only");
+		r = reason_set(reason, STATUS_EPROFILE, "profile '%s' holds none of the %u tensors: its %s%s %s", profile->name,
+		               manifest->tensor_count, profile->rule_count > 0 ? "rules and its schedule " : "schedule ",
+		               profile->schedule.kind->name,
+		               profile->rule_count > 0 ? "drop them all" : "keeps parameters only");
 		goto fail;
 	}
 	r = tensors_place(image, manifest, reason);
@@ -273,19 +205,18 @@ int image_header_write(const struct image *image, uint8_t *region, const struct 
 {
 	size_t room = image->data_offset - HEADER_SIZE_BYTES - image->header_fixed_bytes;
 	uint64_t json_bytes = image->data_offset - HEADER_SIZE_BYTES;
-	struct writer writer = {0};
+	struct safetensors_writer writer = {.used = image->header_fixed_bytes};
 	int r = metadata_check(metadata, metadata_count, reason);
 
 	if (r != 0)
 		return r;
 	write_metadata(&writer, metadata, metadata_count);
-	if (writer.used > room)
+	if (writer.used > json_bytes)
 		return reason_set(reason, STATUS_ELIMIT, "the metadata have %zu bytes as JSON, there is room for %zu",
-		                  writer.used, room);
-	for (unsigned i = 0; i < HEADER_SIZE_BYTES; i++)
-		region[i] = (uint8_t)(json_bytes >> 8 * i);
-	writer = (struct writer){.text = (char *)region + HEADER_SIZE_BYTES};
-	write_bytes(&writer, image->header, image->header_fixed_bytes);
+		                  writer.used - image->header_fixed_bytes, room);
+	safetensors_write_size(region, json_bytes);
+	memcpy(region + HEADER_SIZE_BYTES, image->header, image->header_fixed_bytes);
+	writer = (struct safetensors_writer){(char *)region + HEADER_SIZE_BYTES, image->header_fixed_bytes};
 	write_metadata(&writer, metadata, metadata_count);
 	memset(writer.text + writer.used, ' ', json_bytes - writer.used);
 	return 0;

@@ -430,9 +430,10 @@ struct profile_choice profile_choose(const struct profile *profile, const struct
 struct schedule profile_schedule(const struct profile *profile, int32_t rule)
 {
 	struct schedule schedule = profile->schedule;
+	int r = 0;
 
-	if (rule >= 0 && profile->rules[rule].has_decay &&
-	    schedule_with_decay(&profile->schedule, profile->rules[rule].decay, &schedule, NULL) != 0)
-		assert(!"the parser accepts only decays that the schedule can take");
+	if (rule >= 0 && profile->rules[rule].has_decay)
+		r = schedule_with_decay(&profile->schedule, profile->rules[rule].decay, &schedule, NULL);
+	assert(r == 0); /* the parser accepts only decays that the schedule can take */
 	return schedule;
 }

@@ -23,8 +23,8 @@
 #include <string.h>
 
 enum {
-	SIZE_BYTES = 8,
-	HEADER_BYTES_MAX = 100000000, /* source: tensor.rs, MAX_HEADER_SIZE */
+	SIZE_BYTES = SAFETENSORS_SIZE_BYTES,
+	HEADER_BYTES_MAX = SAFETENSORS_HEADER_BYTES_MAX,
 	NAME_RAW_BYTES_MAX = 6 * TENSOR_NAME_BYTES_MAX, /* each byte may be written as \u00xx */
 	WORD_BYTES_MAX = 32, /* keys of an entry, dtypes */
 };

@@ -10,7 +10,11 @@
 #include "proto/limits.h"
 #include "proto/status.h"
 
-enum { SAFETENSORS_METADATA_COUNT_MAX = 10000 };
+enum {
+	SAFETENSORS_SIZE_BYTES = 8,
+	SAFETENSORS_HEADER_BYTES_MAX = 100000000, /* source: safetensors/src/tensor.rs, MAX_HEADER_SIZE */
+	SAFETENSORS_METADATA_COUNT_MAX = 10000,
+};
 
 struct safetensors_entry {
 	char *name; /* owned */

@@ -6,7 +6,7 @@
  * gap is the product of its calls' decays, because with a snapshot that stays the same each call leaves the shadow at
  * that many parts of what it was.
  */
-#include "proto/schedule_text.h"
+#include "proto/schedule.h"
 
 #include "proto/schedule_formula.h"
 
@@ -16,8 +16,8 @@
 /* A shadow of which less is left than this has nothing left of it: that share of a double is lost in any sum. */
 #define PRODUCT_MIN 1e-300
 
-/* 1 - a product below this is 1. */
-#define PRODUCT_NEGLIGIBLE 1e-17
+/* 1 - a product whose logarithm is below this is 1. */
+#define LOGARITHM_NEGLIGIBLE (-40.0)
 
 static const char *const ACTION_NAMES[] = {
 	[ACTION_COPY] = "copy",
@@ -83,8 +83,8 @@ static bool is_debiased(const struct schedule *schedule)
 
 struct schedule_result schedule_start(const struct schedule *schedule)
 {
-	/* Divided out, a start at zero is a first call that copies. Until then the weights are the best average. */
-	bool is_zero = schedule->kind->starts_at_zero && !is_debiased(schedule);
+	/* Divided out, a start at zero is a first call that copies; with begin there are copies before it anyway. */
+	bool is_zero = schedule->kind->starts_at_zero && !is_debiased(schedule) && schedule->begin == 0;
 
 	return (struct schedule_result){.action = is_zero ? ACTION_ZERO : ACTION_COPY, .decay = 0};
 }
@@ -145,20 +145,23 @@ static uint64_t spread_count_until(const struct spread *spread, uint64_t begin)
 	return low;
 }
 
-/*
- * The product of the decays of the calls that count behind the first `skipped` ones, before which the state stands.
- * *ret_acts: some call does something.
- */
-static double product_of(const struct schedule *schedule, const struct schedule_state *state,
-			 const struct spread *spread, uint64_t skipped, bool *ret_acts)
+/* What the calls of a gap come to. */
+struct effect {
+	double product; /* of their decays */
+	double rest;    /* decay_rest behind them */
+	bool acts;      /* some call does something */
+};
+
+/* Makes the calls that count behind the first `skipped` ones, before which the state stands. */
+static void calls_make(const struct schedule *schedule, const struct schedule_state *state, const struct spread *spread,
+                       uint64_t skipped, struct effect *effect)
 {
 	const uint64_t cadence = schedule->cadence, first = skipped + cadence - state->calls % cadence;
 	struct schedule prepared = *schedule;
 	struct schedule_call call = {.n = state->updates};
-	double product = 1;
 
 	schedule_values_prepare(schedule->kind, prepared.values);
-	for (uint64_t i = first; i <= spread->count && product >= PRODUCT_MIN; i += cadence) {
+	for (uint64_t i = first; i <= spread->count && effect->product >= PRODUCT_MIN; i += cadence) {
 		struct schedule_result result;
 
 		call.n++;
@@ -169,34 +172,37 @@ static double product_of(const struct schedule *schedule, const struct schedule_
 		result = schedule_at(&prepared, &call);
 		if (result.action == ACTION_NOOP)
 			continue;
-		*ret_acts = true;
-		product *= result.decay;
+		effect->acts = true;
+		effect->product *= result.decay;
+		/* Not 1 - product at the end: that would lose the digits of a small rest. */
+		effect->rest = effect->rest * result.decay + (1 - result.decay);
 	}
-	return product >= PRODUCT_MIN ? product : 0;
+	if (effect->product < PRODUCT_MIN) {
+		effect->product = 0;
+		effect->rest = 1;
+	}
 }
 
 struct schedule_result schedule_advance(const struct schedule *schedule, struct schedule_state *state,
-					const struct schedule_gap *gap)
+                                        const struct schedule_gap *gap)
 {
 	struct spread spread = spread_of(schedule, gap);
 	uint64_t copy_count = spread_count_until(&spread, schedule->begin);
-	bool acts = copy_count > 0;
-	double rest = state->decay_rest, product;
+	double rest = copy_count > 0 && !schedule->kind->starts_at_zero ? 1 : state->decay_rest;
+	struct effect effect = {.product = 1, .rest = rest, .acts = copy_count > 0};
+	double decay;
 
 	assert(gap->call_count >= 1 && gap->call_count <= GAP_CALL_COUNT_MAX);
-	if (copy_count > 0 && !schedule->kind->starts_at_zero)
-		rest = 1;
-	product = product_of(schedule, state, &spread, copy_count, &acts);
+	calls_make(schedule, state, &spread, copy_count, &effect);
 	state->calls += spread.count - copy_count;
 	state->updates = state->calls / schedule->cadence;
-	state->decay_rest = fmin(rest * product + (1 - product), 1);
-	if (!acts)
+	state->decay_rest = fmin(effect.rest, 1);
+	if (!effect.acts)
 		return (struct schedule_result){.action = ACTION_NOOP, .decay = 1};
-	if (copy_count > 0)
-		product = 0;
-	else if (is_debiased(schedule))
-		product = rest > 0 ? fmin(product * rest / state->decay_rest, 1) : 0;
-	return (struct schedule_result){.action = product > 0 ? ACTION_LERP : ACTION_COPY, .decay = product};
+	decay = copy_count > 0 ? 0 : effect.product;
+	if (is_debiased(schedule) && decay > 0)
+		decay = rest > 0 ? fmin(decay * rest / state->decay_rest, 1) : 0;
+	return (struct schedule_result){.action = decay > 0 ? ACTION_LERP : ACTION_COPY, .decay = decay};
 }
 
 /* 1 - the product of the first decays of a schedule whose decay, once it stops changing, changes no more. */
@@ -204,17 +210,17 @@ static double rest_after(const struct schedule *schedule, uint64_t updates, uint
 {
 	const struct schedule_call last = {.n = updates, .step = step, .step_previous = step};
 	const double last_decay = schedule_at(schedule, &last).decay;
-	double product = 1;
+	double logarithm = 0;
 
-	for (uint64_t n = 1; n <= updates && product >= PRODUCT_NEGLIGIBLE; n++) {
+	for (uint64_t n = 1; n <= updates && logarithm >= LOGARITHM_NEGLIGIBLE; n++) {
 		struct schedule_call call = {.n = n, .step = step, .step_previous = step};
 		double decay = schedule_at(schedule, &call).decay;
 
 		if (decay == last_decay)
-			return 1 - product * pow(decay, (double)(updates - n + 1));
-		product *= decay;
+			return -expm1(logarithm + log(decay) * (double)(updates - n + 1));
+		logarithm += log(decay);
 	}
-	return 1 - product;
+	return -expm1(logarithm);
 }
 
 struct schedule_state schedule_resumed(const struct schedule *schedule, uint64_t updates, uint64_t step)

@@ -83,16 +83,17 @@ struct schedule_result;
 struct schedule_kind {
 	const char *name;
 	const char *source;  /* the reference implementation */
+	const char *text;    /* what it is, a sentence or two */
 	const char *formula; /* the action at call n, in words and symbols */
 	enum schedule_form form;
 	enum schedule_entry float_buffer; /* default policy for floating-point buffers */
 	enum schedule_entry integer;      /* default policy for integer and bool entries */
-	bool uses_step;                   /* depends on the trainer's step, not on the call number alone */
-	bool spans_steps; /* its formula covers any distance between two steps: a gap is one call, not many */
-	bool is_scalable;    /* its horizon can be kept by scaling its keys (schedule_scale_batch) */
-	const char *unscaled; /* why not, or with which flag not; NULL: always */
-	int8_t scale_key;    /* index of the flag that decides whether it can; -1: none */
-	double scale_value;  /* what that flag must be */
+	bool uses_step;       /* depends on the trainer's step, not on the call number alone */
+	bool spans_steps;     /* its formula covers any distance between two steps: a gap is one call, not many */
+	bool is_scalable;     /* its horizon can be kept by scaling its keys (schedule_scale_batch) */
+	const char *unscaled; /* why not, or with which flag it can; NULL: always */
+	int8_t scale_key;     /* index of the flag that decides whether it can; -1: none */
+	double scale_value;   /* what that flag must be */
 	bool starts_at_zero;
 	int8_t debias_key;  /* index of the key that says whether a zero start is divided out; -1: none */
 	int8_t buffers_key; /* index of the flag that averages floating-point buffers; -1: none */
@@ -132,14 +133,15 @@ const struct schedule_kind *schedule_kinds(size_t *ret_count);
 
 /*
  * Parses a specification. STATUS_ESCHEDULE with a sentence otherwise: an unknown name or key names the nearest known
- * one and lists all; a value out of range names the range; *ret_schedule untouched.
+ * one and lists all; a value out of range names the range; one that would be longer than SCHEDULE_BYTES_MAX in its
+ * canonical form is refused; *ret_schedule untouched.
  */
 int schedule_parse(const char *specification, struct schedule *ret_schedule, struct reason *reason);
 
 /*
  * Writes the canonical specification: the name, then every key whose value is not the default, in table order, with
- * the fewest digits that parse back to the same double (whole numbers in full), then the form where it was forced to
- * another one. STATUS_ELIMIT when it does not fit; SCHEDULE_BYTES_MAX + 1 bytes always do.
+ * the fewest digits that parse back to the same double (whole numbers in full), then in the same way the keys that all
+ * schedules take. STATUS_ELIMIT when it does not fit; SCHEDULE_BYTES_MAX + 1 bytes always do.
  */
 int schedule_format(const struct schedule *schedule, char *text, size_t text_capacity);
 
@@ -174,6 +176,9 @@ struct schedule_result schedule_start(const struct schedule *schedule);
  * shadow, else a LERP by the exact product of the decays. Call i of k is at step step_previous + (step - step_previous)
  * * i / k; a schedule that spans steps makes one call of the gap. Where a zero start is divided out the answer is the
  * decay of the divided average: D * r / r', D the product of the gap, r and r' the decay_rest before and after.
+ *
+ * Calls at steps up to `begin` copy and move neither calls nor updates. With a cadence a call that counts sees the step
+ * of the counting call before it as step_previous, calls before the gap being as dense as those in it.
  */
 struct schedule_result schedule_advance(const struct schedule *schedule, struct schedule_state *state,
                                         const struct schedule_gap *gap);

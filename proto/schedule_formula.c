@@ -36,7 +36,10 @@ static bool is_multiple(uint64_t number, double period)
 /* 1 - (1 + s/gamma)^-power, the warm-up that timm, diffusers, k-diffusion and ema-pytorch share. */
 static double inverse_power(double s, double gamma, double power)
 {
-	return -expm1(-power * log1p(s / gamma));
+	double x = s / gamma, y = power * (x < 1 ? log1p(x) : log(1 + x));
+
+	/* log and exp take half the time of log1p and expm1, and are as accurate where nothing cancels. */
+	return y < M_LN2 ? -expm1(-y) : 1 - exp(-y);
 }
 
 /* How many steps this call advances. A step that does not move forward advances none. */

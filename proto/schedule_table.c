@@ -2,9 +2,10 @@
  * The table of schedules: one row each, read by the parser, the listings and the documentation.
  *
  * To add a schedule: an enumeration of its keys and a formula in schedule_formula.{h,c}, a row here, its recorded or
- * golden values in tests/unit/test_schedule.c. Keys that mean the same have the same name in every row; the libraries'
- * own parameter names are aliases, unless theirs is in another unit or means the complement (mmengine's momentum is the
- * weight of the NEW value, so `momentum` is no alias of `decay` where both readings are in use).
+ * golden values in tests/unit/test_schedule_formula.c, and `make schedules` for its section of SCHEDULES.md. Keys that
+ * mean the same have the same name in every row; the libraries' own parameter names are aliases, unless theirs is in
+ * another unit or means the complement (mmengine's momentum is the weight of the NEW value, so `momentum` is no alias of
+ * `decay` where both readings are in use).
  *
  * The entry policies are what each library does with what it does not average:
  * - Libraries that hold parameters only drop every buffer. They drop integers as well: in a state_dict an integer entry
@@ -55,6 +56,8 @@
 static const struct schedule_kind KINDS[] = {
 {
 	.name = "constant",
+	.text = "The plain exponential moving average: from the first call on it averages over about "
+	        "1/(1-decay) calls.",
 	.source = "none: the plain exponential moving average",
 	.formula = "LERP decay",
 	.form = FORM_LERP, .float_buffer = ENTRY_AVERAGE, .integer = ENTRY_COPY, .at = constant_at,
@@ -64,6 +67,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "yolo",
+	.text = "The average of the YOLO detectors. The decay rises from near 0 while the training settles, so "
+	        "that the first weights are soon forgotten; after a few `tau` it is constant.",
 	.source = "YOLOv5 and YOLOv7, utils/torch_utils.py, ModelEMA",
 	.formula = "LERP decay*(1-exp(-(n+updates)/tau))",
 	.form = FORM_MUL_ADD, .float_buffer = ENTRY_AVERAGE, .integer = ENTRY_FREEZE, .at = yolo_at,
@@ -74,6 +79,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "tf",
+	.text = "TensorFlow's average of variables: constant, or with `num_updates=1` rising from 0.1 until it "
+	        "reaches `decay`.",
 	.source = "TensorFlow, tf.train.ExponentialMovingAverage; holds the variables it is given only",
 	.formula = "LERP decay; num_updates=1: LERP min(decay, (1+k)/(10+k)), k = n-1",
 	.form = FORM_SUB, .float_buffer = ENTRY_DROP, .integer = ENTRY_DROP, .at = tf_at,
@@ -84,6 +91,7 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "torch-ema",
+	.text = "A small library for PyTorch that warms up as TensorFlow does, counted from 1.",
 	.source = "torch_ema, ExponentialMovingAverage; holds parameters only",
 	.formula = "LERP min(decay, (1+n)/(10+n)); use_num_updates=0: LERP decay",
 	.form = FORM_SUB, .float_buffer = ENTRY_DROP, .integer = ENTRY_DROP, .at = torch_ema_at,
@@ -94,6 +102,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "timm",
+	.text = "The average of PyTorch Image Models. It follows the weights for `after` calls; from there on "
+	        "the decay is constant, or with `warmup=1` rises by an inverse power of the calls.",
 	.source = "timm, ModelEmaV3",
 	.formula = "s = max(0, n-after-1); s = 0: COPY; "
 	           "warmup=1: LERP max(min(1-(1+s/gamma)^-power, decay), min_decay); warmup=0: LERP decay",
@@ -109,6 +119,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "diffusers",
+	.text = "The average of Hugging Face's diffusion models. It always warms up: by (1+s)/(10+s), or with "
+	        "`warmup=1` by an inverse power of the calls.",
 	.source = "diffusers, training_utils.EMAModel; holds parameters only",
 	.formula = "s = max(0, n-after-1); s = 0: COPY; v = (1+s)/(10+s), with warmup=1: 1-(1+s/gamma)^-power; "
 	           "LERP max(min(v, decay), min_decay)",
@@ -123,6 +135,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "k-diffusion",
+	.text = "A warm-up without an end: with the defaults every call weighs alike, with a power below 1 the "
+	        "recent ones weigh more.",
 	.source = "k-diffusion, utils.EMAWarmup with ema_update",
 	.formula = "LERP 1-(1+max(0, n-1-start_at)/gamma)^-power, clamped to [min, max]",
 	.form = FORM_LERP, .float_buffer = ENTRY_COPY, .integer = ENTRY_COPY, .at = k_diffusion_at,
@@ -135,6 +149,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "ema-pytorch",
+	.text = "Copies the weights every so many calls up to `after`, and from there on averages every so many "
+	        "calls with a decay that rises by an inverse power.",
 	.source = "ema_pytorch, EMA",
 	.formula = "fires when (n-1) % every = 0; n = 1 or n-1 <= after: COPY; "
 	           "LERP 1-(1+(n-after-1)/gamma)^-power, clamped to [min, decay]",
@@ -149,6 +165,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "ema-pytorch-karras",
+	.text = "A power-function average counted in calls. It moves only each `every` calls, by the decay of a "
+	        "single one.",
 	.source = "ema_pytorch, KarrasEMA",
 	.formula = "fires when (n-1) % every = 0; n = 1: COPY; LERP (1-1/(n+1))^(1+gamma), gamma from sigma",
 	.form = FORM_LERP, .float_buffer = ENTRY_AVERAGE, .integer = ENTRY_FREEZE, .at = ema_pytorch_karras_at,
@@ -160,6 +178,9 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "power",
+	.text = "A power-function average: at any time it covers the same share of the run, whose width is "
+	        "`std`. From stored snapshots of two or more of them an average of any other width can be put "
+	        "together afterwards.",
 	.source = "EDM2, training/phema.py, PowerFunctionEMA",
 	.formula = "t the step, dt since the previous call; n = 1: COPY; LERP (1-dt/t)^(gamma+1), gamma from std",
 	.form = FORM_LERP, .float_buffer = ENTRY_COPY, .integer = ENTRY_COPY, .uses_step = true, .at = power_at,
@@ -169,6 +190,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "edm",
+	.text = "An exponential average whose half-life is at most a part of the run so far, so that the start "
+	        "is forgotten.",
 	.source = "EDM2, training/phema.py, TraditionalEMA (half-life here in steps, there in millions of images)",
 	.formula = "t the step, dt since the previous call; LERP 2^-(dt/max(min(halflife, rampup*t), 1e-8))",
 	.form = FORM_LERP, .float_buffer = ENTRY_COPY, .integer = ENTRY_COPY, .uses_step = true, .at = edm_at,
@@ -180,6 +203,7 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "half-life",
+	.text = "An exponential average given by its half-life: what is that many steps old weighs half.",
 	.source = "Composer, algorithms/ema, EMA; averages parameters and buffers",
 	.formula = "step < start: NOOP; first call from start on, if the shadow is older: COPY; "
 	           "fires when step % interval = 0: LERP 2^-(interval/half_life)",
@@ -193,6 +217,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "torchtitan",
+	.text = "An exponential average whose half-life is always the same part of the firings so far, or of "
+	        "constant decay.",
 	.source = "torchtitan, components/ema.py, EMAOptimizersContainer; holds parameters only, refuses integer ones",
 	.formula = "elapsed = step-start; fires when elapsed > 0 and elapsed % every = 0; "
 	           "k = max(elapsed/every + bias, 1); LERP 2^(-1/(fraction*k)), or LERP decay",
@@ -207,6 +233,7 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "swa",
+	.text = "Stochastic weight averaging: the plain mean of all snapshots that fired so far.",
 	.source = "torch.optim.swa_utils.AveragedModel without avg_fn; mmengine, StochasticWeightAverage",
 	.formula = "fires when (n-1) % interval = 0; m = (n-1)/interval; m = 0: COPY; LERP m/(m+1)",
 	.form = FORM_LERP, .float_buffer = ENTRY_COPY, .integer = ENTRY_COPY, .at = swa_at,
@@ -216,6 +243,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "averaged-model",
+	.text = "PyTorch's own averaged model with an exponential average: the first call copies, from there on "
+	        "the decay is constant.",
 	.source = "torch.optim.swa_utils.AveragedModel with get_ema_avg_fn",
 	.formula = "n = 1: COPY; LERP decay",
 	.form = FORM_LERP, .float_buffer = ENTRY_COPY, .integer = ENTRY_COPY, .at = averaged_model_at,
@@ -225,6 +254,7 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "mmengine",
+	.text = "The average of OpenMMLab. The first call copies; `momentum` is the weight of the NEW value.",
 	.source = "mmengine, ExponentialMovingAverage",
 	.formula = "n = 1: COPY; fires when (n-1) % interval = 0: LERP 1-momentum",
 	.form = FORM_LERP, .float_buffer = ENTRY_COPY, .integer = ENTRY_COPY, .at = mmengine_at,
@@ -236,6 +266,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "mmengine-annealing",
+	.text = "As mmengine, with a weight of the new value that is large at first and falls as "
+	        "gamma/(gamma+n-1).",
 	.source = "mmengine, MomentumAnnealingEMA",
 	.formula = "n = 1: COPY; fires when (n-1) % interval = 0: LERP 1-max(momentum, gamma/(gamma+n-1))",
 	.form = FORM_LERP, .float_buffer = ENTRY_COPY, .integer = ENTRY_COPY, .at = mmengine_annealing_at,
@@ -248,6 +280,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "mmdet-exp",
+	.text = "As mmengine, with a weight of the new value that falls exponentially; the average of YOLOX in "
+	        "OpenMMLab.",
 	.source = "mmdetection, ExpMomentumEMA",
 	.formula = "n = 1: COPY; fires when (n-1) % interval = 0: LERP 1-((1-momentum)*exp(-n/gamma)+momentum)",
 	.form = FORM_LERP, .float_buffer = ENTRY_COPY, .integer = ENTRY_COPY, .at = mmdet_exp_at,
@@ -262,6 +296,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "keras",
+	.text = "The average that Keras' optimizers keep. The first call copies; `momentum` is the weight of "
+	        "the OLD average here.",
 	.source = "Keras, optimizers with use_ema; averages trainable variables, the others stay the model's own",
 	.formula = "n = 1: COPY; LERP momentum",
 	.form = FORM_MUL_ADD, .float_buffer = ENTRY_COPY, .integer = ENTRY_COPY, .at = keras_at,
@@ -270,6 +306,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "lightning",
+	.text = "The callback of Lightning, counted in the trainer's steps: it begins at step `start`, with a "
+	        "copy.",
 	.source = "Lightning, EMAWeightAveraging; averages parameters and buffers (use_buffers=True)",
 	.formula = "fires when step >= start and (step-start) % every = 0; first firing: COPY; LERP decay",
 	.form = FORM_LERP, .float_buffer = ENTRY_AVERAGE, .integer = ENTRY_COPY, .uses_step = true, .at = lightning_at,
@@ -281,6 +319,7 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "fairseq",
+	.text = "Follows the weights for `start` calls, from there on the decay is constant.",
 	.source = "fairseq, models/ema; averages the whole state_dict",
 	.formula = "fires when n % every = 0; n <= start: COPY; LERP decay",
 	.form = FORM_MUL_ADD, .float_buffer = ENTRY_AVERAGE, .integer = ENTRY_COPY, .at = fairseq_at,
@@ -291,6 +330,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "linear",
+	.text = "The teacher of self-supervised training: the decay rises in a straight line from `start` to "
+	        "`end`.",
 	.source = "data2vec, I-JEPA",
 	.formula = "k = n-1; k >= total: LERP end; LERP end-(end-start)*(1-k/total)",
 	.form = FORM_LERP, .float_buffer = ENTRY_AVERAGE, .integer = ENTRY_COPY, .at = linear_at,
@@ -301,6 +342,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "cosine",
+	.text = "The teacher of self-supervised training: the decay rises along half a cosine, by default to 1, "
+	        "where the teacher stands still.",
 	.source = "BYOL, DINO, lightly.utils.scheduler.cosine_schedule",
 	.formula = "k = n-1; k >= total-1: LERP end; LERP end-(end-start)*(cos(pi*k/(total-1))+1)/2",
 	.form = FORM_LERP, .float_buffer = ENTRY_AVERAGE, .integer = ENTRY_COPY, .at = cosine_at,
@@ -312,6 +355,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "optax",
+	.text = "Starts at zero, whose share is divided out: the weighted mean of what was pushed, and nothing of "
+	        "the start.",
 	.source = "Optax, optax.ema",
 	.formula = "starts at zero: LERP decay; what is served is divided by 1 - the product of all decays",
 	.form = FORM_MUL_ADD, .float_buffer = ENTRY_AVERAGE, .integer = ENTRY_COPY, .at = optax_at,
@@ -321,6 +366,8 @@ static const struct schedule_kind KINDS[] = {
 },
 {
 	.name = "paddle",
+	.text = "The average of PaddlePaddle's detectors: it starts at zero, whose share is divided out, and has one "
+	        "of two warm-ups.",
 	.source = "PaddleDetection, ppdet/optimizer/ema.py, ModelEMA; "
 	          "the start is divided out by the true product of the decays",
 	.formula = "starts at zero: k = n-1; mode=threshold: LERP min(decay, (1+k)/(10+k)); "

@@ -103,7 +103,7 @@ static void common_set(struct schedule *schedule, const double *values)
 /* What a common key is where it is not written. */
 static double common_fallback(const struct schedule_kind *kind, size_t index)
 {
-	return index == COMMON_FORM ? kind->form : COMMON_KEYS[index].fallback;
+	return index == COMMON_FORM ? (double)kind->form : COMMON_KEYS[index].fallback;
 }
 
 /* The best match for a word so far, and the list of all canonical ones, for an error sentence. */

@@ -14,6 +14,10 @@ cd "$(dirname "$0")/.."
 # PyTorch is always asked for by its version, so that everybody tests with the same.
 requirements=(torch==2.13.0 safetensors numpy scikit-learn pytest matplotlib)
 
+# Other libraries' averages, which tests compare with; without them those tests are skipped. Their own requirements are
+# left out: torch is there, and the tests take from timm the one file that needs nothing else.
+peers=(torch-ema==0.3 ema-pytorch==0.8.3 timm==1.0.31)
+
 debian_python=/usr/bin/python3
 debian_python_packages=(python3 python3-torch python3-numpy python3-sklearn python3-pytest python3-matplotlib)
 debian_python_mark=build/python-debian
@@ -83,7 +87,7 @@ modules_missing() {
 
 # The stamp is written last and holds what was asked for: a half-made or outdated environment is made anew.
 venv_is_complete() {
-	[ -x .venv/bin/python ] && [ "$(cat .venv/complete 2>/dev/null)" = "${requirements[*]}" ]
+	[ -x .venv/bin/python ] && [ "$(cat .venv/complete 2>/dev/null)" = "${requirements[*]} ${peers[*]}" ]
 }
 
 # Answers within seconds whether PyPI, or whatever pip is configured to use, hands out packages.
@@ -113,7 +117,9 @@ venv_create() {
 		return 1
 	fi
 	rm -f "$log"
-	printf '%s\n' "${requirements[*]}" >.venv/complete
+	.venv/bin/python -m pip -q install --no-deps --timeout 15 --retries 2 "${peers[@]}" >/dev/null 2>&1 </dev/null ||
+		say "going on without ${peers[*]}"
+	printf '%s\n' "${requirements[*]} ${peers[*]}" >.venv/complete
 }
 
 python() {

@@ -1,29 +1,38 @@
 /*
  * explain: what a schedule will do, call by call, without any daemon.
  *
- * The daemon, the library and this command share one table of schedules, so what is printed here is what will happen.
- * Calls are printed as they are computed: a billion of them need no memory.
+ * The daemon, the library and this command share one table of schedules and one way to advance an average, so what is
+ * printed here is what will happen. Calls are printed as they are computed: a billion of them need no memory.
  */
 #include "client/emactl/emactl.h"
 
+#include "client/emactl/explain.h"
 #include "client/emactl/figure.h"
-#include "client/emactl/table.h"
-#include "proto/limits.h"
-#include "proto/schedule.h"
+#include "proto/schedule_text.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { EXPLAIN_CALLS, EXPLAIN_START, EXPLAIN_STEP_DELTA, EXPLAIN_EVERY, EXPLAIN_LIST };
+enum {
+	EXPLAIN_CALLS,
+	EXPLAIN_START,
+	EXPLAIN_STEP_DELTA,
+	EXPLAIN_EVERY,
+	EXPLAIN_SCALE_BATCH,
+	EXPLAIN_LIST,
+	EXPLAIN_REFERENCE,
+};
 
 static const struct command_option EXPLAIN_OPTIONS[] = {
 	[EXPLAIN_CALLS] = {"calls", 'n', "N", "how many calls to follow (default: 10)"},
 	[EXPLAIN_START] = {"start", 'f', "N", "the first call, counted from 1 (default: 1)"},
 	[EXPLAIN_STEP_DELTA] = {"step-delta", 'd', "D", "trainer's steps (or images) between calls (default: 1)"},
 	[EXPLAIN_EVERY] = {"every", 'e', "K", "print each K-th call alone, from the first (default: 1)"},
+	[EXPLAIN_SCALE_BATCH] = {"scale-batch", 'b', "K", "rewrite it for a batch K times as large, instead"},
 	[EXPLAIN_LIST] = {"list", 'l', NULL, "list all schedules instead"},
+	[EXPLAIN_REFERENCE] = {"reference", 'r', NULL, "print the page on all schedules instead (Markdown)"},
 	{0},
 };
 
@@ -35,134 +44,99 @@ struct span {
 	uint64_t every;
 };
 
-static const char *entry_name(enum schedule_entry entry)
+/* ---- the schedule in words ------------------------------------------------------------------------------------ */
+
+static void heading_row(struct table *table, const char *head, const char *text)
 {
-	switch (entry) {
-	case ENTRY_AVERAGE:
-		return "averaged";
-	case ENTRY_COPY:
-		return "copied";
-	case ENTRY_FREEZE:
-		return "frozen";
-	case ENTRY_DROP:
-		return "left out";
-	case ENTRY_FIRST:
-		return "copied once";
+	table_cell(table, TABLE_HEAD, "%s", head);
+	table_cell(table, TABLE_PLAIN, "%s", text);
+}
+
+/* Rows on the keys that every schedule takes, where they change anything. */
+static void heading_common(struct table *table, const struct schedule *schedule)
+{
+	if (schedule->precision != PRECISION_AUTO) {
+		table_cell(table, TABLE_HEAD, "precision");
+		table_cell(table, TABLE_PLAIN, "the average is kept in %s",
+			   schedule->precision == PRECISION_F64 ? "float64" : "float32");
 	}
-	return "-";
-}
-
-static const char *form_formula(enum schedule_form form)
-{
-	switch (form) {
-	case FORM_LERP:
-		return "s + (1-d)*(x-s)";
-	case FORM_MUL_ADD:
-		return "s*d + (1-d)*x";
-	case FORM_SUB:
-		return "s - (1-d)*(s-x)";
+	if (schedule->begin > 0) {
+		table_cell(table, TABLE_HEAD, "begins");
+		table_cell(table, TABLE_PLAIN,
+			   "up to step %" PRIu64 " the average follows the weights; the first call behind it is n = 1",
+			   schedule->begin);
 	}
-	return "-";
-}
-
-/* ---- the list of schedules ------------------------------------------------------------------------------------ */
-
-static void key_print_json(const struct schedule_key *key)
-{
-	const char *alias = key->aliases ? key->aliases : "", *separator = "";
-
-	printf("{\"name\":\"%s\",\"aliases\":[", key->name);
-	for (size_t bytes; *alias; alias += bytes + strspn(alias + bytes, " "), separator = ",") {
-		bytes = strcspn(alias, " ");
-		printf("%s\"%.*s\"", separator, (int)bytes, alias);
+	if (schedule->cadence > 1) {
+		table_cell(table, TABLE_HEAD, "counts");
+		table_cell(table, TABLE_PLAIN, "of %" PRIu64 " calls the last; the others leave the average as it is",
+			   schedule->cadence);
 	}
-	printf("],\"default\":%s,\"minimum\":%s,\"maximum\":%s,\"is_integer\":%s,\"is_alternative\":%s,\"text\":",
-	       figure_json_real(key->fallback).text, figure_json_real(key->minimum).text,
-	       figure_json_real(key->maximum).text, key->is_integer ? "true" : "false",
-	       key->is_alternative ? "true" : "false");
-	output_json_string(key->text);
-	putchar('}');
-}
-
-static void kind_print_json(const struct schedule_kind *kind)
-{
-	printf("{\"name\":\"%s\",\"formula\":", kind->name);
-	output_json_string(kind->formula);
-	printf(",\"source\":");
-	output_json_string(kind->source);
-	printf(",\"form\":\"%s\",\"float_buffers\":\"%s\",\"integers\":\"%s\",\"uses_step\":%s,\"keys\":[",
-	       schedule_form_name(kind->form), entry_name(kind->float_buffer), entry_name(kind->integer),
-	       kind->uses_step ? "true" : "false");
-	for (uint32_t i = 0; i < kind->key_count; i++) {
-		fputs(i ? "," : "", stdout);
-		key_print_json(&kind->keys[i]);
-	}
-	printf("]}\n");
-}
-
-static struct figure key_default(const struct schedule_key *key)
-{
-	struct figure figure = figure_real(key->fallback, 12);
-
-	/* Outside of its range a default stands for "not given". */
-	if (!(key->fallback >= key->minimum && key->fallback <= key->maximum))
-		snprintf(figure.text, sizeof(figure.text), "not given");
-	return figure;
-}
-
-static int explain_list(const struct emactl *emactl)
-{
-	static const struct table_column COLUMNS[] = {
-		{"SCHEDULE", false}, {"FORM", false}, {"ACTION AT CALL n", false}};
-	const struct schedule_kind *kinds;
-	struct table *table;
-	size_t count;
-	int code;
-
-	kinds = schedule_kinds(&count);
-	if (emactl->is_json || emactl->is_quiet) {
-		for (size_t i = 0; i < count; i++) {
-			if (emactl->is_json)
-				kind_print_json(&kinds[i]);
-			else
-				puts(kinds[i].name);
+	if (schedule->snapshot > 0) {
+		table_cell(table, TABLE_HEAD, "on disk");
+		table_cell(table, TABLE_PLAIN, "kept whenever its step passes a multiple of %" PRIu64,
+			   schedule->snapshot);
+		if (schedule->keep > 0) {
+			table_cell(table, TABLE_HEAD, "%s", "");
+			table_cell(table, TABLE_PLAIN, "at most %" PRIu64 " of them, thinned evenly", schedule->keep);
 		}
-		return 0;
 	}
-	table = table_create(COLUMNS, 3);
-	for (size_t i = 0; i < count; i++) {
-		table_cell(table, TABLE_PLAIN, "%s", kinds[i].name);
-		table_cell(table, TABLE_PLAIN, "%s", schedule_form_name(kinds[i].form));
-		table_cell(table, TABLE_PLAIN, "%s", kinds[i].formula);
-	}
-	code = table_print(table, stdout, emactl->is_colour);
-	table_destroy(table);
-	return code ? output_error(emactl, code, "not enough memory to print the list") : 0;
 }
 
-/* ---- one schedule --------------------------------------------------------------------------------------------- */
-
-static int heading_print(const struct emactl *emactl, const struct schedule *schedule)
+static int heading_print(const struct emactl *emactl, const struct profile *profile)
 {
 	static const struct table_column COLUMNS[2] = {{0}};
+	const struct schedule *schedule = &profile->schedule;
 	const struct schedule_kind *kind = schedule->kind;
 	struct table *table = table_create(COLUMNS, 2);
 	char text[SCHEDULE_BYTES_MAX + 1];
 	int code;
 
+	if (profile->name[0])
+		heading_row(table, "profile", profile->name);
 	code = schedule_format(schedule, text, sizeof(text));
-	table_cell(table, TABLE_HEAD, "schedule");
-	table_cell(table, TABLE_PLAIN, "%s", code ? kind->name : text);
-	table_cell(table, TABLE_HEAD, "at call n");
-	table_cell(table, TABLE_PLAIN, "%s", kind->formula);
+	heading_row(table, "schedule", code ? kind->name : text);
+	heading_row(table, "at call n", kind->formula);
 	table_cell(table, TABLE_HEAD, "form");
 	table_cell(table, TABLE_PLAIN, "%s: %s, with s the average, x the pushed value, d the decay",
-	           schedule_form_name(schedule->form), form_formula(schedule->form));
+		   schedule_form_name(schedule->form), explain_form(schedule->form));
+	if (schedule_start(schedule).action == ACTION_ZERO)
+		heading_row(table, "starts", "at zero");
+	else if (kind->starts_at_zero)
+		heading_row(table, "starts", "at zero, divided out: the decays below are those of the divided average");
 	table_cell(table, TABLE_HEAD, "buffers");
 	table_cell(table, TABLE_PLAIN, "floating point: %s; integer and bool entries: %s",
-	           entry_name(kind->float_buffer), entry_name(kind->integer));
-	table_cell(table, TABLE_HEAD, "follows");
-	table_cell(table, TABLE_PLAIN, "%s", kind->source);
+		   explain_entry(schedule_entry_default(schedule, true, true)),
+		   explain_entry(schedule_entry_default(schedule, false, true)));
+	heading_common(table, schedule);
+	heading_row(table, "follows", kind->source);
+	code = table_print(table, stdout, emactl->is_colour);
+	table_destroy(table);
+	return code;
+}
+
+static int rules_print(const struct emactl *emactl, const struct profile *profile)
+{
+	static const struct table_column COLUMNS[] = {{"RULE", true}, {"TENSORS", false}, {"BECOME", false}};
+	struct table *table;
+	int code;
+
+	if (profile->rule_count == 0)
+		return 0;
+	table = table_create(COLUMNS, 3);
+	for (uint32_t i = 0; i < profile->rule_count; i++) {
+		const struct profile_rule *rule = &profile->rules[i];
+
+		table_cell(table, TABLE_PLAIN, "%u", i + 1);
+		table_cell(table, TABLE_PLAIN, "%s", rule->pattern);
+		if (rule->has_decay)
+			table_cell(table, TABLE_PLAIN, "averaged with decay %s", figure_real(rule->decay, 12).text);
+		else
+			table_cell(table, TABLE_PLAIN, "%s", explain_entry(rule->entry));
+	}
+	table_cell(table, TABLE_PLAIN, "-");
+	table_cell(table, TABLE_PLAIN, "all others");
+	table_cell(table, TABLE_PLAIN, "as the schedule's library treats them");
+	putchar('\n');
 	code = table_print(table, stdout, emactl->is_colour);
 	table_destroy(table);
 	return code;
@@ -173,22 +147,17 @@ static int keys_print(const struct emactl *emactl, const struct schedule *schedu
 	static const struct table_column COLUMNS[] = {
 		{"KEY", false}, {"VALUE", false}, {"DEFAULT", false}, {"RANGE", false}, {"MEANING", false}};
 	const struct schedule_kind *kind = schedule->kind;
-	const struct schedule_key *key;
-	struct table *table;
+	struct table *table = table_create(COLUMNS, 5);
 	int code;
 
-	if (kind->key_count == 0)
-		return 0;
-	table = table_create(COLUMNS, 5);
 	for (uint32_t i = 0; i < kind->key_count; i++) {
-		key = &kind->keys[i];
+		const struct schedule_key *key = &kind->keys[i];
+
 		table_cell(table, TABLE_PLAIN, "%s", key->name);
 		table_cell(table, schedule->values[i] == key->fallback ? TABLE_PLAIN : TABLE_GOOD, "%s",
-		           schedule->values[i] == key->fallback ? key_default(key).text
-		                                                : figure_real(schedule->values[i], 12).text);
-		table_cell(table, TABLE_PLAIN, "%s", key_default(key).text);
-		table_cell(table, TABLE_PLAIN, "%s..%s", figure_real(key->minimum, 12).text,
-		           figure_real(key->maximum, 12).text);
+			   explain_value(key, schedule->values[i]).text);
+		table_cell(table, TABLE_PLAIN, "%s", explain_default(key).text);
+		table_cell(table, TABLE_PLAIN, "%s", explain_range(key).text);
 		table_cell(table, TABLE_PLAIN, "%s", key->text);
 	}
 	putchar('\n');
@@ -197,44 +166,84 @@ static int keys_print(const struct emactl *emactl, const struct schedule *schedu
 	return code;
 }
 
-static struct schedule_call call_of(const struct span *span, uint64_t n)
+static int words_print(const struct emactl *emactl, const struct profile *profile)
 {
-	return (struct schedule_call){
-		.n = n,
+	int code = heading_print(emactl, profile);
+
+	if (!code)
+		code = rules_print(emactl, profile);
+	if (!code)
+		code = keys_print(emactl, &profile->schedule);
+	return code;
+}
+
+/* ---- its calls ------------------------------------------------------------------------------------------------ */
+
+/* Where an average stands before a call, when each call is step_delta steps behind the one before it. */
+static struct schedule_state state_before(const struct schedule *schedule, const struct span *span, uint64_t n)
+{
+	uint64_t calls = n - 1, step = calls * span->step_delta;
+	struct schedule_state state;
+
+	if (schedule->begin > 0 && step <= schedule->begin)
+		calls = 0;
+	else if (schedule->begin > 0)
+		calls -= schedule->begin / span->step_delta;
+	state = schedule_resumed(schedule, calls / schedule->cadence, step);
+	state.calls = calls;
+	return state;
+}
+
+static struct schedule_result call_make(const struct schedule *schedule, const struct span *span, uint64_t n,
+					struct schedule_state *state)
+{
+	const struct schedule_gap gap = {
+		.call_count = 1,
 		.step = n * span->step_delta,
 		.step_previous = (n - 1) * span->step_delta,
 	};
+
+	return schedule_advance(schedule, state, &gap);
 }
 
 static void calls_print_json(const struct schedule *schedule, const struct span *span)
 {
+	struct schedule_state state = state_before(schedule, span, span->start);
 	struct figure decay = figure_json_real(0);
-	struct schedule_result result;
-	struct schedule_call call;
 	double shown = 0;
 
 	for (uint64_t i = 0; i < span->count && !output_is_broken(); i += span->every) {
-		call = call_of(span, span->start + i);
-		result = schedule_at(schedule, &call);
+		const uint64_t n = span->start + i;
+		struct schedule_result result;
+
+		if (span->every > 1)
+			state = state_before(schedule, span, n);
+		result = call_make(schedule, span, n, &state);
 		/* Most schedules settle, and the digits take longer than the schedule. */
 		if (result.decay != shown)
 			decay = figure_json_real(result.decay);
 		shown = result.decay;
-		printf("{\"n\":%" PRIu64, call.n);
+		printf("{\"n\":%" PRIu64, n);
 		if (schedule->kind->uses_step)
-			printf(",\"step\":%" PRIu64, call.step);
+			printf(",\"step\":%" PRIu64, n * span->step_delta);
 		printf(",\"action\":\"%s\",\"decay\":%s}\n", schedule_action_name(result.action), decay.text);
 		if (span->every > UINT64_MAX - i)
 			break;
 	}
 }
 
-static void call_print(const struct schedule_call *call, const struct schedule_result *result, double kept, int width,
-                       bool uses_step)
+/* The columns of the printed calls. */
+struct columns {
+	int width;
+	bool has_step;
+};
+
+static void call_print(const struct columns *columns, uint64_t n, uint64_t step, const struct schedule_result *result,
+		       double kept)
 {
-	printf("%*" PRIu64, width, call->n);
-	if (uses_step)
-		printf("  %*" PRIu64, width, call->step);
+	printf("%*" PRIu64, columns->width, n);
+	if (columns->has_step)
+		printf("  %*" PRIu64, columns->width, step);
 	printf("  %-6s  %-18.12g", schedule_action_name(result->action), result->decay);
 	if (result->action == ACTION_NOOP)
 		printf("  %-12s", "-");
@@ -245,33 +254,42 @@ static void call_print(const struct schedule_call *call, const struct schedule_r
 	printf("  %.6g\n", kept);
 }
 
+static void calls_heading(const struct emactl *emactl, const struct columns *columns)
+{
+	if (emactl->is_quiet)
+		return;
+	fputs(emactl->is_colour ? table_style_begin(TABLE_HEAD) : "", stdout);
+	printf("\n%*s", columns->width, "CALL");
+	if (columns->has_step)
+		printf("  %*s", columns->width, "STEP");
+	printf("  %-6s  %-18s  %-12s  %s", "ACTION", "DECAY", "HORIZON", "KEPT");
+	puts(emactl->is_colour ? table_style_end() : "");
+}
+
 /* kept: the share that the average from before the first call printed still has, which takes every call's decay. */
 static void calls_print(const struct emactl *emactl, const struct schedule *schedule, const struct span *span)
 {
 	const uint64_t last = span->start + (span->count - 1);
 	const int width = snprintf(NULL, 0, "%" PRIu64, last * (span->step_delta > 1 ? span->step_delta : 1));
-	const int column = width < 4 ? 4 : width;
-	const bool uses_step = schedule->kind->uses_step;
-	struct schedule_result result;
-	struct schedule_call call;
+	const struct columns columns = {
+		.width = width < 4 ? 4 : width,
+		.has_step = schedule->kind->uses_step || schedule->begin > 0,
+	};
+	struct schedule_state state = state_before(schedule, span, span->start);
 	double kept = 1;
 
-	if (!emactl->is_quiet) {
-		fputs(emactl->is_colour ? table_style_begin(TABLE_HEAD) : "", stdout);
-		printf("\n%*s", column, "CALL");
-		if (uses_step)
-			printf("  %*s", column, "STEP");
-		printf("  %-6s  %-18s  %-12s  %s", "ACTION", "DECAY", "HORIZON", "KEPT");
-		puts(emactl->is_colour ? table_style_end() : "");
-	}
+	calls_heading(emactl, &columns);
 	for (uint64_t i = 0; i < span->count && !output_is_broken(); i++) {
-		call = call_of(span, span->start + i);
-		result = schedule_at(schedule, &call);
+		const uint64_t n = span->start + i;
+		struct schedule_result result = call_make(schedule, span, n, &state);
+
 		kept *= result.decay;
 		if (i % span->every == 0)
-			call_print(&call, &result, kept, column, uses_step);
+			call_print(&columns, n, n * span->step_delta, &result, kept);
 	}
 }
+
+/* ---- the command ---------------------------------------------------------------------------------------------- */
 
 static int span_parse(const struct emactl *emactl, struct span *ret_span)
 {
@@ -296,9 +314,9 @@ static int span_parse(const struct emactl *emactl, struct span *ret_span)
 	last = numbers[EXPLAIN_START] + (numbers[EXPLAIN_CALLS] - 1);
 	if (last > INT64_MAX || (numbers[EXPLAIN_STEP_DELTA] && last > INT64_MAX / numbers[EXPLAIN_STEP_DELTA]))
 		return output_error(emactl, EMAD_EARGUMENT,
-		                    "the last call is %" PRIu64 ", and with --step-delta %" PRIu64
-		                    " its step is beyond %" PRId64,
-		                    last, numbers[EXPLAIN_STEP_DELTA], INT64_MAX);
+				    "the last call is %" PRIu64 ", and with --step-delta %" PRIu64
+				    " its step is beyond %" PRId64,
+				    last, numbers[EXPLAIN_STEP_DELTA], INT64_MAX);
 	*ret_span = (struct span){
 		.start = numbers[EXPLAIN_START],
 		.count = numbers[EXPLAIN_CALLS],
@@ -308,64 +326,106 @@ static int span_parse(const struct emactl *emactl, struct span *ret_span)
 	return 0;
 }
 
+/* A profile is told from a schedule by its name: the first sign of a schedule is a colon, or none. */
+static int subject_parse(const char *text, struct profile *ret_profile, struct reason *reason)
+{
+	struct profile profile = {.name = ""};
+	const char *sign = strpbrk(text, ":=;");
+	int code;
+
+	if (sign && *sign != ':')
+		return profile_parse(text, strlen(text), ret_profile, reason);
+	code = schedule_parse(text, &profile.schedule, reason);
+	if (!code)
+		*ret_profile = profile;
+	return code;
+}
+
+static int explain_calls(const struct emactl *emactl, const struct profile *profile, const struct span *span)
+{
+	int code;
+
+	if (emactl->is_json) {
+		calls_print_json(&profile->schedule, span);
+		return 0;
+	}
+	if (!emactl->is_quiet) {
+		code = words_print(emactl, profile);
+		if (code)
+			return output_error(emactl, code, "not enough memory to print the schedule");
+	}
+	calls_print(emactl, &profile->schedule, span);
+	return 0;
+}
+
 static int explain_run(struct emactl *emactl)
 {
+	const char *scale = emactl->values[EXPLAIN_SCALE_BATCH];
 	struct reason reason = {{0}};
-	struct schedule schedule;
+	struct profile profile;
 	struct span span = {0};
+	double factor = 1;
 	int code, status;
 
+	if (emactl->values[EXPLAIN_REFERENCE])
+		return explain_reference(emactl);
 	if (emactl->values[EXPLAIN_LIST] || (emactl->argument_count && strcmp(emactl->arguments[0], "list") == 0))
 		return explain_list(emactl);
 	if (!emactl->argument_count)
 		return output_error(emactl, EMAD_EARGUMENT,
-		                    "explain needs SCHEDULE, for example yolo:decay=0.999; 'explain --list' lists all");
+				    "explain needs SCHEDULE, for example yolo:decay=0.999; 'explain --list' lists all");
 	status = span_parse(emactl, &span);
 	if (status)
 		return status;
-	code = schedule_parse(emactl->arguments[0], &schedule, &reason);
+	if (scale && !(number_parse(scale, &factor) && factor > 0 && isfinite(factor)))
+		return output_error(
+			emactl, EMAD_EARGUMENT,
+			"--scale-batch takes how many times as large the batch is, a number above 0, not '%s'", scale);
+	code = subject_parse(emactl->arguments[0], &profile, &reason);
 	if (code)
 		return output_error(emactl, code, "%s", reason.text);
-	if (emactl->is_json) {
-		calls_print_json(&schedule, &span);
-		return 0;
-	}
-	if (!emactl->is_quiet) {
-		code = heading_print(emactl, &schedule);
-		if (!code)
-			code = keys_print(emactl, &schedule);
-		if (code)
-			return output_error(emactl, code, "not enough memory to print the schedule");
-	}
-	calls_print(emactl, &schedule, &span);
-	return 0;
+	return scale ? explain_scale(emactl, &profile, factor) : explain_calls(emactl, &profile, &span);
 }
 
 const struct command COMMAND_EXPLAIN = {
 	.name = "explain",
-	.arguments = "SCHEDULE",
+	.arguments = "SCHEDULE|PROFILE",
 	.argument_count_max = 1,
 	.summary = "show what a schedule does at each call",
-	.text = "A schedule is written NAME or NAME:KEY=VALUE,KEY=VALUE. Shows its formula, its keys and where it\n"
-		"comes from, then for each call of the update:\n"
+	.text = "A schedule is written NAME or NAME:KEY=VALUE,KEY=VALUE. A profile is a name, a schedule and rules for\n"
+		"tensors that are to be treated otherwise: NAME=SCHEDULE;ACTION=PATTERN;ACTION=PATTERN, with the actions\n"
+		"average, average@DECAY, copy, freeze and drop, and patterns of * ? [a-z] [!a-z]; the first rule that\n"
+		"matches wins. Put quotes around it: the shell takes ';' and '*' for its own.\n\n"
+		"Shows the formula, the keys and where they come from, then for each call of the update:\n"
 		"  ACTION   copy (the average becomes the pushed value), lerp (blend), noop (the average stays)\n"
 		"  DECAY    the weight of the old average: 0 for copy, 1 for noop\n"
 		"  HORIZON  1/(1-decay): over about how many calls this decay averages\n"
 		"  KEPT     the product of all decays from --start on: what share the average from before the first\n"
-		"           printed call still has\n"
-		"Every schedule takes the key form=lerp|mul-add|sub, the order of the arithmetic.\n"
-		"No daemon is needed. With --quiet the calls are printed alone. 'emactl explain --list' shows all\n"
-		"schedules.\n"
+		"           printed call still has\n\n"
+		"Every schedule takes these keys beside its own:\n"
+		"  form=lerp|mul-add|sub  order of the arithmetic\n"
+		"  precision=f32|f64      type of the average; f64 where the decay is very near 1\n"
+		"  begin=STEP             follow the weights up to this step, and average from there on\n"
+		"  cadence=CALLS          count each so many calls one\n"
+		"  snapshot=STEPS         keep the average on disk whenever its step passes a multiple of this\n"
+		"  keep=COUNT             at most so many of them\n\n"
+		"--scale-batch K answers what to write when the batch grows K-fold (or shrinks: 0.5) and the average is to\n"
+		"reach as far back in samples as before: a decay d becomes d^K, a number of calls a K-th. Shown are the new\n"
+		"specification, and for each key what it was, what it is and why.\n\n"
+		"No daemon is needed. With --quiet the calls, or the new specification, are printed alone.\n"
 		"\nJSON: one object a line: n, action, decay (the fewest digits that read back as the same double),\n"
-		"and step for schedules that look at it. With --list: name, formula, source, form, float_buffers,\n"
-		"integers, uses_step, keys.\n",
+		"and step for schedules that look at it. With --scale-batch one object: specification, factor, scaled, keys\n"
+		"(key, before, after, why). With --list: name, text, formula, source, form, float_buffers, integers,\n"
+		"uses_step, keys.\n",
 	.options = EXPLAIN_OPTIONS,
 	.examples = "  emactl explain yolo\n"
 		    "  emactl explain timm:warmup=1,gamma=1 --calls 100000 --every 10000\n"
 		    "  emactl explain power:std=0.1 --step-delta 2048 --json | jq .decay\n"
+		    "  emactl explain 'ema=yolo:begin=500;copy=*.running_*;average@0.99=lora_*'\n"
+		    "  emactl explain yolo --scale-batch 8\n"
 		    "  emactl explain --list\n",
 	.exits = "  0   done\n"
 		 "  64  an option is wrong\n"
-		 "  65  the schedule is not valid\n",
+		 "  65  the schedule is not valid, or cannot be scaled\n",
 	.run = explain_run,
 };

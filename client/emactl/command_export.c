@@ -8,132 +8,97 @@
 #include "client/emactl/emactl.h"
 
 #include "client/emactl/ask.h"
+#include "client/emactl/copying.h"
 #include "client/emactl/figure.h"
-#include "client/emactl/progress.h"
 #include "client/emactl/table.h"
+#include "proto/dtype.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sysexits.h>
 
-enum { EXPORT_OUTPUT, EXPORT_MIN_STEP };
+enum { EXPORT_OUTPUT, EXPORT_MIN_STEP, EXPORT_DTYPE };
 
 static const struct command_option EXPORT_OPTIONS[] = {
 	[EXPORT_OUTPUT] = {"output", 'o', "FILE", "the file to write; replaced when it exists (required)"},
 	[EXPORT_MIN_STEP] = {"min-step", 'm', "STEP", "wait (within --timeout) for this step or a later one"},
+	[EXPORT_DTYPE] = {"dtype", 'd', "DTYPE", "f64, f32, f16, bf16, f8_e4m3 or f8_e5m2 instead of what is kept"},
 	{0},
 };
 
-/* The signal that asked for the end. Written by the handler alone: handlers have no other way to say it. */
-static volatile sig_atomic_t interrupted_by;
-
-static void on_interrupt(int number)
+/* The name of safetensors, or NULL for what is kept. */
+static const char *export_dtype_name(enum emad_served_dtype dtype)
 {
-	interrupted_by = number;
+	return dtype == EMAD_DTYPE_KEPT ? NULL : dtype_name((enum dtype)(dtype - 1));
 }
 
-struct copy {
-	struct progress progress;
-	bool is_started;
-};
-
-/* Called by the library during the copy; before its first call an interrupt ends the program by itself. */
-static int copy_progress(void *context, uint64_t done_bytes, uint64_t total_bytes)
+static void json_text(const char *key, const char *text)
 {
-	/* Once: a second interrupt does not wait for the library. */
-	const struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART | (int)SA_RESETHAND};
-	struct copy *copy = context;
-
-	if (!copy->is_started) {
-		sigaction(SIGINT, &action, NULL);
-		sigaction(SIGTERM, &action, NULL);
-		copy->is_started = true;
-	}
-	progress_update(&copy->progress, done_bytes, total_bytes);
-	return interrupted_by != 0;
+	printf(",\"%s\":", key);
+	if (text)
+		output_json_string(text);
+	else
+		printf("null");
 }
 
-/* errno values of an export are about the output file, whatever else they could mean. */
-static int export_error(const struct emactl *emactl, int code)
+static void export_report(const struct emactl *emactl, enum emad_served_dtype dtype,
+                          const struct emad_export_info *info, uint64_t elapsed_us)
 {
-	const int status = output_library_error(emactl, code);
-
-	switch (-code) {
-	case ENOENT:
-	case ENOTDIR:
-	case EISDIR:
-	case EACCES:
-	case EPERM:
-	case EROFS:
-	case EEXIST:
-	case ELOOP:
-	case ENAMETOOLONG:
-	case EBUSY:
-	case ETXTBSY:
-	case ENXIO:
-		return EX_CANTCREAT;
-	default:
-		return status;
-	}
-}
-
-static void export_report(const struct emactl *emactl, const struct emad_view_info *info, uint64_t elapsed_us)
-{
-	const char *path = emactl->values[EXPORT_OUTPUT];
+	const char *path = emactl->values[EXPORT_OUTPUT], *name = export_dtype_name(dtype);
 
 	if (emactl->is_json) {
 		printf("{\"model\":");
 		output_json_string(emactl->arguments[0]);
-		printf(",\"profile\":");
-		if (emactl->argument_count > 1)
-			output_json_string(emactl->arguments[1]);
-		else
-			printf("null");
-		printf(",\"file\":");
-		output_json_string(path);
+		json_text("profile", emactl->argument_count > 1 ? emactl->arguments[1] : NULL);
+		json_text("file", path);
+		json_text("dtype", name);
 		printf(",\"version\":%" PRIu64 ",\"step\":%" PRIu64 ",\"updates\":%" PRIu64
 		       ",\"decay\":%s,\"published_us\":%" PRIu64 ",\"tensors\":%" PRIu64 ",\"file_bytes\":%" PRIu64
-		       ",\"elapsed_us\":%" PRIu64 "}\n",
+		       ",\"elapsed_us\":%" PRIu64 ",\"overflows\":%" PRIu64,
 		       info->version, info->step, info->updates, figure_json_real(info->decay).text, info->published_us,
-		       info->tensor_count, info->image_bytes, elapsed_us);
+		       info->tensor_count, info->file_bytes, elapsed_us, info->overflow_count);
+		json_text("overflow_tensor", info->overflow_count ? info->overflow_tensor : NULL);
+		printf("}\n");
 	} else if (!emactl->is_quiet) {
 		table_write_safe(stdout, path);
-		printf(": %s, version %" PRIu64 ", step %" PRIu64 ", %" PRIu64 " updates, in %s\n",
-		       figure_bytes(info->image_bytes).text, info->version, info->step, info->updates,
-		       figure_duration_us(elapsed_us).text);
+		printf(": %s%s%s, version %" PRIu64 ", step %" PRIu64 ", %" PRIu64 " updates, in %s\n",
+		       name ? name : "", name ? ", " : "", figure_bytes(info->file_bytes).text, info->version,
+		       info->step, info->updates, figure_duration_us(elapsed_us).text);
 	}
+	if (info->overflow_count)
+		output_note(emactl,
+		            "warning: %" PRIu64 " values are too large for %s and became %s, the first of them in "
+		            "tensor '%s'",
+		            info->overflow_count, name, dtype == EMAD_AS_F8_E4M3 ? "448" : "infinite",
+		            info->overflow_tensor);
 }
 
-static int export_copy(const struct emactl *emactl, struct emad_client *client, uint64_t min_step)
+static int export_copy(const struct emactl *emactl, struct emad_client *client, struct emad_export_options options)
 {
 	const char *profile = emactl->argument_count > 1 ? emactl->arguments[1] : NULL;
-	struct emad_view_info info = {0};
-	struct copy copy = {0};
+	struct emad_export_info info = {0};
+	struct copying copying;
 	int code;
 
-	progress_begin(&copy.progress, !emactl->is_json && !emactl->is_quiet);
-	code = emad_export(client, emactl->arguments[0], profile, min_step, emactl->values[EXPORT_OUTPUT],
-	                   emactl->timeout_ms, copy_progress, &copy, &info);
-	progress_end(&copy.progress);
-	if (code == -ECANCELED && interrupted_by) {
-		signal(interrupted_by, SIG_DFL);
-		raise(interrupted_by);
-	}
+	options.timeout_ms = emactl->timeout_ms;
+	options.progress = copying_progress;
+	options.context = &copying;
+	copying_begin(&copying, emactl);
+	code = emad_export(client, emactl->arguments[0], profile, emactl->values[EXPORT_OUTPUT], &options, &info);
+	copying_end(&copying, code);
 	if (code)
-		return export_error(emactl, code);
-	export_report(emactl, &info, progress_elapsed_us(&copy.progress));
+		return copying_error(emactl, code);
+	export_report(emactl, options.dtype, &info, progress_elapsed_us(&copying.progress));
 	return 0;
 }
 
 static int export_run(struct emactl *emactl)
 {
 	const char *path = emactl->values[EXPORT_OUTPUT], *min_step_text = emactl->values[EXPORT_MIN_STEP];
+	const char *dtype_text = emactl->values[EXPORT_DTYPE];
+	struct emad_export_options options = {0};
 	struct emad_client *client;
-	uint64_t min_step = 0;
-	int status = 0;
+	int status = 0, code = 0;
 
 	if (!path || !*path)
 		return output_error(emactl, EMAD_EARGUMENT, "export needs the file to write: -o FILE");
@@ -142,12 +107,16 @@ static int export_run(struct emactl *emactl)
 		                    "export writes a file whole or not at all, so it cannot write to standard output");
 	if (min_step_text)
 		status = arguments_number(emactl, "--min-step", min_step_text, (const uint64_t[2]){0, UINT64_MAX},
-		                          &min_step);
+		                          &options.min_step);
+	if (!status && dtype_text)
+		code = emad_dtype_parse(dtype_text, &options.dtype);
+	if (code)
+		status = output_library_error(emactl, code);
 	if (!status)
 		status = ask_connect(emactl, &client);
 	if (status)
 		return status;
-	status = export_copy(emactl, client, min_step);
+	status = export_copy(emactl, client, options);
 	emad_client_close(client);
 	return status;
 }
@@ -162,11 +131,17 @@ const struct command COMMAND_EXPORT = {
 		"safetensors reader loads. The version is whole although training goes on, and so is the file: it\n"
 		"is written beside its place, made durable and renamed; on failure FILE is as it was. A terminal\n"
 		"shows the progress.\n"
-		"\nJSON: one object: model, profile (null when none was named), file, version, step, updates, decay,\n"
-		"published_us (since 1970), tensors, file_bytes, elapsed_us.\n",
+		"\nWith --dtype all floating-point tensors are converted, each value rounded once to the nearest;\n"
+		"integers stay as they are. Names are those of safetensors or of PyTorch (bfloat16), in any case. A\n"
+		"value that is too large for the dtype becomes infinite (in f8_e4m3, which has no infinity, 448): a\n"
+		"warning says how many did, and in which tensor first.\n"
+		"\nJSON: one object: model, profile (null when none was named), file, dtype (null as kept), version,\n"
+		"step, updates, decay, published_us (since 1970), tensors, file_bytes, elapsed_us, overflows (values\n"
+		"that were too large), overflow_tensor (the first with one, or null).\n",
 	.options = EXPORT_OPTIONS,
 	.examples = "  emactl export run42/net -o net-ema.safetensors\n"
-		    "  emactl export run42/net slow -o slow.safetensors --min-step 100000 --timeout 3600\n",
+		    "  emactl export run42/net slow -o slow.safetensors --min-step 100000 --timeout 3600\n"
+		    "  emactl export run42/net -o half.safetensors --dtype bf16\n",
 	.exits = "  0   written\n"
 		 "  66  no such model or profile, or it has no version yet\n"
 		 "  69  the daemon cannot be reached\n"

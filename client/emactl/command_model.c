@@ -101,7 +101,7 @@ const struct command COMMAND_LIST = {
 		"  STEP       the trainer's step that the newest version holds; UPDATES and VERSION are its counts\n"
 		"  LAG        snapshots accepted but not applied yet\n"
 		"  LEASES     readers that have a version open\n"
-		"  REFUSED    snapshots that were not taken, because they held NaN or infinity\n"
+		"  REFUSED    snapshots that were not taken, because the guards refused them\n"
 		"  UPDATED    how long ago the newest version was published\n"
 		"With --quiet it prints the names alone.\n"
 		"\nJSON: one object a line: model, profiles, tensors, parameters, payload_bytes, memory_bytes, world,\n"
@@ -129,18 +129,33 @@ static const struct fact SHOW_FACTS[] = {
 	{"parameters", "parameters", FACT_COUNT, TABLE_PLAIN},
 	{"snapshot", "payload_bytes", FACT_BYTES, TABLE_PLAIN},
 	{"memory", "memory_bytes", FACT_BYTES, TABLE_PLAIN},
+	{"guards", "guards", FACT_TEXT, TABLE_PLAIN},
+	{"stride", "stride", FACT_INTEGER, TABLE_PLAIN},
+	{"policy", "policy", FACT_TEXT, TABLE_PLAIN},
 	{"attributes", "attributes", FACT_INTEGER, TABLE_PLAIN},
+	{"metadata", "metadata", FACT_PAIRS, TABLE_PLAIN},
 };
 
 static const struct fact PROFILE_FACTS[] = {
 	{"PROFILE", "name", FACT_TEXT, TABLE_PLAIN},
-	{"SCHEDULE", "schedule", FACT_TEXT, TABLE_PLAIN},
 	{"UPDATES", "updates", FACT_INTEGER, TABLE_PLAIN},
+	{"CALLS", "calls", FACT_INTEGER, TABLE_PLAIN},
 	{"ACTION", "action", FACT_TEXT, TABLE_PLAIN},
 	{"DECAY", "decay", FACT_REAL, TABLE_PLAIN},
 	{"DRIFT", "drift", FACT_MEASURE, TABLE_PLAIN},
 	{"NORM", "value_norm", FACT_MEASURE, TABLE_PLAIN},
+	{"NOT FINITE", "nonfinite", FACT_INTEGER, TABLE_BAD},
 	{"IMAGE", "image_bytes", FACT_BYTES, TABLE_PLAIN},
+	{"SPECIFICATION", "specification", FACT_TEXT, TABLE_PLAIN},
+};
+
+static const struct fact HISTORY_FACTS[] = {
+	{"PROFILE", "profile", FACT_TEXT, TABLE_PLAIN},
+	{"STEP", "step", FACT_INTEGER, TABLE_PLAIN},
+	{"UPDATES", "updates", FACT_INTEGER, TABLE_PLAIN},
+	{"CHANGE", "change", FACT_TEXT, TABLE_PLAIN},
+	{"FROM", "from", FACT_TEXT, TABLE_PLAIN},
+	{"TO", "to", FACT_TEXT, TABLE_PLAIN},
 };
 
 static const struct fact RANK_FACTS[] = {
@@ -148,6 +163,7 @@ static const struct fact RANK_FACTS[] = {
 	{"EPOCH", "epoch", FACT_INTEGER, TABLE_PLAIN},
 	{"ATTACHED", "attached", FACT_YES, TABLE_PLAIN},
 	{"PID", "pid", FACT_INTEGER, TABLE_PLAIN},
+	{"COALESCED", "coalesced", FACT_INTEGER, TABLE_WARN},
 	{"REFUSED", "refused", FACT_INTEGER, TABLE_BAD},
 	{"REFUSAL", "refusal", FACT_TEXT, TABLE_PLAIN},
 };
@@ -165,6 +181,7 @@ static const struct fact SLOT_FACTS[] = {
 	{"VERSION", "version", FACT_INTEGER, TABLE_PLAIN},
 	{"STEP", "step", FACT_INTEGER, TABLE_PLAIN},
 	{"UPDATES", "updates", FACT_INTEGER, TABLE_PLAIN},
+	{"CALLS", "calls", FACT_INTEGER, TABLE_PLAIN},
 	{"LEASES", "leases", FACT_INTEGER, TABLE_PLAIN},
 };
 
@@ -193,19 +210,19 @@ static int rows_print(const struct emactl *emactl, const json_t *rows, const str
 	return facts_print_rows(rows, facts, fact_count, emactl->is_colour, stdout);
 }
 
-/* The stages of all ranks in one list, each with its rank and index, so that they make one table. */
-static json_t *stages_collect(const json_t *ranks)
+/* The parts of all owners in one list, each with its owner's name and its index, so that they make one table. */
+static json_t *parts_collect(const json_t *owners, const char *parts, const char *owner_key, const char *named)
 {
 	json_t *rows = json_array(), *row;
-	const json_t *rank, *stage;
+	const json_t *owner, *part;
 	size_t i, j;
 
-	json_array_foreach(ranks, i, rank)
+	json_array_foreach(owners, i, owner)
 	{
-		json_array_foreach(json_object_get(rank, "stages"), j, stage)
+		json_array_foreach(json_object_get(owner, parts), j, part)
 		{
-			row = json_is_object(stage) ? json_copy((json_t *)stage) : json_object();
-			json_object_set(row, "rank", json_object_get(rank, "rank"));
+			row = json_is_object(part) ? json_copy((json_t *)part) : json_object();
+			json_object_set(row, named, json_object_get(owner, owner_key));
 			json_object_set_new(row, "stage", json_integer((json_int_t)j));
 			json_array_append_new(rows, row);
 		}
@@ -215,7 +232,7 @@ static json_t *stages_collect(const json_t *ranks)
 
 static int stages_print(const struct emactl *emactl, const json_t *ranks)
 {
-	json_t *rows = stages_collect(ranks);
+	json_t *rows = parts_collect(ranks, "stages", "rank", "rank");
 	int code;
 
 	code = rows ? rows_print(emactl, rows, STAGE_FACTS, COUNT_OF(STAGE_FACTS)) : EMAD_EMEMORY;
@@ -223,9 +240,19 @@ static int stages_print(const struct emactl *emactl, const json_t *ranks)
 	return code;
 }
 
+static int history_print(const struct emactl *emactl, const json_t *profiles)
+{
+	json_t *rows = parts_collect(profiles, "history", "name", "profile");
+	int code;
+
+	code = rows ? rows_print(emactl, rows, HISTORY_FACTS, COUNT_OF(HISTORY_FACTS)) : EMAD_EMEMORY;
+	json_decref(rows);
+	return code;
+}
+
 static int show_print(const struct emactl *emactl, const json_t *answer)
 {
-	const json_t *ranks = json_object_get(answer, "ranks");
+	const json_t *ranks = json_object_get(answer, "ranks"), *profiles = json_object_get(answer, "profiles");
 	int code;
 
 	if (emactl->is_json) {
@@ -235,7 +262,9 @@ static int show_print(const struct emactl *emactl, const json_t *answer)
 	}
 	code = facts_print_object(answer, SHOW_FACTS, COUNT_OF(SHOW_FACTS), emactl->is_colour, stdout);
 	if (!code)
-		code = rows_print(emactl, json_object_get(answer, "profiles"), PROFILE_FACTS, COUNT_OF(PROFILE_FACTS));
+		code = rows_print(emactl, profiles, PROFILE_FACTS, COUNT_OF(PROFILE_FACTS));
+	if (!code)
+		code = history_print(emactl, profiles);
 	if (!code)
 		code = rows_print(emactl, ranks, RANK_FACTS, COUNT_OF(RANK_FACTS));
 	if (!code && emactl->values[SHOW_STAGES])
@@ -266,13 +295,17 @@ const struct command COMMAND_SHOW = {
 	.argument_count_min = 1,
 	.argument_count_max = 1,
 	.summary = "show one model: profiles, ranks, versions",
-	.text = "Shows a model and three tables:\n"
-		"  profiles   each average with its schedule, the action and decay of its last update, DRIFT (the\n"
-		"             distance of the pushed weights from the average) and NORM (of the pushed weights)\n"
-		"  ranks      the trainer processes: who, the newest step accepted, how many refused and why\n"
+	.text = "Shows a model (guards, stride and policy are those of the latest registration, metadata those of the\n"
+		"newest version's push) and tables:\n"
+		"  profiles   each average: UPDATES are the CALLS of its schedule that counted; the action and decay of\n"
+		"             the last update, over a gap the product of its calls; DRIFT (the distance of the pushed\n"
+		"             weights from the average) and NORM (of the pushed weights); its SPECIFICATION with rules\n"
+		"  history    what was changed while the profiles ran, if anything was\n"
+		"  ranks      the trainer processes: who, how many snapshots gave way to newer ones (COALESCED), how\n"
+		"             many were refused and why\n"
 		"  slots      the memory for versions: current, kept for readers, free, or being written\n"
 		"\nJSON: the daemon's answer as one object: the members of 'list', and profiles, ranks, slots,\n"
-		"tensors and attributes in full.\n",
+		"tensors, attributes, metadata, guards, stride and policy in full.\n",
 	.options = SHOW_OPTIONS,
 	.examples = "  emactl show run42/net\n"
 		    "  emactl show run42/net --tensors | less\n"

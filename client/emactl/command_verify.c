@@ -1,9 +1,8 @@
 /*
  * verify: is a safetensors file whole, and are its values numbers?
  *
- * The file is read with pread and never mapped: one that is cut short while it is read must be an error, not a SIGBUS.
- * The structure is checked by the parser that the daemon itself uses; then every floating-point tensor is scanned. A
- * NaN is damage; an infinity is told but no damage, because masks and limits are often kept as infinities.
+ * When its structure is good every floating-point tensor is scanned. A NaN is damage; an infinity is told but no damage,
+ * because masks and limits are often kept as infinities.
  */
 #include "client/emactl/emactl.h"
 
@@ -12,84 +11,15 @@
 #include "client/emactl/verify_report.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { CHUNK_BYTES = 1 << 20, FILE_COUNT_MAX = 10000 };
-
-static int file_open(struct verification *file, struct reason *reason)
-{
-	struct stat facts;
-
-	/* Not blocking on a pipe without a writer: it is refused below. */
-	file->fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (file->fd < 0 || fstat(file->fd, &facts) < 0)
-		return reason_set(reason, -errno, "cannot open it: %s", status_text(-errno));
-	if (S_ISDIR(facts.st_mode))
-		return reason_set(reason, -EISDIR, "it is a directory");
-	if (!S_ISREG(facts.st_mode))
-		return reason_set(reason, STATUS_EARGUMENT, "it is not a regular file");
-	file->file_bytes = (uint64_t)facts.st_size;
-	posix_fadvise(file->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-	return 0;
-}
-
-static int file_read(const struct verification *file, uint64_t offset, uint8_t *bytes, size_t byte_count,
-                     struct reason *reason)
-{
-	ssize_t got;
-
-	while (byte_count > 0) {
-		got = pread(file->fd, bytes, byte_count, (off_t)offset);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return reason_set(reason, -errno, "reading at byte %llu failed: %s", (unsigned long long)offset,
-			                  status_text(-errno));
-		if (got == 0)
-			return reason_set(reason, STATUS_ECORRUPT, "it was cut short at byte %llu while it was read",
-			                  (unsigned long long)offset);
-		bytes += got;
-		offset += (uint64_t)got;
-		byte_count -= (size_t)got;
-	}
-	return 0;
-}
-
-static int header_read(struct verification *file, struct reason *reason)
-{
-	uint8_t first[8], *header;
-	uint64_t header_bytes;
-	int code;
-
-	if (file->file_bytes < sizeof(first))
-		return reason_set(reason, STATUS_ECORRUPT,
-		                  "it has %llu bytes; a safetensors file begins with 8 for the size of its header",
-		                  (unsigned long long)file->file_bytes);
-	code = file_read(file, 0, first, sizeof(first), reason);
-	if (!code)
-		code = safetensors_header_bytes(first, file->file_bytes, &header_bytes, reason);
-	if (code)
-		return code;
-	header = malloc(header_bytes);
-	if (!header)
-		return reason_set(reason, -ENOMEM, "not enough memory for its header of %llu bytes",
-		                  (unsigned long long)header_bytes);
-	code = file_read(file, 0, header, header_bytes, reason);
-	if (!code)
-		code = safetensors_parse(header, header_bytes, file->file_bytes, &file->contents, reason);
-	free(header);
-	return code;
-}
 
 static int tensor_scan(struct verification *file, uint32_t index, uint8_t *chunk, struct progress *progress,
                        struct reason *reason)
 {
-	const struct safetensors_entry *entry = &file->contents->entries[index];
+	const struct safetensors_entry *entry = &file->input.contents->entries[index];
 	uint64_t done_bytes = 0;
 	size_t chunk_bytes;
 	int code;
@@ -98,12 +28,12 @@ static int tensor_scan(struct verification *file, uint32_t index, uint8_t *chunk
 		chunk_bytes = CHUNK_BYTES;
 		if (entry->bytes - done_bytes < CHUNK_BYTES)
 			chunk_bytes = (size_t)(entry->bytes - done_bytes);
-		code = file_read(file, entry->offset + done_bytes, chunk, chunk_bytes, reason);
+		code = input_read(&file->input, entry->offset + done_bytes, chunk, chunk_bytes, reason);
 		if (code)
 			return code;
 		scan_add(&file->scans[index], entry->dtype, chunk, chunk_bytes);
 		done_bytes += chunk_bytes;
-		progress_update(progress, entry->offset + done_bytes, file->file_bytes);
+		progress_update(progress, entry->offset + done_bytes, file->input.file_bytes);
 	}
 	file->total.nan_count += file->scans[index].nan_count;
 	file->total.infinite_count += file->scans[index].infinite_count;
@@ -113,13 +43,14 @@ static int tensor_scan(struct verification *file, uint32_t index, uint8_t *chunk
 
 static int file_scan(struct verification *file, struct progress *progress, struct reason *reason)
 {
+	const uint32_t tensor_count = file->input.contents->entry_count;
 	uint8_t *chunk = malloc(CHUNK_BYTES);
 	int code = 0;
 
-	file->scans = calloc(file->contents->entry_count ? file->contents->entry_count : 1, sizeof(*file->scans));
+	file->scans = calloc(tensor_count ? tensor_count : 1, sizeof(*file->scans));
 	if (!chunk || !file->scans)
 		code = reason_set(reason, -ENOMEM, "not enough memory");
-	for (uint32_t i = 0; i < file->contents->entry_count && !code; i++)
+	for (uint32_t i = 0; i < tensor_count && !code; i++)
 		code = tensor_scan(file, i, chunk, progress, reason);
 	free(chunk);
 	if (code) {
@@ -130,30 +61,25 @@ static int file_scan(struct verification *file, struct progress *progress, struc
 	}
 	if (file->total.nan_count)
 		code = reason_set(reason, STATUS_ECORRUPT, "%llu values in %u of its %u tensors are NaN",
-		                  (unsigned long long)file->total.nan_count, file->damaged_count,
-		                  file->contents->entry_count);
+		                  (unsigned long long)file->total.nan_count, file->damaged_count, tensor_count);
 	return code;
 }
 
 static void verification_finish(struct verification *file)
 {
-	if (file->fd >= 0)
-		close(file->fd);
-	safetensors_destroy(file->contents);
+	input_close(&file->input);
 	free(file->scans);
 }
 
 static int file_verify(const struct emactl *emactl, const char *path, bool is_last)
 {
-	struct verification file = {.path = path, .fd = -1};
+	struct verification file = {0};
 	struct progress progress;
 	struct reason reason = {{0}};
 	int code;
 
 	progress_begin(&progress, !emactl->is_json && !emactl->is_quiet);
-	code = file_open(&file, &reason);
-	if (!code)
-		code = header_read(&file, &reason);
+	code = input_open(&file.input, path, &reason);
 	if (!code)
 		code = file_scan(&file, &progress, &reason);
 	progress_end(&progress);

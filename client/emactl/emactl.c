@@ -1,5 +1,6 @@
 /*
- * emactl: looks at, takes from and removes the averages that the emad daemon keeps; checks files; explains schedules.
+ * emactl: looks at, fills, takes from, changes and removes the averages that the emad daemon keeps; makes averages of
+ * files; checks files; explains schedules.
  *
  * This file knows all commands: it finds the one that is meant, prints help, and calls it. Help is written from the
  * same rows that the options are parsed by.
@@ -15,11 +16,11 @@
 #include <unistd.h>
 
 static const struct command *const COMMANDS[] = {
-	&COMMAND_PING,   &COMMAND_STATUS, &COMMAND_LIST,    &COMMAND_SHOW,
-	&COMMAND_EXPORT, &COMMAND_VERIFY, &COMMAND_EXPLAIN, &COMMAND_REMOVE,
+	&COMMAND_PING,  &COMMAND_STATUS, &COMMAND_LIST,    &COMMAND_SHOW,    &COMMAND_EXPORT, &COMMAND_IMPORT,
+	&COMMAND_POSTHOC, &COMMAND_MERGE, &COMMAND_VERIFY, &COMMAND_EXPLAIN, &COMMAND_PROFILE, &COMMAND_REMOVE,
 };
 
-enum { COMMAND_COUNT = sizeof(COMMANDS) / sizeof(COMMANDS[0]), HELP_INDENT = 26 };
+enum { COMMAND_COUNT = sizeof(COMMANDS) / sizeof(COMMANDS[0]), HELP_INDENT = 26, COMMAND_INDENT = 36 };
 
 /* A person waits for an answer, but not long for a daemon that is not there; --timeout sets both. */
 enum { CONNECT_MS = 2000, TIMEOUT_MS = 10000 };
@@ -60,7 +61,8 @@ static void help_all(void)
 	       "Looks after the averaged model weights that the emad daemon keeps.\n\ncommands:\n");
 	for (size_t i = 0; i < COMMAND_COUNT; i++) {
 		width = snprintf(text, sizeof(text), "  %s %s", COMMANDS[i]->name, COMMANDS[i]->arguments);
-		printf("%s%*s%s\n", text, width < HELP_INDENT ? HELP_INDENT - width : 1, "", COMMANDS[i]->summary);
+		printf("%s%*s%s\n", text, width < COMMAND_INDENT ? COMMAND_INDENT - width : 1, "",
+		       COMMANDS[i]->summary);
 	}
 	printf("\n'emactl COMMAND --help' teaches a command.\n\noptions, before or after the command:\n");
 	help_options(COMMON_OPTIONS);

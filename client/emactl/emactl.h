@@ -56,6 +56,10 @@ struct emactl {
 extern const struct command COMMAND_PING, COMMAND_STATUS, COMMAND_REMOVE; /* command_daemon.c */
 extern const struct command COMMAND_LIST, COMMAND_SHOW;                   /* command_model.c */
 extern const struct command COMMAND_EXPORT;                               /* command_export.c */
+extern const struct command COMMAND_POSTHOC;                              /* command_posthoc.c */
+extern const struct command COMMAND_MERGE;                                /* command_merge.c */
+extern const struct command COMMAND_IMPORT;                               /* command_import.c */
+extern const struct command COMMAND_PROFILE;                              /* command_profile.c */
 extern const struct command COMMAND_VERIFY;                               /* command_verify.c */
 extern const struct command COMMAND_EXPLAIN;                              /* command_explain.c */
 

@@ -7,14 +7,11 @@
 #include <stdint.h>
 
 #include "client/emactl/scan.h"
-#include "proto/safetensors.h"
+#include "client/emactl/input.h"
 
 struct verification {
-	const char *path; /* borrowed */
-	int fd;
-	uint64_t file_bytes;
-	struct safetensors *contents; /* owned; NULL when the structure is damaged */
-	struct scan *scans;           /* owned; by the index of contents' entries; NULL before the scan */
+	struct input input;
+	struct scan *scans; /* owned; by the index of the source's entries; NULL before the scan */
 	struct scan total;
 	uint32_t damaged_count; /* tensors that hold NaN */
 };

@@ -151,11 +151,12 @@ static void carry(const struct apply *apply, const struct placement *placement, 
 {
 	uint64_t element_bytes = dtype_bytes(placement->dtype);
 
-	if (fresh || !continues(apply, source) || source->dtype != placement->dtype)
+	if (fresh || !continues(apply, source))
 		apply->kernels->move(apply->target + placement->offset + stretch->first * element_bytes, stretch->source,
 		                     stretch->count * element_bytes);
 	else
-		keep(apply, placement, source, stretch);
+		apply->kernels->move(apply->target + placement->offset + stretch->first * element_bytes,
+		                     shadow_at(apply, source, stretch->first), stretch->count * element_bytes);
 }
 
 /* Whether an entry that is not averaged takes the snapshot's value. */
@@ -314,6 +315,18 @@ static void run_keep(struct apply *apply, uint32_t index, struct stretch *stretc
 	memset(&apply->drifts[(size_t)index * profile_count], 0, profile_count * sizeof apply->drifts[0]);
 }
 
+static void nonfinite_count(const struct run *run, enum dtype dtype, const uint8_t *source, struct run_result *result)
+{
+	uint64_t count = (uint64_t)run->count * run->repeat;
+	size_t index = 0;
+
+	result->nonfinite = kernel_count_nonfinite(dtype, source, count);
+	if (result->nonfinite == 0)
+		return;
+	result->bad_value = kernel_first_nonfinite(dtype, source, count, &index);
+	result->bad_element = run->first + index / run->count * run->stride + index % run->count;
+}
+
 static void run_update(struct apply *apply, uint32_t index, struct stretch *stretch)
 {
 	const struct run *run = &apply->plan->runs[index];
@@ -332,8 +345,7 @@ static void run_update(struct apply *apply, uint32_t index, struct stretch *stre
 		apply->drifts[(size_t)index * profile_count + p] = kernel_lanes_sum(&sums.drift[p]);
 	if (dtype_is_float(stretch->dtype) &&
 	    (sums.counted ? !isfinite(result->value_squares) : reads_values(apply, stretch)))
-		result->nonfinite =
-		        kernel_count_nonfinite(stretch->dtype, source, (uint64_t)run->count * run->repeat);
+		nonfinite_count(run, stretch->dtype, source, result);
 }
 
 static void run_apply(struct apply *apply, uint32_t index)
@@ -374,6 +386,10 @@ void apply_results(const struct apply *apply, struct tensor_result *results)
 	for (uint32_t i = 0; i < plan->run_count; i++) {
 		struct tensor_result *result = &results[plan->runs[i].tensor];
 
+		if (result->nonfinite == 0 && apply->runs[i].nonfinite > 0) {
+			result->bad_element = apply->runs[i].bad_element;
+			result->bad_value = apply->runs[i].bad_value;
+		}
 		result->nonfinite += apply->runs[i].nonfinite;
 		result->value_squares += apply->runs[i].value_squares;
 		for (uint32_t p = 0; p < profile_count; p++)

@@ -23,6 +23,8 @@
 struct run_result {
 	double value_squares; /* sum x^2 where some profile averages the tensor */
 	uint64_t nonfinite;   /* NaN or infinite values */
+	uint64_t bad_element; /* the first of them: its place in the tensor */
+	double bad_value;
 };
 
 /* What one profile does in an update. */
@@ -69,6 +71,8 @@ void apply_block(struct apply *apply, uint32_t block);
 /* What one tensor's values and shadows did in the update. */
 struct tensor_result {
 	uint64_t nonfinite;
+	uint64_t bad_element; /* one of them: its place in the tensor */
+	double bad_value;
 	double value_squares;
 	double drift_squares[PROFILE_COUNT_MAX];
 };

@@ -93,10 +93,6 @@ int profiles_parse(const struct text_list *list, struct profile *ret_profiles, u
 /* 0 when the model averages by these profiles; CALL_PARK until it does; or a failure. */
 int profiles_want(struct call *call, struct model *model, const struct profile *profiles, uint32_t profile_count);
 
-/* What a model averages, copies, freezes and drops by which rules, and what its latest change of tensors was. */
-enum { REPORT_BYTES_MAX = 2048 };
-void registration_report(const struct model *model, char *text, size_t capacity);
-
 /* The model of that name, also while its memory is being made, or NULL. */
 struct model *service_find(const struct service *service, const char *name, size_t name_bytes);
 

@@ -155,6 +155,12 @@ static bool shapes_equal(const struct tensor *a, const struct tensor *b)
 	       memcmp(a->extents, b->extents, a->dimension_count * sizeof a->extents[0]) == 0;
 }
 
+/* Averages go on from floats of any type, all else from the same bytes. */
+static bool goes_on(const struct placement *to, const struct placement *from)
+{
+	return to->entry == ENTRY_AVERAGE ? dtype_is_float(from->dtype) : from->dtype == to->dtype;
+}
+
 void geometry_sources(const struct geometry *to, const struct geometry *from, struct placement *ret_sources)
 {
 	int32_t profiles[PROFILE_COUNT_MAX];
@@ -167,15 +173,15 @@ void geometry_sources(const struct geometry *to, const struct geometry *from, st
 		bool found = index >= 0 && shapes_equal(tensor, &from->manifest->tensors[index]);
 
 		for (uint32_t p = 0; p < to->profile_count; p++) {
-			struct placement *source = &ret_sources[(size_t)t * to->profile_count + p];
+			size_t at = (size_t)t * to->profile_count + p;
+			const struct placement *source;
 
-			*source = (struct placement){ .entry = ENTRY_DROP };
+			ret_sources[at] = (struct placement){ .entry = ENTRY_DROP };
 			if (!found || profiles[p] < 0)
 				continue;
-			*source = from->placements[(size_t)index * from->profile_count + (uint32_t)profiles[p]];
-			/* Integers and floats are never made of each other. */
-			if (dtype_is_float(source->dtype) != dtype_is_float(tensor->dtype))
-				source->entry = ENTRY_DROP;
+			source = &from->placements[(size_t)index * from->profile_count + (uint32_t)profiles[p]];
+			if (goes_on(&to->placements[at], source))
+				ret_sources[at] = *source;
 		}
 	}
 }

@@ -56,7 +56,8 @@ bool geometry_fits(const struct geometry *geometry, const struct geometry *other
 
 /*
  * Where the values that `to` wants to go on from lie in a slot of `from`: the tensor of the same name and shape in the
- * profile of the same name; entry ENTRY_DROP where there is none. ret_sources has one entry a tensor and profile of
+ * profile of the same name; entry ENTRY_DROP where there is none, or none of a type to go on from (integers that are to be
+ * averaged now, entries of another dtype that are not averaged). ret_sources has one entry a tensor and profile of
  * `to`, in the order of its placements.
  */
 void geometry_sources(const struct geometry *to, const struct geometry *from, struct placement *ret_sources);

@@ -81,16 +81,16 @@ int guards_parse(struct text text, struct guards *ret_guards, struct reason *rea
 {
 	struct guards guards = guards_default();
 	char copy[TEXT_BYTES_MAX + 1], *rest = copy, *pair;
-	int error;
 
 	if (text.count > TEXT_BYTES_MAX)
 		return reason_set(reason, STATUS_EARGUMENT, "the guards have %zu bytes, at most %d are allowed",
 		                  (size_t)text.count, TEXT_BYTES_MAX);
-	error = text_copy(text, copy, sizeof copy);
-	if (error)
+	if (text.count > 0 && memchr(text.bytes, '\0', text.count))
 		return reason_set(reason, STATUS_EARGUMENT, "the guards contain a NUL");
+	(void)text_copy(text, copy, sizeof copy);
 	while (text.count > 0 && (pair = strsep(&rest, ","))) {
-		error = pair_parse(&guards, pair, reason);
+		int error = pair_parse(&guards, pair, reason);
+
 		if (error)
 			return error;
 	}

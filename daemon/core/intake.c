@@ -123,7 +123,7 @@ void intake_refuse(struct rank_record *record, const struct push *push, enum out
 	record->refused_count++;
 }
 
-int32_t intake_oldest_ready(const struct rank_record *record, uint32_t stage_count)
+static int32_t oldest_ready(const struct rank_record *record, uint32_t stage_count)
 {
 	int32_t oldest = -1;
 
@@ -163,7 +163,7 @@ void intake_select(const struct rank_record *records, uint32_t world, uint32_t s
 	next->choice = INTAKE_NOTHING;
 	next->step = 0;
 	for (uint32_t r = 0; r < world; r++) {
-		int32_t stage = intake_oldest_ready(&records[r], stage_count);
+		int32_t stage = oldest_ready(&records[r], stage_count);
 
 		if (stage < 0)
 			return;

@@ -78,9 +78,6 @@ struct intake_next {
 void intake_select(const struct rank_record *records, uint32_t world, uint32_t stage_count, bool coalesce,
                    struct intake_next *ret_next);
 
-/* The oldest READY stage of the rank, or -1. */
-int32_t intake_oldest_ready(const struct rank_record *record, uint32_t stage_count);
-
 /* Records an answer that was decided without a stage: a push refused for its loss. */
 void intake_refuse(struct rank_record *record, const struct push *push, enum outcome outcome,
                    struct answer *ret_answer);

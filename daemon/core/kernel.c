@@ -119,6 +119,26 @@ uint64_t kernel_count_nonfinite(enum dtype dtype, const void *source, size_t cou
 	return 0; /* integers are always finite */
 }
 
+double kernel_first_nonfinite(enum dtype dtype, const void *source, size_t count, size_t *ret_index)
+{
+	uint64_t element_bytes = dtype_bytes(dtype);
+
+	for (size_t i = 0; i < count; i++) {
+		const char *element = (const char *)source + i * element_bytes;
+		double value;
+
+		if (kernel_count_nonfinite(dtype, element, 1) == 0)
+			continue;
+		*ret_index = i;
+		if (dtype == DTYPE_F64)
+			memcpy(&value, element, sizeof value);
+		else
+			kernel_scalar.widen_f64[dtype](&value, element, 1);
+		return value;
+	}
+	return 0;
+}
+
 void kernel_fence(void)
 {
 #if defined(__x86_64__)

@@ -105,5 +105,8 @@ double kernel_lanes_sum(const struct kernel_lanes *lanes);
 /* How many of count elements are NaN or infinite; any float dtype. */
 uint64_t kernel_count_nonfinite(enum dtype dtype, const void *source, size_t count);
 
+/* The first NaN or infinite one of count elements, as a double; *ret_index, untouched where all are finite. */
+double kernel_first_nonfinite(enum dtype dtype, const void *source, size_t count, size_t *ret_index);
+
 /* Orders all streaming stores of this thread before its later stores. Once per block. */
 void kernel_fence(void);

@@ -56,10 +56,11 @@ struct heirloom {
 	struct placement *sources; /* owned; where the model's geometry finds its old shadows in it */
 };
 
-/* Slots of another geometry on their way. */
+/* Another geometry, and slots for it on their way. */
 struct relay {
 	struct geometry *geometry; /* owned; NULL: none is wanted */
-	bool made;                 /* memory is there, to be adopted when no update runs */
+	bool swaps;                /* the slots that there are fit it: no memory is needed */
+	bool made;                 /* everything is there, to be adopted when no update runs */
 	struct memory slots[SLOT_COUNT_MAX];
 	uint64_t slot_bytes_sum; /* of the memory */
 };
@@ -114,7 +115,8 @@ struct model {
 	struct enclosure applying_enclosure; /* that of rank 0 */
 	struct reason keeping; /* why `kept` is in use */
 	uint64_t applying_since_us;
-	uint64_t coalesced_count; /* snapshots that gave way since the version before */
+	uint64_t coalesced_count; /* snapshots that gave way since the latest update began */
+	uint64_t applying_coalesced_count; /* and before, since the version before it */
 	uint64_t room_due_ms; /* when a leased slot may be taken back for a waiting update; 0: none waits */
 	uint64_t version_next;
 	uint64_t payload_bytes; /* of one snapshot, all ranks together */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "daemon/core/call.h"
+#include "daemon/core/registration_report.h"
 #include "daemon/core/relay.h"
 
 int profiles_parse(const struct text_list *list, struct profile *ret_profiles, uint32_t *ret_count,

@@ -121,7 +121,7 @@ static int push_take(struct call *call, struct model *model, uint32_t rank, cons
                      struct answer *ret_answer)
 {
 	struct enclosure enclosure;
-	int error;
+	int error = 0;
 
 	if (call->service->stopping)
 		return reason_set(&call->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
@@ -135,7 +135,8 @@ static int push_take(struct call *call, struct model *model, uint32_t rank, cons
 		count_answer(&call->service->counters, ret_answer);
 		return 0;
 	}
-	error = gap_check(call, model, push->step);
+	if (!push->seeds)
+		error = gap_check(call, model, push->step);
 	if (!error)
 		error = enclosure_make(call, model, &enclosure);
 	if (error)
@@ -216,9 +217,10 @@ int reserve_handle(struct call *call)
 		return error;
 	stage = intake_free_stage(&model->records[rank], model->stage_count);
 	if (stage < 0 && model->coalesces) {
-		stage = intake_oldest_ready(&model->records[rank], model->stage_count);
+		stage = update_make_room(model, rank, &call->service->counters);
+		/* Somebody may wait for what became of the snapshot. */
 		if (stage >= 0)
-			update_coalesce(model, rank, (uint32_t)stage, &call->service->counters);
+			service_touch(call->service, model);
 	}
 	if (stage < 0 && call->expired)
 		return reason_set(&call->reason, STATUS_EBUSY,

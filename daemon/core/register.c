@@ -15,6 +15,7 @@
 #include "daemon/core/call.h"
 #include "daemon/core/defaults.h"
 #include "daemon/core/history.h"
+#include "daemon/core/registration_report.h"
 
 enum resume { RESUME_AUTO, RESUME_ADAPT, RESUME_NEVER, RESUME_MUST };
 enum rewind { REWIND_REFUSE, REWIND_CONTINUE, REWIND_BACK };
@@ -149,45 +150,6 @@ static int wish_make(struct call *call, struct wish *wish)
 	return error;
 }
 
-/* How the tensors differ from those of the model: "2 new ('a', 'b'), 1 gone ('c'), 1 of another shape ('d')". */
-static void difference_write(const struct manifest *here, const struct manifest *model, char *text, size_t capacity)
-{
-	static const char *const words[] = { "new", "gone", "of another shape" };
-	char names[3][160] = { "", "", "" };
-	uint32_t counts[3] = { 0 };
-	size_t used = 0;
-
-	for (uint32_t i = 0; i < here->tensor_count + model->tensor_count; i++) {
-		bool is_here = i < here->tensor_count;
-		const struct tensor *tensor = is_here ? &here->tensors[i] : &model->tensors[i - here->tensor_count];
-		int64_t index = manifest_find(is_here ? model : here, tensor->name);
-		int kind = is_here ? 0 : 1;
-
-		if (index >= 0 && is_here) {
-			const struct tensor *other = &model->tensors[index];
-
-			if (tensor->dimension_count == other->dimension_count &&
-			    memcmp(tensor->extents, other->extents, tensor->dimension_count * sizeof tensor->extents[0]) == 0)
-				continue;
-			kind = 2;
-		} else if (index >= 0) {
-			continue;
-		}
-		if (counts[kind]++ < 3) {
-			size_t at = strlen(names[kind]);
-
-			snprintf(names[kind] + at, sizeof names[kind] - at, "%s'%.40s'", at ? ", " : "", tensor->name);
-		}
-	}
-	text[0] = '\0';
-	for (int kind = 0; kind < 3; kind++) {
-		if (counts[kind] == 0 || used >= capacity)
-			continue;
-		used += (size_t)snprintf(text + used, capacity - used, "%s%" PRIu32 " %s (%s%s)", used ? ", " : "",
-		                         counts[kind], words[kind], names[kind], counts[kind] > 3 ? ", ..." : "");
-	}
-}
-
 /*
  * Makes a model for the wish, and waits for its memory. other: the model of that name, which it replaces, or (inherits)
  * goes on from; NULL for none.
@@ -207,7 +169,7 @@ static int model_start(struct call *call, struct wish *wish, struct model *other
 	if (error)
 		return error;
 	if (inherits)
-		difference_write(manifest, other->manifest, changes, sizeof changes);
+		registration_difference(manifest, other->manifest, changes, sizeof changes);
 	if (changes[0])
 		model->changes = strdup(changes);
 	error = changes[0] && !model->changes ? -ENOMEM : 0;
@@ -224,7 +186,8 @@ static int model_start(struct call *call, struct wish *wish, struct model *other
 /* A model that another rank of the same start has just made, not one to be replaced. */
 static bool model_is_fresh(const struct model *model, const struct wish *wish)
 {
-	return model->world == wish->world && !model_newest_step(model) && model->records[wish->rank].client == 0;
+	return model->world == wish->world && !versions_newest(&model->versions) &&
+	       model->records[wish->rank].client == 0;
 }
 
 /* The very request by which the rank is held. */
@@ -251,7 +214,7 @@ static int tensors_fit(const struct model *model, const struct wish *wish, struc
 	error = manifest_compare(wish->manifest, model->manifest, &difference);
 	if (error != STATUS_EMANIFEST)
 		return error;
-	difference_write(wish->manifest, model->manifest, summary, sizeof summary);
+	registration_difference(wish->manifest, model->manifest, summary, sizeof summary);
 	return reason_set(reason, error, "%.240s%s%.150s; resume=adapt goes on with what both have, resume=never starts anew",
 	                  difference.text, summary[0] ? "; in all " : "", summary);
 }
@@ -272,6 +235,23 @@ static int profiles_fit(const struct model *model, const struct wish *wish, stru
 	return 0;
 }
 
+/* Snapshots of a rank that wait will not be averaged any more. */
+static void ready_drop(struct service *service, struct model *model, uint32_t rank, const char *why)
+{
+	struct rank_record *record = &model->records[rank];
+
+	for (uint32_t i = 0; i < model->stage_count; i++) {
+		if (record->stages[i].state != STAGE_READY)
+			continue;
+		reason_set(&model->ranks[rank].refusal, STATUS_EREFUSED, "step %" PRIu64 " was dropped: %s",
+		           record->stages[i].step, why);
+		enclosure_clear(&model->ranks[rank].enclosures[i]);
+		intake_settle(record, i, OUTCOME_INCOMPLETE, 0, 0);
+		model_stage_mirror(model, rank, i);
+		service->counters.pushes_incomplete++;
+	}
+}
+
 /*
  * Ends an earlier registration of the rank: nobody holds it from now on, and of a sharded model what only this rank had
  * pushed is dropped, because the other ranks' trainers start anew as well. True when nothing is pending any more.
@@ -282,17 +262,8 @@ static bool rank_vacate(struct service *service, struct model *model, uint32_t r
 	bool changed = record->client != 0;
 
 	record->client = 0;
-	for (uint32_t i = 0; model->world > 1 && i < model->stage_count; i++) {
-		if (record->stages[i].state != STAGE_READY)
-			continue;
-		reason_set(&model->ranks[rank].refusal, STATUS_EREFUSED,
-		           "step %" PRIu64 " was dropped: the rank was registered anew before all ranks had pushed it",
-		           record->stages[i].step);
-		enclosure_clear(&model->ranks[rank].enclosures[i]);
-		intake_settle(record, i, OUTCOME_INCOMPLETE, 0, 0);
-		model_stage_mirror(model, rank, i);
-		service->counters.pushes_incomplete++;
-	}
+	if (model->world > 1)
+		ready_drop(service, model, rank, "the rank was registered anew before all ranks had pushed it");
 	/* Only then: a registration that waits is handled again whenever its model was touched. */
 	if (changed)
 		service_touch(service, model);
@@ -328,55 +299,6 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 	              model->manifest->tensor_count, rank->manifest->stage_bytes);
 }
 
-/* "ema: 2 averaged, 1 frozen; 3 by copy=*.running_*; no tensor matches drop=head.*" */
-static void profile_report(const struct model *model, const struct profile *profile, FILE *file)
-{
-	static const char *const words[] = { "averaged", "copied", "frozen", "dropped", "kept from the first call" };
-	uint32_t entries[5] = { 0 }, rules[RULE_COUNT_MAX] = { 0 };
-	const char *separator = ": ";
-
-	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
-		struct profile_choice choice = profile_choose(profile, &model->manifest->tensors[t]);
-
-		entries[choice.entry]++;
-		if (choice.rule >= 0)
-			rules[choice.rule]++;
-	}
-	fputs(profile->name, file);
-	for (int i = 0; i < 5; i++) {
-		if (entries[i] == 0)
-			continue;
-		fprintf(file, "%s%" PRIu32 " %s", separator, entries[i], words[i]);
-		separator = ", ";
-	}
-	for (uint32_t i = 0; i < profile->rule_count; i++) {
-		const struct profile_rule *rule = &profile->rules[i];
-
-		if (rules[i] > 0)
-			fprintf(file, ", %" PRIu32 " by %s=%s", rules[i], schedule_entry_name(rule->entry), rule->pattern);
-		else
-			fprintf(file, ", NO TENSOR matches %s=%s", schedule_entry_name(rule->entry), rule->pattern);
-	}
-}
-
-void registration_report(const struct model *model, char *text, size_t capacity)
-{
-	FILE *file = fmemopen(text, capacity, "w");
-
-	text[0] = '\0';
-	if (!file)
-		return;
-	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
-		fputs(p ? "; " : "", file);
-		profile_report(model, &model->geometry->profiles[p], file);
-	}
-	if (model->changes)
-		fprintf(file, "; since the registration before: %s", model->changes);
-	fclose(file);
-	/* fmemopen ends a full buffer without its NUL. */
-	text[capacity - 1] = '\0';
-}
-
 static void register_reply(struct call *call, struct model *model, uint32_t rank)
 {
 	const struct slot_header *newest = versions_newest(&model->versions);
@@ -394,7 +316,7 @@ static void register_reply(struct call *call, struct model *model, uint32_t rank
 	call_reply(call, &reply, NULL);
 }
 
-static void rewind_record(struct model *model, uint64_t start_step)
+static void continue_record(struct model *model, uint64_t start_step)
 {
 	char from[64];
 
@@ -413,43 +335,52 @@ static void rewind_record(struct model *model, uint64_t start_step)
 	}
 }
 
-/* The trainer begins again at a step that is averaged already. No update may be under way. */
-static int model_rewind(struct call *call, struct model *model, const struct wish *wish)
+/* Whether the trainer begins again at a step that is averaged already, and the model shall follow. */
+static bool rewinds(const struct call *call, const struct model *model, const struct wish *wish)
 {
-	uint64_t start_step = call->request->start_step;
-	uint64_t from = model->step;
-	int error = 0;
+	return wish->rewind != REWIND_REFUSE && call->request->present & REQUEST_HAS(start_step) && model->has_step &&
+	       call->request->start_step <= model->step;
+}
 
-	if (!(call->request->present & REQUEST_HAS(start_step)) || !model->has_step || start_step > model->step)
+/* *ret_slot: which version to go back to, where that is wanted. STATUS_ENOVERSION. */
+static int rewind_check(struct call *call, const struct model *model, const struct wish *wish, uint32_t *ret_slot)
+{
+	if (!rewinds(call, model, wish) || wish->rewind != REWIND_BACK)
 		return 0;
-	switch (wish->rewind) {
-	case REWIND_REFUSE:
-		return 0;
-	case REWIND_CONTINUE:
-		rewind_record(model, start_step);
-		model->has_step = start_step > 0;
-		model->step = start_step > 0 ? start_step - 1 : 0;
-		break;
-	case REWIND_BACK:
-		if (start_step == 0)
-			return reason_set(&call->reason, STATUS_ENOVERSION,
-			                  "rewind=back: no average is older than step 0; resume=never starts anew");
-		error = update_rewind(model, call->now, start_step - 1, &call->service->counters, &call->reason);
-		break;
+	if (call->request->start_step == 0)
+		return reason_set(&call->reason, STATUS_ENOVERSION,
+		                  "rewind=back: no average is older than step 0; resume=never starts anew");
+	return update_rewind_check(model, call->request->start_step - 1, ret_slot, &call->reason);
+}
+
+/* No update may be under way. */
+static void model_rewind(struct call *call, struct model *model, const struct wish *wish, uint32_t slot)
+{
+	uint64_t start_step = call->request->start_step, from = model->step;
+
+	if (!rewinds(call, model, wish))
+		return;
+	for (uint32_t r = 0; r < model->world; r++)
+		ready_drop(call->service, model, r, "the trainer has begun again at an earlier step");
+	if (wish->rewind == REWIND_BACK) {
+		update_rewind(model, call->now, slot, &call->service->counters);
+	} else {
+		continue_record(model, start_step);
+		/* The new first call is a stride behind what was averaged, like any other. */
+		model->has_step = start_step >= wish->stride;
+		model->step = model->has_step ? start_step - wish->stride : 0;
 	}
-	if (error)
-		return error;
 	call->service->counters.rewinds++;
 	service_event(call->service, EVENT_NOTICE, model->name, 0,
 	              "%s: the trainer begins again at step %" PRIu64 ", averaged was step %" PRIu64 "; the average %s",
 	              model->name, start_step, from,
 	              wish->rewind == REWIND_BACK ? "went back to a kept version" : "stays");
-	return 0;
 }
 
 static int model_join(struct call *call, struct model *model, struct wish *wish)
 {
 	struct manifest *pieces = wish->manifest;
+	uint32_t slot = 0;
 	uint64_t holder;
 	int error;
 
@@ -466,14 +397,16 @@ static int model_join(struct call *call, struct model *model, struct wish *wish)
 		call->waits = model;
 		return CALL_PARK;
 	}
-	wish->manifest = NULL;
-	error = model_rank_pieces(model, wish->rank, pieces, &call->reason);
-	if (!error)
-		error = model_rewind(call, model, wish);
+	error = rewind_check(call, model, wish, &slot);
+	if (!error) {
+		wish->manifest = NULL;
+		error = model_rank_pieces(model, wish->rank, pieces, &call->reason);
+	}
 	if (error) {
 		model->records[wish->rank].client = holder;
 		return error;
 	}
+	model_rewind(call, model, wish, slot);
 	rank_claim(call, model, wish);
 	register_reply(call, model, wish->rank);
 	return 0;

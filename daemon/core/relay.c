@@ -128,13 +128,17 @@ int relay_begin(struct model *model, const struct profile *profiles, uint32_t pr
 		*ret_done = true;
 		return 0;
 	}
-	if (model->relay.geometry || model->applying)
+	if (model->relay.geometry)
 		return 0;
 	error = geometry_create(model->manifest, profiles, profile_count, MODEL_METADATA_BYTES, &geometry, reason);
 	if (error)
 		return error;
 	/* While there is an heirloom the slots have held nothing, but its sources fit this geometry alone. */
 	if (geometry_fits(geometry, model->geometry)) {
+		if (model->applying) {
+			model->relay = (struct relay){ .geometry = geometry, .swaps = true, .made = true };
+			return 0;
+		}
 		error = geometry_swap(model, geometry, reason);
 		if (error)
 			geometry_destroy(geometry);
@@ -199,6 +203,19 @@ static struct memory newest_take(struct model *model, const struct host *host)
 	return newest;
 }
 
+/* The slots stay; the plan could not be changed while it was in use. */
+static int swap_adopt(struct model *model, const struct host *host, bool *ret_adopted, struct reason *reason)
+{
+	int error = geometry_swap(model, model->relay.geometry, reason);
+
+	*ret_adopted = !error;
+	if (error)
+		relay_drop(model, host);
+	else
+		model->relay = (struct relay){ 0 };
+	return error;
+}
+
 int relay_adopt(struct model *model, const struct host *host, bool *ret_adopted, struct reason *reason)
 {
 	struct relay *relay = &model->relay;
@@ -209,6 +226,8 @@ int relay_adopt(struct model *model, const struct host *host, bool *ret_adopted,
 	*ret_adopted = false;
 	if (!relay->made || model->applying)
 		return 0;
+	if (relay->swaps)
+		return swap_adopt(model, host, ret_adopted, reason);
 	error = histories_make(model, relay->geometry, histories);
 	if (!error)
 		error = heirloom_make(model, relay->geometry, &heirloom);

@@ -212,6 +212,9 @@ int service_admit(struct service *service, struct model *model, struct model *ot
 	error = service_order(service, &order);
 	if (error)
 		return error;
+	/* Another registration was about to go on from it; it goes on from the new model instead. */
+	if (replaced && replaced->heir)
+		service_doom(service, replaced->heir);
 	if (replaced) {
 		service_event(service, EVENT_NOTICE, model->name, 0, "%s: replaced by a new registration", model->name);
 		service_doom(service, replaced);
@@ -398,8 +401,9 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 	parked->exchange = *call->exchange;
 	parked->model = call->waits->id;
 	parked->attach_epoch = request.operation == OP_ATTACH ? request.epoch : 0;
-	parked->wants_profiles = request.operation == OP_REGISTER || request.operation == OP_PROFILE_SET ||
-	                         request.operation == OP_PROFILE_REMOVE;
+	parked->wants_profiles = request.operation == OP_PROFILE_SET || request.operation == OP_PROFILE_REMOVE ||
+	                         (request.operation == OP_REGISTER && request.present & REQUEST_HAS(resume) &&
+	                          text_equal(request.resume, "adapt"));
 	parked->deadline_ms = deadline_of(service, call, &request);
 	parked->operation = request.operation;
 	*service->parked_end = parked;
@@ -476,18 +480,41 @@ static void retry_all(struct service *service, const struct instant *now, uint64
 			link = &(*link)->next;
 }
 
-/* An heir that has its memory takes over from its ancestor, as soon as no update of that runs. */
+/* Requests that wait for memory that cannot be had are told so. */
+static void order_failed(struct service *service, uint64_t model, const struct segment_order *order)
+{
+	struct parked **link = &service->parked;
+
+	while (*link) {
+		if ((*link)->model != model || (order->epoch != 0 && (*link)->attach_epoch != order->epoch) ||
+		    (order->relays && !(*link)->wants_profiles)) {
+			link = &(*link)->next;
+			continue;
+		}
+		reply_error(service, &(*link)->exchange, order->status, &order->reason);
+		unpark(service, link);
+	}
+}
+
+/*
+ * An heir that has its memory takes over from its ancestor. The ancestor's trainers are fenced first, so that what was
+ * accepted from them comes to an end: it is averaged before.
+ */
 static void inherit(struct service *service, struct model *heir)
 {
+	struct segment_order failure = { .status = 0 };
 	struct model *ancestor = heir->ancestor;
-	struct reason reason;
-	int error;
 
-	if (!heir->serving || ancestor->applying)
+	if (!heir->serving)
 		return;
-	error = relay_inherit(heir, &service->host, &reason);
-	if (error) {
-		service_event(service, EVENT_ERROR, heir->name, error, "%s: %s", heir->name, reason.text);
+	for (uint32_t r = 0; r < ancestor->world; r++)
+		ancestor->records[r].client = 0;
+	if (ancestor->applying || ancestor->room_due_ms != 0)
+		return;
+	failure.status = relay_inherit(heir, &service->host, &failure.reason);
+	if (failure.status) {
+		service_event(service, EVENT_ERROR, heir->name, failure.status, "%s: %s", heir->name, failure.reason.text);
+		order_failed(service, heir->id, &failure);
 		service_doom(service, heir);
 		return;
 	}
@@ -498,13 +525,15 @@ static void inherit(struct service *service, struct model *heir)
 /* Slots of another geometry take the place of those there are, between two updates. */
 static void adopt(struct service *service, struct model *model)
 {
-	struct reason reason = { .text = "" };
+	struct segment_order failure = { .relays = true };
 	bool adopted;
-	int error = relay_adopt(model, &service->host, &adopted, &reason);
 
-	if (error)
-		service_event(service, EVENT_ERROR, model->name, error, "%s: its profiles stay as they are: %s", model->name,
-		              reason.text[0] ? reason.text : status_text(error));
+	failure.status = relay_adopt(model, &service->host, &adopted, &failure.reason);
+	if (!failure.status)
+		return;
+	service_event(service, EVENT_ERROR, model->name, failure.status, "%s: its profiles stay as they are: %s",
+	              model->name, failure.reason.text[0] ? failure.reason.text : status_text(failure.status));
+	order_failed(service, model->id, &failure);
 }
 
 static void model_settle(struct service *service, const struct instant *now, struct model *model)
@@ -601,22 +630,6 @@ static void order_discard(struct service *service, struct segment_order *order)
 {
 	for (uint32_t i = 0; order->status == 0 && i < order->count; i++)
 		service->host.memory_drop(service->host.context, &order->memory[i]);
-}
-
-/* Requests that wait for memory that cannot be had are told so. */
-static void order_failed(struct service *service, uint64_t model, const struct segment_order *order)
-{
-	struct parked **link = &service->parked;
-
-	while (*link) {
-		if ((*link)->model != model || (order->epoch != 0 && (*link)->attach_epoch != order->epoch) ||
-		    (order->relays && !(*link)->wants_profiles)) {
-			link = &(*link)->next;
-			continue;
-		}
-		reply_error(service, &(*link)->exchange, order->status, &order->reason);
-		unpark(service, link);
-	}
 }
 
 void service_memory_made(struct service *service, const struct instant *now, struct segment_order *order)

@@ -35,11 +35,35 @@ static void drop_incomplete(struct model *model, const struct intake_next *next,
 	counters->pushes_incomplete++;
 }
 
-void update_coalesce(struct model *model, uint32_t rank, uint32_t stage, struct counters *counters)
+static void coalesce(struct model *model, uint32_t rank, uint32_t stage, struct counters *counters)
 {
 	settle(model, rank, stage, OUTCOME_COALESCED, 0, 0);
 	counters->pushes_coalesced++;
 	model->coalesced_count += rank == 0;
+}
+
+int32_t update_make_room(struct model *model, uint32_t rank, struct counters *counters)
+{
+	const struct rank_record *record = &model->records[rank];
+	int32_t oldest = -1;
+
+	for (uint32_t i = 0; i < model->stage_count; i++)
+		if (record->stages[i].state == STAGE_READY && !model->ranks[rank].enclosures[i].seeds &&
+		    (oldest < 0 || record->stages[i].step < record->stages[oldest].step))
+			oldest = (int32_t)i;
+	if (oldest >= 0)
+		coalesce(model, rank, (uint32_t)oldest, counters);
+	return oldest;
+}
+
+/* Whether a snapshot waits that is an average itself: no other can stand for it, nor it for another. */
+static bool seed_waits(const struct model *model)
+{
+	for (uint32_t r = 0; r < model->world; r++)
+		for (uint32_t i = 0; i < model->stage_count; i++)
+			if (model->ranks[r].enclosures[i].seeds && model->records[r].stages[i].state == STAGE_READY)
+				return true;
+	return false;
 }
 
 /* The next whole step; snapshots that can never be whole are dropped. */
@@ -53,11 +77,17 @@ static bool select_step(struct model *model, struct intake_next *next, struct co
 		case INTAKE_APPLY:
 			return true;
 		case INTAKE_DROP:
-			drop_incomplete(model, next, counters);
+			/* Another rank has let go of the step for a newer one, or will be taken to have done so. */
+			if (model->coalesces && !model->ranks[next->rank].enclosures[next->stages[next->rank]].seeds)
+				coalesce(model, next->rank, next->stages[next->rank], counters);
+			else
+				drop_incomplete(model, next, counters);
 			break;
 		case INTAKE_COALESCE:
+			if (seed_waits(model))
+				return true;
 			for (uint32_t r = 0; r < model->world; r++)
-				update_coalesce(model, r, next->stages[r], counters);
+				coalesce(model, r, next->stages[r], counters);
 			break;
 		}
 	}
@@ -226,6 +256,8 @@ void update_begin(struct model *model, const struct settings *settings, const st
 	}
 	profiles_begin(model, model->versions.slots[slot], &gap);
 	apply_begin(model, old, model->versions.slots[slot]);
+	model->applying_coalesced_count = model->coalesced_count;
+	model->coalesced_count = 0;
 	model->applying = true;
 	model->applying_since_us = now->wall_us;
 	*ret_begun = true;
@@ -350,8 +382,8 @@ static void accept(struct model *model, const struct host *host, const struct in
 	}
 	counters->pushes_applied += model->world;
 	counters->apply_bytes += model->payload_bytes;
-	counters->calls_skipped += skipped > model->coalesced_count ? skipped - model->coalesced_count : 0;
-	model->coalesced_count = 0;
+	if (skipped > model->applying_coalesced_count)
+		counters->calls_skipped += skipped - model->applying_coalesced_count;
 }
 
 static void seed_record(struct model *model, const struct slot_header *target)
@@ -384,6 +416,7 @@ static void decide(struct model *model, enum outcome outcome, uint64_t version, 
 static void refuse(struct model *model, enum outcome outcome, struct counters *counters, const struct reason *reason)
 {
 	versions_abandon(&model->versions);
+	model->coalesced_count += model->applying_coalesced_count;
 	if (outcome == OUTCOME_JUMP)
 		counters->pushes_jump += model->world;
 	else
@@ -428,38 +461,47 @@ enum update_result update_end(struct model *model, const struct host *host, cons
 	return UPDATE_PUBLISHED;
 }
 
-int update_rewind(struct model *model, const struct instant *now, uint64_t step, struct counters *counters,
-                  struct reason *reason)
+int update_rewind_check(const struct model *model, uint64_t step, uint32_t *ret_slot, struct reason *reason)
 {
 	const struct slot_header *newest = versions_newest(&model->versions);
-	uint64_t from = newest ? newest->step : 0, oldest = from;
-	char text[64];
-	uint32_t slot;
+	int32_t slot = versions_kept(&model->versions, step);
+	uint64_t oldest = newest ? newest->step : 0;
 
+	if (slot >= 0) {
+		*ret_slot = (uint32_t)slot;
+		return 0;
+	}
 	for (uint32_t i = 0; i < model->versions.slot_count; i++)
 		if (model->versions.slots[i]->version != 0 && model->versions.slots[i]->step < oldest)
 			oldest = model->versions.slots[i]->step;
-	if (versions_reopen(&model->versions, step, &slot) != 0)
-		return reason_set(reason, STATUS_ENOVERSION,
-		                  "model '%s' keeps no version of step %" PRIu64 " or earlier: the oldest of its %" PRIu32
-		                  " slots holds step %" PRIu64 "; rewind=continue goes on from step %" PRIu64,
-		                  model->name, step, model->versions.slot_count, oldest, from);
-	snprintf(text, sizeof text, "step %" PRIu64, from);
+	return reason_set(reason, STATUS_ENOVERSION,
+	                  "model '%s' keeps no version of step %" PRIu64 " or earlier: the oldest of its %" PRIu32
+	                  " slots holds step %" PRIu64 "; rewind=continue goes on from step %" PRIu64,
+	                  model->name, step, model->versions.slot_count, oldest, newest ? newest->step : 0);
+}
+
+void update_rewind(struct model *model, const struct instant *now, uint32_t slot, struct counters *counters)
+{
+	const struct slot_header *newest = versions_newest(&model->versions), *target = model->versions.slots[slot];
+	char from[64];
+
+	snprintf(from, sizeof from, "step %" PRIu64, newest->step);
 	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
-		const struct slot_header *target = model->versions.slots[slot];
 		struct history_entry entry = {
 			.step = target->step,
 			.updates = target->profiles[p].updates,
 			.change = "rewound",
-			.from = text,
+			.from = from,
 		};
 
+		/* Without memory the average is right and its history lacks a line. */
 		(void)history_append(&model->histories[p], &entry);
 	}
-	headers_write(model, model->versions.slots[slot], NULL);
+	counters->leases_revoked += versions_reopen(&model->versions, slot);
+	headers_write(model, target, NULL);
 	publish(model, now, counters);
 	free(model->metadata);
 	model->metadata = NULL;
+	model->coalesced_count = 0;
 	memset(model->results, 0, model->manifest->tensor_count * sizeof *model->results);
-	return 0;
 }

@@ -22,8 +22,8 @@
 void update_begin(struct model *model, const struct settings *settings, const struct instant *now,
                   struct counters *counters, bool *ret_begun);
 
-/* A snapshot that is ready gives way to a newer one. */
-void update_coalesce(struct model *model, uint32_t rank, uint32_t stage, struct counters *counters);
+/* The rank's oldest snapshot that waits gives way to a newer one, which is to come. Its stage, or -1 where none waits. */
+int32_t update_make_room(struct model *model, uint32_t rank, struct counters *counters);
 
 enum update_result {
 	UPDATE_PUBLISHED,
@@ -39,8 +39,10 @@ enum update_result update_end(struct model *model, const struct host *host, cons
                               struct counters *counters, struct reason *reason);
 
 /*
- * Makes the newest kept version of that step or an earlier one the newest of all. No update may be under way.
- * STATUS_ENOVERSION with a sentence that says which steps are kept.
+ * The slot of the newest kept version of that step or an earlier one. STATUS_ENOVERSION with a sentence that says which
+ * steps are kept.
  */
-int update_rewind(struct model *model, const struct instant *now, uint64_t step, struct counters *counters,
-                  struct reason *reason);
+int update_rewind_check(const struct model *model, uint64_t step, uint32_t *ret_slot, struct reason *reason);
+
+/* Makes that version the newest of all. No update may be under way. */
+void update_rewind(struct model *model, const struct instant *now, uint32_t slot, struct counters *counters);

@@ -26,36 +26,41 @@ static const struct placement *sources_of(const struct model *model, uint32_t te
 	return &model->apply.sources[(size_t)tensor * model->geometry->profile_count];
 }
 
+/* NaN and infinite values of a tensor in the new slot. */
+static uint64_t target_nonfinite(const struct model *model, uint32_t tensor, const struct placement *at)
+{
+	return kernel_count_nonfinite(at->dtype, model->apply.target + at->offset,
+	                              model->manifest->tensors[tensor].element_count);
+}
+
 /*
  * Finite values can still overflow on the way (x - s). A drift that is not finite is the sign; the shadow itself
  * decides.
  */
-static bool overflows(const struct model *model, uint32_t tensor)
+static bool blend_overflows(const struct model *model, uint32_t tensor, uint32_t profile)
 {
-	const struct placement *at = placements_of(model, tensor);
-
-	for (uint32_t p = 0; p < model->geometry->profile_count; p++)
-		if (!isfinite(model->results_next[tensor].drift_squares[p]) &&
-		    kernel_count_nonfinite(at[p].dtype, model->apply.target + at[p].offset,
-		                           model->manifest->tensors[tensor].element_count) > 0)
-			return true;
-	return false;
+	return !isfinite(model->results_next[tensor].drift_squares[profile]) &&
+	       target_nonfinite(model, tensor, &placements_of(model, tensor)[profile]) > 0;
 }
 
-/* A narrowing start can overflow too, and leaves no drift: a double that a float shadow cannot hold. */
-static bool narrows(const struct model *model, uint32_t tensor)
+/*
+ * Narrowing can overflow too, and leaves no drift where nothing is blended: a double that a float shadow cannot hold,
+ * at the start or because the shadow was of doubles before.
+ */
+static bool narrowing_overflows(const struct model *model, uint32_t tensor, uint32_t profile)
 {
-	const struct placement *at = placements_of(model, tensor);
+	const struct placement *at = &placements_of(model, tensor)[profile], *from = &sources_of(model, tensor)[profile];
+	bool starts = !model->apply.shadow || from->entry == ENTRY_DROP;
+	enum dtype dtype = starts ? model->manifest->tensors[tensor].dtype : from->dtype;
 
-	const struct placement *from = sources_of(model, tensor);
+	return at->entry == ENTRY_AVERAGE && at->dtype == DTYPE_F32 && dtype == DTYPE_F64 &&
+	       target_nonfinite(model, tensor, at) > 0;
+}
 
-	if (model->manifest->tensors[tensor].dtype != DTYPE_F64)
-		return false;
+static bool overflows(const struct model *model, uint32_t tensor)
+{
 	for (uint32_t p = 0; p < model->geometry->profile_count; p++)
-		if (at[p].entry == ENTRY_AVERAGE && at[p].dtype == DTYPE_F32 &&
-		    (!model->apply.shadow || from[p].entry == ENTRY_DROP) &&
-		    kernel_count_nonfinite(DTYPE_F32, model->apply.target + at[p].offset,
-		                           model->manifest->tensors[tensor].element_count) > 0)
+		if (blend_overflows(model, tensor, p) || narrowing_overflows(model, tensor, p))
 			return true;
 	return false;
 }
@@ -67,7 +72,7 @@ static struct finding nonfinite_find(const struct model *model, bool *ret_bad)
 	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
 		uint64_t values = model->results_next[t].nonfinite;
 
-		ret_bad[t] = values > 0 || overflows(model, t) || narrows(model, t);
+		ret_bad[t] = values > 0 || overflows(model, t);
 		if (!ret_bad[t])
 			continue;
 		if (finding.tensors == 0) {
@@ -83,6 +88,7 @@ static struct finding nonfinite_find(const struct model *model, bool *ret_bad)
 /* "tensor 'w' holds 3 NaN or infinite values (in all 5 in 2 tensors)" */
 static void finding_format(const struct model *model, const struct finding *finding, char *text, size_t capacity)
 {
+	const struct tensor_result *first = &model->results_next[finding->first];
 	const char *name = model->manifest->tensors[finding->first].name;
 
 	if (finding->overflows)
@@ -91,8 +97,10 @@ static void finding_format(const struct model *model, const struct finding *find
 	else
 		snprintf(text, capacity,
 		         "tensor '%.150s' holds %" PRIu64 " NaN or infinite values (in all %" PRIu64 " in %" PRIu64
-		         " tensors)",
-		         name, model->results_next[finding->first].nonfinite, finding->values, finding->tensors);
+		         " tensors), one is %s at element %" PRIu64,
+		         name, first->nonfinite, finding->values, finding->tensors,
+		         isnan(first->bad_value) ? "NaN" : first->bad_value > 0 ? "infinity" : "-infinity",
+		         first->bad_element);
 }
 
 /* Whether every bad tensor has an old average in every profile that holds it. */
@@ -140,8 +148,9 @@ static bool jump_find(const struct model *model, const bool *kept, struct reason
 	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
 		double before = sqrt(model->results[t].value_squares), now = sqrt(model->results_next[t].value_squares);
 
-		/* 0: it was not measured, because no profile has averaged it. */
-		if (before == 0 || now == 0 || (kept && kept[t]) || fabs(now - before) <= model->guards.norm_jump * before)
+		/* 0: it was not measured, because no profile has averaged it. What is not finite is nonfinite='s to judge. */
+		if (before == 0 || now == 0 || (kept && kept[t]) || !isfinite(before) || model->results_next[t].nonfinite > 0 ||
+		    fabs(now - before) <= model->guards.norm_jump * before)
 			continue;
 		reason_set(reason, STATUS_EREFUSED,
 		           "step %" PRIu64 " was refused: the norm of tensor '%.150s' went from %.6g to %.6g, a change of %.4g "
@@ -169,18 +178,30 @@ enum verdict verdict_reach(struct model *model, enum outcome *ret_outcome, struc
 	return verdict;
 }
 
-uint64_t verdict_nonfinite(const struct model *model, uint32_t profile, uint64_t before)
+/* Whether a profile's shadow of the tensor was blended: that leaves the sign of what it has met. */
+static bool is_blended(const struct model *model, uint32_t tensor, uint32_t profile)
+{
+	const struct placement *at = &placements_of(model, tensor)[profile];
+	const struct apply_profile *apply = &model->apply.profiles[profile];
+
+	return at->entry == ENTRY_AVERAGE && apply->mode == APPLY_UPDATE &&
+	       apply->actions[at->group].action != ACTION_NOOP && !(model->apply.kept && model->kept[tensor]);
+}
+
+uint64_t verdict_nonfinite(const struct model *model, uint32_t p, uint64_t before)
 {
 	uint64_t count = 0;
 
-	if (model->guards.nonfinite != NONFINITE_APPLY)
+	if (before == 0 && model->guards.nonfinite != NONFINITE_APPLY)
 		return 0;
-	/* Nothing was read of the old shadow nor of the snapshot. */
-	if (model->apply.shadow && model->apply.profiles[profile].actions[0].action == ACTION_NOOP)
-		return before;
-	for (uint32_t t = 0; t < model->manifest->tensor_count; t++)
-		count += placements_of(model, t)[profile].entry != ENTRY_DROP &&
-		         (model->results_next[t].nonfinite > 0 ||
-		          !isfinite(model->results_next[t].drift_squares[profile]));
+	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
+		const struct placement *at = &placements_of(model, t)[p];
+		const struct tensor_result *result = &model->results_next[t];
+		bool may_hold = result->nonfinite > 0 || !isfinite(result->drift_squares[p]) ||
+		                (before > 0 && !is_blended(model, t, p));
+
+		if (at->entry != ENTRY_DROP && dtype_is_float(at->dtype))
+			count += (may_hold && target_nonfinite(model, t, at) > 0) || narrowing_overflows(model, t, p);
+	}
 	return count;
 }

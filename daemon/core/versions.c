@@ -125,24 +125,27 @@ int versions_begin(struct versions *versions, uint64_t lease_min_ms, uint32_t *r
 	return 0;
 }
 
-int versions_reopen(struct versions *versions, uint64_t step, uint32_t *ret_slot)
+int32_t versions_kept(const struct versions *versions, uint64_t step)
 {
-	uint32_t best = UINT32_MAX;
+	int32_t best = -1;
 
 	for (uint32_t i = 0; i < versions->slot_count; i++) {
 		const struct slot_header *header = versions->slots[i];
 
 		if (header->version == 0 || header->step > step || header->checksum != slot_header_checksum(header))
 			continue;
-		if (best == UINT32_MAX || header->version > versions->slots[best]->version)
-			best = i;
+		if (best < 0 || header->version > versions->slots[best]->version)
+			best = (int32_t)i;
 	}
-	if (best == UINT32_MAX)
-		return STATUS_ENOVERSION;
-	(void)leases_end(versions, best);
-	slot_open(versions, best);
-	*ret_slot = best;
-	return 0;
+	return best;
+}
+
+uint32_t versions_reopen(struct versions *versions, uint32_t slot)
+{
+	uint32_t ended = leases_end(versions, slot);
+
+	slot_open(versions, slot);
+	return ended;
 }
 
 uint32_t versions_reclaim(struct versions *versions, uint64_t lease_min_ms, uint64_t now_ms)

@@ -67,11 +67,14 @@ uint32_t versions_reclaim(struct versions *versions, uint64_t lease_min_ms, uint
  */
 void versions_publish(struct versions *versions, uint64_t version);
 
+/* The slot of the newest kept version of that step or an earlier one, or -1. */
+int32_t versions_kept(const struct versions *versions, uint64_t step);
+
 /*
- * The newest kept version of that step or an earlier one, for going back to it: its leases end, its fence is bumped, and
- * it is the slot being written, whole but for its new number. STATUS_ENOVERSION when none is kept.
+ * Goes back to a kept version: its leases end, its fence is bumped, and it is the slot being written, whole but for its
+ * new number. Returns how many leases ended.
  */
-int versions_reopen(struct versions *versions, uint64_t step, uint32_t *ret_slot);
+uint32_t versions_reopen(struct versions *versions, uint32_t slot);
 
 /* The slot being written is thrown away. */
 void versions_abandon(struct versions *versions);

@@ -143,7 +143,7 @@ def test_attributes_travel_with_the_averages(client, name):
 
 
 def test_export_writes_a_safetensors_file(client, name, tmp_path):
-    with client.trainer(name, weights(), profiles={"ema": "constant:decay=0.5"}) as trainer:
+    with client.trainer(name, weights(), profiles={"ema": "constant:decay=0.5"}, start_step=2) as trainer:
         trainer.push(3, weights(1), wait=True)
     seen = []
     written = client.export(name, "ema", tmp_path / "ema.safetensors", progress=lambda *now: seen.append(now))

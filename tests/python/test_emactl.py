@@ -18,7 +18,20 @@ import uuid
 import pytest
 
 USAGE, DATA, NO_INPUT, UNAVAILABLE, CANNOT_CREATE, IO, TEMPORARY, NO_PERMISSION = 64, 65, 66, 69, 73, 74, 75, 77
-COMMANDS = ("ping", "status", "list", "show", "export", "verify", "explain", "remove")
+COMMANDS = (
+    "ping",
+    "status",
+    "list",
+    "show",
+    "export",
+    "import",
+    "posthoc",
+    "merge",
+    "verify",
+    "explain",
+    "profile",
+    "remove",
+)
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 INFINITY, NAN = struct.pack("<f", math.inf), struct.pack("<f", math.nan)
 
@@ -132,10 +145,28 @@ def test_version_is_one_line_in_any_place(run):
         (["export", "m"], "-o FILE"),
         (["export", "m", "-o", "-"], "cannot write to standard output"),
         (["export", "m", "-o", "f", "--min-step", "-1"], "--min-step takes a whole number"),
+        (["export", "m", "-o", "f", "--dtype", "bf15"], "not served as 'bf15'; the nearest is 'bf16', all are f64, "),
+        (["export", "m", "-o", "f", "--dtype", "int8"], "bfloat16"),
+        (["posthoc"], "posthoc needs MODEL|FILE..."),
+        (["posthoc", "m", "-o", "f"], "posthoc needs the wanted width: --std 0.15"),
+        (["posthoc", "m", "--std", "wide", "-o", "f"], "--std takes a number such as 0.15, not 'wide'"),
+        (["posthoc", "m", "--std", ".1"], "posthoc needs the file to write: -o FILE"),
+        (["posthoc", "m", "--std", ".1", "-o", "-"], "cannot write to standard output"),
+        (["posthoc", "m", "--std", ".1", "-n", "--step", "0"], "--step takes a whole number from 1"),
+        (["posthoc", "m", "n", "--std", ".1", "-n"], "'n' is one too many; with --files the arguments are files"),
+        (["posthoc", "f", "--files", "--from", "d", "--std", ".1", "-n"], "leave --from out"),
+        (["posthoc", "f", "--files", "--std", ".3", "-n"], "std is 0.3; it must be from 0.001 to 0.288675"),
+        (["merge"], "merge needs FILE..."),
+        (["merge", "f"], "merge needs the file to write: -o FILE"),
+        (["merge", "f", "-o", "-"], "cannot write to standard output"),
+        (["merge", "f", "-n", "--shape", "cubic"], "'cubic' is not one of linear, minus-sqrt, uniform"),
         (["remove"], "remove needs MODEL"),
         (["verify"], "verify needs FILE"),
         (["explain"], "explain needs SCHEDULE"),
         (["explain", "yolo", "--calls", "0"], "--calls takes a whole number from 1"),
+        (["explain", "yolo", "--scale-batch", "0"], "--scale-batch takes how many times as large the batch is"),
+        (["explain", "yolo", "--scale-batch", "nan"], "a number above 0, not 'nan'"),
+        (["explain", "yolo", "--scale-batch", "1e10"], "give a factor above 0, at most 1e+09"),
         (["explain", "yolo", "--calls", "1.5"], "--calls takes a whole number"),
         (["explain", "yolo", "--calls", "99999999999999999999"], "--calls takes a whole number"),
         (["explain", "yolo", "--every", "0"], "--every takes a whole number from 1"),
@@ -163,7 +194,7 @@ def test_control_characters_from_the_command_line_do_not_reach_the_terminal(run)
     assert "\x1b" not in result.stderr and "li?[2Jst" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["ping", "status", "list", "show m", "remove m", "export m -o f"])
+@pytest.mark.parametrize("command", ["ping", "status", "list", "show m", "remove m", "export m -o f", "posthoc m --std .1 -o f"])
 def test_without_a_daemon_every_online_command_says_so(run, tmp_path, command):
     command = command.split()
     result = run(*command, "--timeout", "0.2", cwd=tmp_path)
@@ -280,6 +311,124 @@ def test_explain_lists_schedules_that_it_explains(run):
         assert document["formula"] and document["source"] and document["form"] in ("lerp", "mul-add", "sub")
         assert {"name", "aliases", "default", "minimum", "maximum", "text"} <= set(document["keys"][0])
         assert len(explained(run, document["name"])) == 10
+
+
+def test_explain_prints_one_object_a_call_and_nothing_else(run):
+    for schedule in ("ema-pytorch", "optax", "yolo:begin=3,cadence=2", "ema=timm;copy=*.x;average@0.5=y"):
+        calls = explained(run, schedule, "--calls", "25")
+        assert [call["n"] for call in calls] == list(range(1, 26))
+        for call in calls:
+            assert set(call) == {"n", "action", "decay"} and isinstance(call["decay"], float)
+            assert call["action"] == {0.0: "copy", 1.0: "noop"}.get(call["decay"], "lerp")
+
+
+def test_explain_counts_from_begin_and_by_the_cadence(run):
+    calls = explained(run, "torch-ema:begin=20,cadence=3", "--calls", "12", "--step-delta", "10")
+    assert [call["action"] for call in calls] == ["copy"] * 2 + ["noop", "noop", "lerp"] * 3 + ["noop"]
+    for number, call in enumerate((call for call in calls if call["action"] == "lerp"), 1):
+        assert call["decay"] == pytest.approx((1 + number) / (10 + number), abs=1e-15)
+
+
+@pytest.mark.parametrize("schedule", ["yolo:begin=7,cadence=3", "optax", "paddle", "timm:warmup=1,begin=30", "power"])
+def test_explain_jumps_to_where_calls_one_by_one_lead(run, schedule):
+    calls = explained(run, schedule, "--calls", "120", "--step-delta", "2")
+    for start in (1, 2, 15, 16, 17, 100):
+        (call,) = explained(run, schedule, "--start", start, "--calls", "1", "--step-delta", "2")
+        expected = calls[start - 1]
+        assert call["action"] == expected["action"] and call["decay"] == pytest.approx(expected["decay"], abs=1e-13)
+
+
+def test_explain_divides_out_a_start_at_zero(run):
+    calls = explained(run, "optax:decay=0.9", "--calls", "50")
+    average = total = 0.0
+    for call in calls:
+        value = math.sin(call["n"])
+        average = call["decay"] * average + (1 - call["decay"]) * value
+        total = 0.9 * total + 0.1 * value
+        assert average == pytest.approx(total / (1 - 0.9 ** call["n"]), abs=1e-14)
+    assert "at zero, divided out" in run("explain", "optax").stdout
+    assert "starts     at zero\n" in run("explain", "optax:debias=0").stdout
+
+
+def test_explain_tells_what_a_profile_does(run):
+    result = run("explain", "ema=yolo:begin=500,precision=f64,cadence=2,snapshot=100,keep=3;copy=*.x;average@.99=lora_*")
+    assert (result.returncode, result.stderr) == (0, "")
+    head, rules, keys, _ = result.stdout.split("\n\n")
+    assert [line.split()[0] for line in head.splitlines()] == [
+        "profile", "schedule", "at", "form", "buffers", "precision", "begins", "counts", "on", "at", "follows"
+    ]
+    assert "kept in float64" in head and "up to step 500" in head
+    assert [line.split() for line in rules.splitlines()] == [
+        ["RULE", "TENSORS", "BECOME"],
+        ["1", "*.x", "copied"],
+        ["2", "lora_*", "averaged", "with", "decay", "0.99"],
+        ["-", "all", "others", "as", "the", "schedule's", "library", "treats", "them"],
+    ]
+    assert keys.startswith("KEY")
+    result = run("explain", "ema=yolo;frieze=x")
+    assert result.returncode == DATA and "did you mean 'freeze'?" in result.stderr
+
+
+def scaled(run, specification, factor):
+    (document,) = explained(run, specification, "--scale-batch", factor)
+    return document
+
+
+def test_explain_scales_a_schedule_for_another_batch(run):
+    document = scaled(run, "yolo", "8")
+    assert (document["specification"], document["factor"]) == ("yolo", 8.0)
+    name, _, keys = document["scaled"].partition(":")
+    keys = dict(pair.split("=") for pair in keys.split(","))
+    assert name == "yolo" and float(keys["decay"]) == pytest.approx(0.9999**8, abs=1e-15) and keys["tau"] == "250"
+    assert [key["key"] for key in document["keys"]] == ["decay", "tau", "updates"]
+    assert all(set(key) == {"key", "before", "after", "why"} and key["why"] for key in document["keys"])
+    assert document["keys"][1] | {"why": ""} == {"key": "tau", "before": 2000.0, "after": 250.0, "why": ""}
+    # and back again
+    assert scaled(run, document["scaled"], "0.125")["scaled"] == "yolo"
+    assert run("explain", "yolo", "--scale-batch", "8", "-q").stdout == document["scaled"] + "\n"
+    text = run("explain", "yolo", "--scale-batch", "8").stdout
+    assert document["scaled"] in text and "value^K" in text and "BEFORE" in text
+
+
+def test_explain_scales_the_decays_of_rules_too(run):
+    document = scaled(run, "e=constant:decay=0.5;copy=x;average@0.25=y", "2")
+    assert document["scaled"] == "e=constant:decay=0.25;copy=x;average@0.0625=y"
+    assert document["keys"][-1] | {"why": ""} == {"key": "average@", "before": 0.25, "after": 0.0625, "why": ""}
+    document = scaled(run, "power:std=0.1", "2")
+    assert document["scaled"] == "power:std=0.1" and document["keys"][1]["before"] is None
+    assert "nothing changes" in run("explain", "power", "-b", "2").stdout
+
+
+def test_explain_says_why_a_schedule_cannot_be_scaled(run):
+    for schedule, why in (("swa", "same share of the run"), ("torch-ema", "with use_num_updates=0 it can be")):
+        result = run("explain", schedule, "--scale-batch", "8")
+        assert result.returncode == DATA and why in result.stderr and result.stdout == ""
+    assert error_of(run("explain", "swa", "--scale-batch", "8", "--json"))["name"] == "schedule"
+
+
+def test_the_page_on_schedules_is_what_explain_prints(run):
+    with open(os.path.join(ROOT, "proto/SCHEDULES.md"), encoding="utf-8") as page:
+        assert run("explain", "--reference").stdout == page.read(), "run 'make schedules'"
+
+
+def test_the_page_on_schedules_shows_every_schedule_and_key(run):
+    page = run("explain", "--reference").stdout
+    sections = {part.split("\n", 1)[0]: part for part in page.split("\n### ")[1:]}
+    documents = explained(run, "--list")
+    assert list(sections) == [document["name"] for document in documents]
+    for document in documents:
+        section = sections[document["name"]]
+        assert f"](#{document['name']})" in page
+        assert document["text"] in section and document["source"] in section
+        for key in document["keys"]:
+            assert f"| `{key['name']}` |" in section and key["text"] in section
+            assert all(f"`{alias}`" in section for alias in key["aliases"])
+        plots = section.split("```text\n")[1:]
+        assert len(plots) == 2
+        for plot in plots:
+            lines = plot.split("\n")
+            assert all(line[9] == "│" and len(line) <= 70 for line in lines[:8]) and lines[8][9] == "└"
+        assert any("█" in plot for plot in plots)
 
 
 def test_explain_rejects_a_schedule_that_is_not_valid(run):
@@ -493,7 +642,8 @@ def test_show_has_every_table(ask, model):
     facts, *tables = result.stdout.split("\n\n")
     assert ["model", model] in [line.split() for line in facts.splitlines()]
     assert [table.split()[0] for table in tables] == ["PROFILE", "RANK", "RANK", "SLOT", "TENSOR"]
-    assert ["ema", "constant:decay=0.5", "3", "lerp", "0.5"] == tables[0].splitlines()[1].split()[:5]
+    assert ["ema", "3", "3", "lerp", "0.5"] == tables[0].splitlines()[1].split()[:5]
+    assert tables[0].splitlines()[1].endswith(" ema=constant:decay=0.5")
     assert "current" in tables[3] and "[64,3]" in tables[4]
     document = json.loads(ask("show", model, "--json").stdout)
     assert document["attributes"] == {"nc": 80}
@@ -501,7 +651,10 @@ def test_show_has_every_table(ask, model):
 
 
 def test_a_model_that_is_not_there_is_no_input(ask, tmp_path):
-    for command in (["show", "no/such"], ["remove", "no/such"], ["export", "no/such", "-o", tmp_path / "f"]):
+    for command in (
+        ["show", "no/such"], ["remove", "no/such"], ["export", "no/such", "-o", tmp_path / "f"],
+        ["posthoc", "no/such", "--std", "0.1", "-o", tmp_path / "f"],
+    ):
         result = ask(*command)
         assert result.returncode == NO_INPUT and "no/such" in result.stderr
         assert error_of(ask("--json", *command))["name"] == "no-model"
@@ -523,6 +676,50 @@ def test_export_writes_what_verify_finds_good(ask, run, model, tmp_path):
     assert document["is_good"] and document["metadata"]["emad.step"] == "3"
     document = json.loads(ask("export", model, "slow", "--json", "-o", path).stdout)
     assert (document["profile"], document["step"], document["file_bytes"]) == ("slow", 3, os.path.getsize(path))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "short", "bits"),
+    [("bf16", "BF16", b"\x08\x40"), ("Float16", "F16", b"\x40\x40"), ("F64", "F64", struct.pack("<d", 2.125)),
+     ("float8_e5m2", "F8_E5M2", b"\x40")],
+)  # fmt: skip
+def test_export_converts_to_the_dtype_asked_for(ask, run, model, tmp_path, dtype, short, bits):
+    path = tmp_path / "f"
+    result = ask("export", model, "-o", path, "--dtype", dtype)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"{path}: {short}, ")
+    content = path.read_bytes()
+    begin = 8 + struct.unpack_from("<Q", content)[0]
+    header = json.loads(content[8:begin])
+    assert (header["w"]["dtype"], header["nb"]["dtype"]) == (short, "I64")
+    first = begin + header["w"]["data_offsets"][0]
+    assert content[first : first + len(bits)] == bits
+    document = json.loads(run("verify", path, "--json").stdout)
+    assert document["is_good"] and document["metadata"]["emad.dtype"] == short
+    assert set(document["dtypes"]) == {short, "I64"}
+
+
+def test_export_warns_of_values_that_are_too_large(ask, daemon, run, tmp_path):
+    emad = pytest.importorskip("emad")
+    numpy = pytest.importorskip("numpy")
+    name, path = f"emactl/{uuid.uuid4().hex[:8]}", tmp_path / "f"
+    state = {"a": numpy.ones(3, numpy.float32), "net.large": numpy.array([1e6, -1e6, 1], numpy.float32)}
+    with emad.Client(daemon.url) as client:
+        client.trainer(name, state).close()
+        result = ask("export", name, "-o", path, "-d", "f16")
+        assert result.returncode == 0
+        assert result.stderr == (
+            "warning: 2 values are too large for F16 and became infinite, the first of them in tensor 'net.large'\n"
+        )
+        assert "2 values are too large for F8_E4M3 and became 448" in ask(
+            "export", name, "-o", path, "-d", "f8_e4m3"
+        ).stderr
+        document = json.loads(ask("export", name, "-o", path, "-d", "f16", "--json").stdout)
+        assert (document["dtype"], document["overflows"], document["overflow_tensor"]) == ("F16", 2, "net.large")
+        assert json.loads(run("verify", path, "--json").stdout)["infinite"] == 2
+        document = json.loads(ask("export", name, "-o", path, "--json").stdout)
+        assert (document["dtype"], document["overflows"], document["overflow_tensor"]) == (None, 0, None)
+        client.remove(name)
 
 
 def test_export_leaves_the_file_alone_when_it_fails(ask, model, tmp_path):

@@ -45,8 +45,8 @@ def test_facts_about_the_version(client, trainer, name):
         assert len(view) == 2
         assert set(view) == {"w", "n"}
         assert "w" in view and "x" not in view
-        assert view.metadata["format"] == "pt"
-        assert view.metadata["emad.model"] == name
+        assert view.image_metadata["format"] == "pt"
+        assert view.image_metadata["emad.model"] == name
         with pytest.raises(KeyError, match="x"):
             view["x"]
 

@@ -28,7 +28,10 @@ static void memory_drop(void *context, struct memory *memory)
 	struct fake_segment *segment = &host->segments[memory->fd / 2];
 
 	assert(memory->base && segment->base == memory->base && segment->bytes == memory->bytes);
-	free(segment->base);
+	if (host->keeps && host->kept_count < FAKE_SEGMENT_COUNT_MAX)
+		host->kept[host->kept_count++] = segment->base;
+	else
+		free(segment->base);
 	host->segment_count--;
 	host->segment_bytes -= segment->bytes;
 	*segment = (struct fake_segment){ 0 };
@@ -140,6 +143,8 @@ void fake_host_finish(struct fake_host *host)
 	ck_assert_uint_eq(host->segment_count, 0);
 	ck_assert_uint_eq(host->segment_bytes, 0);
 	unpacked_destroy(host->unpacked);
+	for (uint64_t i = 0; i < host->kept_count; i++)
+		free(host->kept[i]);
 	for (int i = 0; i < FAKE_REPLY_COUNT; i++)
 		free(host->replies[i].body);
 }
@@ -347,6 +352,16 @@ uint64_t fake_trainer_register(struct fake_trainer *trainer)
 		request_set(&request, resume, text_of(trainer->resume));
 	if (trainer->attributes)
 		request_set(&request, attributes, text_of(trainer->attributes));
+	if (trainer->rewind)
+		request_set(&request, rewind, text_of(trainer->rewind));
+	if (trainer->policy)
+		request_set(&request, policy, text_of(trainer->policy));
+	if (trainer->guards)
+		request_set(&request, guards, text_of(trainer->guards));
+	if (trainer->start_step)
+		request_set(&request, start_step, *trainer->start_step);
+	if (trainer->stride > 0)
+		request_set(&request, stride, trainer->stride);
 	return fake_host_ask(trainer->host, trainer->peer + 1000, &request, trainer->manifest, trainer->manifest_bytes);
 }
 
@@ -391,13 +406,28 @@ void *fake_trainer_stage(const struct fake_trainer *trainer, uint32_t stage)
 
 uint64_t fake_trainer_push(struct fake_trainer *trainer, uint64_t step, uint32_t stage, bool wait)
 {
+	const struct fake_push push = { .step = step, .stage = stage, .waits = wait };
+
+	return fake_trainer_push_with(trainer, &push);
+}
+
+uint64_t fake_trainer_push_with(struct fake_trainer *trainer, const struct fake_push *push)
+{
 	struct request request = request_of(trainer, OP_PUSH);
 
 	request_set(&request, sequence, ++trainer->sequence);
-	request_set(&request, step, step);
-	request_set(&request, stage, stage);
-	if (wait)
+	request_set(&request, step, push->step);
+	request_set(&request, stage, push->stage);
+	if (push->waits)
 		request_set(&request, wait, true);
+	if (push->metadata)
+		request_set(&request, metadata, text_of(push->metadata));
+	if (push->loss)
+		request_set(&request, loss, *push->loss);
+	if (push->profile) {
+		request_set(&request, profile, text_of(push->profile));
+		request_set(&request, updates, push->updates);
+	}
 	return fake_host_ask(trainer->host, trainer->peer + 1000, &request, NULL, 0);
 }
 
@@ -434,6 +464,46 @@ uint64_t fake_view(struct fake_host *host, uint64_t peer, const char *model, con
 		request_set(&request, timeout_ms, timeout_ms);
 	}
 	return fake_host_ask(host, peer, &request, NULL, 0);
+}
+
+uint64_t fake_profiles_set(struct fake_host *host, const char *model, const char *const *profiles, uint64_t timeout_ms)
+{
+	struct request request = { .operation = OP_PROFILE_SET };
+	struct text_list list = { .count = 0 };
+
+	while (profiles[list.count]) {
+		list.items[list.count] = text_of(profiles[list.count]);
+		list.count++;
+	}
+	request_set(&request, model, text_of(model));
+	request_set(&request, profiles, list);
+	request_set(&request, timeout_ms, timeout_ms);
+	return fake_host_ask(host, 9999, &request, NULL, 0);
+}
+
+uint64_t fake_profile_remove(struct fake_host *host, const char *model, const char *profile, uint64_t timeout_ms)
+{
+	struct request request = { .operation = OP_PROFILE_REMOVE };
+
+	request_set(&request, model, text_of(model));
+	request_set(&request, profile, text_of(profile));
+	request_set(&request, timeout_ms, timeout_ms);
+	return fake_host_ask(host, 9999, &request, NULL, 0);
+}
+
+char *fake_metadata(struct fake_host *host, const struct fake_reply *view, const char *key)
+{
+	const uint8_t *image = fake_host_map(host, view->fd) + view->reply.region_offset;
+	struct safetensors *tensors;
+	const char *value;
+	char *copy = NULL;
+
+	ck_assert_int_eq(safetensors_parse(image, view->reply.region_bytes, view->reply.region_bytes, &tensors, NULL), 0);
+	value = safetensors_metadata_get(tensors, key);
+	if (value)
+		copy = strdup(value);
+	safetensors_destroy(tensors);
+	return copy;
 }
 
 uint64_t fake_query(struct fake_host *host, enum operation operation, const char *model)

@@ -26,7 +26,7 @@ struct fake_reply {
 	char *body; /* owned; NUL-terminated; NULL for none */
 	int fd;     /* -1: none */
 	struct reply reply;
-	char error[512], refusal[512], outcome[24], report[512];
+	char error[512], refusal[512], outcome[24], report[2048];
 };
 
 struct fake_segment {
@@ -38,6 +38,9 @@ struct fake_host {
 	struct service *service;
 	struct settings settings;
 	struct instant now;
+	bool keeps;                       /* what is dropped stays mapped until the end, as readers have it */
+	uint64_t kept_count;
+	uint8_t *kept[FAKE_SEGMENT_COUNT_MAX]; /* owned */
 	bool prompt;                      /* segments are made and updates done before a call below returns */
 	int memory_status;                /* what orders come back with */
 	uint64_t order_count, apply_count; /* that wait */
@@ -91,8 +94,11 @@ uint8_t *fake_host_map(struct fake_host *host, int fd);
 struct fake_trainer {
 	struct fake_host *host;
 	const char *model;
-	const char *resume;     /* NULL: not said */
-	const char *attributes; /* NULL: none */
+	const char *resume;     /* NULL: not said, like the others */
+	const char *attributes;
+	const char *rewind, *policy, *guards;
+	const uint64_t *start_step;
+	uint64_t stride; /* 0: not said */
 	const char *profiles[PROFILE_COUNT_MAX];
 	uint32_t profile_count;
 	uint32_t rank, world;
@@ -126,7 +132,21 @@ void fake_trainer_attached(struct fake_trainer *trainer, uint64_t number);
 /* The first byte of a stage. */
 void *fake_trainer_stage(const struct fake_trainer *trainer, uint32_t stage);
 
+/* What goes along with a push. */
+struct fake_push {
+	uint64_t step;
+	uint32_t stage;
+	bool waits;
+	const char *metadata; /* NULL: none */
+	const double *loss;   /* NULL: none */
+	const char *profile;  /* not NULL: the snapshot is the average of this profile */
+	uint64_t updates;     /* after so many updates */
+};
+
 /* Sends push with the next sequence number. */
+uint64_t fake_trainer_push_with(struct fake_trainer *trainer, const struct fake_push *push);
+
+/* The same without anything else. */
 uint64_t fake_trainer_push(struct fake_trainer *trainer, uint64_t step, uint32_t stage, bool wait);
 
 /* Sends reserve or flush. */
@@ -138,6 +158,13 @@ uint64_t fake_trainer_flush(struct fake_trainer *trainer, uint64_t timeout_ms);
 /* Sends view. profile may be NULL; min_step 0: any. */
 uint64_t fake_view(struct fake_host *host, uint64_t peer, const char *model, const char *profile, uint64_t min_step,
                    uint64_t timeout_ms);
+
+/* Sends profile_set with profiles that end with NULL, or profile_remove; gives up after timeout_ms. */
+uint64_t fake_profiles_set(struct fake_host *host, const char *model, const char *const *profiles, uint64_t timeout_ms);
+uint64_t fake_profile_remove(struct fake_host *host, const char *model, const char *profile, uint64_t timeout_ms);
+
+/* A string of an image's metadata, to be freed with free(); NULL where it is not there. */
+char *fake_metadata(struct fake_host *host, const struct fake_reply *view, const char *key);
 
 /* Sends an operation that names at most a model. */
 uint64_t fake_query(struct fake_host *host, enum operation operation, const char *model);

@@ -300,6 +300,10 @@ START_TEST(refuses_a_profile_that_drops_every_tensor)
 	ck_assert_int_eq(image_create(manifest, &profile, 0, &image, &reason), STATUS_EPROFILE);
 	ck_assert_str_eq(reason.text,
 	                 "profile 'only' holds none of the 2 tensors: its schedule diffusers keeps parameters only");
+	profile = profile_of("only=yolo;drop=count;drop=m*");
+	ck_assert_int_eq(image_create(manifest, &profile, 0, &image, &reason), STATUS_EPROFILE);
+	ck_assert_str_eq(reason.text,
+	                 "profile 'only' holds none of the 2 tensors: its rules and its schedule yolo drop them all");
 	ck_assert_ptr_null(image);
 	manifest_destroy(manifest);
 }

@@ -66,7 +66,7 @@ START_TEST(a_stage_goes_from_free_to_ready_to_applying_to_free)
 	intake_begin(&record, 1);
 	ck_assert_uint_eq(record.stages[1].state, STAGE_APPLYING);
 	ck_assert_uint_eq(intake_pending(&record, STAGES), 1);
-	intake_settle(&record, 1, OUTCOME_APPLIED, 6);
+	intake_settle(&record, 1, OUTCOME_APPLIED, 6, 1);
 	ck_assert_uint_eq(record.stages[1].state, STAGE_FREE);
 	ck_assert_uint_eq(intake_pending(&record, STAGES), 0);
 	same_answer(intake_answer(&record, 2), OUTCOME_APPLIED, 10, 6);
@@ -94,7 +94,7 @@ START_TEST(a_repeated_request_gets_its_answer_again_and_is_not_applied)
 		intake_begin(&record, 1);
 		answer = push(&record, 2, 10, 1);
 		same_answer(&answer, OUTCOME_ACCEPTED, 10, 0);
-		intake_settle(&record, 1, ends[i].outcome, ends[i].version);
+		intake_settle(&record, 1, ends[i].outcome, ends[i].version, 1);
 		answer = push(&record, 2, 10, 1);
 		same_answer(&answer, ends[i].outcome, 10, ends[i].version);
 		ck_assert_uint_eq(record.stages[1].state, STAGE_FREE);
@@ -109,7 +109,7 @@ START_TEST(the_last_sixteen_answers_are_remembered)
 
 	for (uint64_t i = 0; i < ANSWER_COUNT + 1; i++) {
 		push(&record, 2 + i, 10 + i, 0);
-		intake_settle(&record, 0, OUTCOME_APPLIED, i + 1);
+		intake_settle(&record, 0, OUTCOME_APPLIED, i + 1, 1);
 	}
 	ck_assert_ptr_null(intake_answer(&record, 2));
 	for (uint64_t i = 1; i < ANSWER_COUNT + 1; i++)
@@ -128,7 +128,7 @@ START_TEST(a_settled_stage_does_not_touch_the_answer_that_took_its_place)
 		push(&record, sequence, 10, 1);
 	answer = push(&record, 2 + ANSWER_COUNT, 10, 1);
 	same_answer(&answer, OUTCOME_DUPLICATE, 10, 0);
-	intake_settle(&record, 0, OUTCOME_APPLIED, 5);
+	intake_settle(&record, 0, OUTCOME_APPLIED, 5, 1);
 	same_answer(intake_answer(&record, 2 + ANSWER_COUNT), OUTCOME_DUPLICATE, 10, 0);
 }
 END_TEST
@@ -182,7 +182,7 @@ START_TEST(a_step_that_was_refused_may_be_pushed_again)
 
 	push(&record, 2, 10, 0);
 	intake_begin(&record, 0);
-	intake_settle(&record, 0, OUTCOME_NONFINITE, 0);
+	intake_settle(&record, 0, OUTCOME_NONFINITE, 0, 0);
 	answer = push(&record, 3, 10, 0);
 	same_answer(&answer, OUTCOME_ACCEPTED, 10, 0);
 }
@@ -264,7 +264,7 @@ START_TEST(the_free_stage_is_one_that_is_free)
 	ck_assert_int_eq(intake_free_stage(&record, STAGES), -1);
 	intake_begin(&record, 0);
 	ck_assert_int_eq(intake_free_stage(&record, STAGES), -1);
-	intake_settle(&record, 0, OUTCOME_APPLIED, 1);
+	intake_settle(&record, 0, OUTCOME_APPLIED, 1, 1);
 	ck_assert_int_eq(intake_free_stage(&record, STAGES), 0);
 }
 END_TEST
@@ -309,7 +309,7 @@ START_TEST(selects_the_oldest_step_that_all_ranks_have)
 			if (at->steps[r][i] != NONE)
 				records[r].stages[i] = (struct stage_record){ .state = STAGE_READY, .step = at->steps[r][i] };
 	}
-	intake_select(records, at->world, STAGES, &next);
+	intake_select(records, at->world, STAGES, false, &next);
 	ck_assert_int_eq(next.choice, at->choice);
 	if (at->choice == INTAKE_NOTHING)
 		return;
@@ -332,7 +332,7 @@ START_TEST(stages_being_applied_are_not_selected_again)
 	push(&record, 2, 10, 0);
 	push(&record, 3, 11, 1);
 	intake_begin(&record, 0);
-	intake_select(&record, 1, STAGES, &next);
+	intake_select(&record, 1, STAGES, false, &next);
 	ck_assert_int_eq(next.choice, INTAKE_APPLY);
 	ck_assert_uint_eq(next.step, 11);
 }
@@ -362,9 +362,9 @@ START_TEST(ranks_in_any_order_apply_each_whole_step_once)
 			ck_assert_uint_eq(answer.outcome, OUTCOME_ACCEPTED);
 			next_step[r] += (state >> 50) % 10 == 0 ? 2 : 1;
 		}
-		intake_select(records, 3, STAGES, &next);
+		intake_select(records, 3, STAGES, false, &next);
 		if (next.choice == INTAKE_DROP)
-			intake_settle(&records[next.rank], next.stages[next.rank], OUTCOME_INCOMPLETE, 0);
+			intake_settle(&records[next.rank], next.stages[next.rank], OUTCOME_INCOMPLETE, 0, 0);
 		if (next.choice != INTAKE_APPLY)
 			continue;
 		ck_assert_uint_gt(next.step, applied);
@@ -373,7 +373,7 @@ START_TEST(ranks_in_any_order_apply_each_whole_step_once)
 		for (r = 0; r < 3; r++) {
 			ck_assert_uint_eq(records[r].stages[next.stages[r]].step, next.step);
 			intake_begin(&records[r], next.stages[r]);
-			intake_settle(&records[r], next.stages[r], OUTCOME_APPLIED, applied_count);
+			intake_settle(&records[r], next.stages[r], OUTCOME_APPLIED, applied_count, 1);
 		}
 	}
 	ck_assert_uint_gt(applied_count, 500);

@@ -425,6 +425,28 @@ START_TEST(widens_from_any_byte_and_of_any_count)
 }
 END_TEST
 
+START_TEST(narrows_doubles_to_the_nearest_float)
+{
+	static const double doubles[] = {
+		1.0 + 0x1p-24, 1.0 + 0x1.8p-23, -1.0 - 0x1.000002p-24, 3.4028235677973366e38, 3.4028235e38, -1e300, INFINITY, NAN,
+		0x1p-149, 0x1p-150, 0x1.8p-149, -0.0,
+	};
+	const size_t count = sizeof doubles / sizeof doubles[0];
+	const struct kernel_set *set = set_at(_i);
+	float f32[sizeof doubles / sizeof doubles[0] + 1];
+
+	if (!set)
+		return;
+	for (size_t first = 0; first < count; first++) {
+		memset(f32, 0xa5, sizeof f32);
+		set->widen_f32[DTYPE_F64](f32, doubles + first, count - first);
+		for (size_t i = 0; i < count - first; i++)
+			ck_assert(same_f32(f32[i], (float)doubles[first + i]));
+		bytes_assert_filled(f32 + count - first, sizeof f32 - (count - first) * sizeof *f32, "behind the floats");
+	}
+}
+END_TEST
+
 START_TEST(has_a_widening_exactly_where_one_is_needed)
 {
 	const struct kernel_set *set = set_at(_i);
@@ -432,7 +454,7 @@ START_TEST(has_a_widening_exactly_where_one_is_needed)
 		return;
 	for (enum dtype dtype = 0; dtype < DTYPE_COUNT; dtype++) {
 		bool is_narrow = dtype >= DTYPE_F16 && dtype <= DTYPE_F8_E5M2;
-		ck_assert_int_eq(set->widen_f32[dtype] != NULL, is_narrow);
+		ck_assert_int_eq(set->widen_f32[dtype] != NULL, is_narrow || dtype == DTYPE_F64);
 		ck_assert_int_eq(set->widen_f64[dtype] != NULL, is_narrow || dtype == DTYPE_F32);
 	}
 }
@@ -585,6 +607,7 @@ int main(void)
 	tcase_add_loop_test(sets, a_nonfinite_value_always_shows_in_the_squares, 0, SETS_MAX);
 	tcase_add_loop_test(sets, widens_every_narrow_float_exactly, 0, SETS_MAX);
 	tcase_add_loop_test(sets, widens_from_any_byte_and_of_any_count, 0, SETS_MAX);
+	tcase_add_loop_test(sets, narrows_doubles_to_the_nearest_float, 0, SETS_MAX);
 	tcase_add_loop_test(sets, has_a_widening_exactly_where_one_is_needed, 0, SETS_MAX);
 	tcase_add_loop_test(sets, moves_bytes_of_any_alignment_and_count, 0, SETS_MAX);
 	tcase_add_loop_test(sets, touches_nothing_outside_of_the_arrays, 0, SETS_MAX);

@@ -32,7 +32,7 @@ static uint64_t box_element(const struct piece *piece, const struct tensor *tens
 	return element;
 }
 
-static struct place *places_make(const struct tensor *tensor, uint32_t index, const struct manifest *const *ranks,
+static struct place *places_make(const struct tensor *tensor, uint32_t index, struct manifest *const *ranks,
                                  uint32_t world)
 {
 	struct place *places = calloc(tensor->element_count + 1, sizeof *places);
@@ -54,7 +54,7 @@ static struct place *places_make(const struct tensor *tensor, uint32_t index, co
 
 static void run_check(const struct plan *plan, const struct run *run, struct place *places)
 {
-	const struct tensor *tensor = &plan->manifest->tensors[run->tensor];
+	const struct tensor *tensor = &plan->geometry->manifest->tensors[run->tensor];
 	uint64_t stage_offset = run->stage_offset;
 
 	ck_assert_uint_gt(run->count, 0);
@@ -75,8 +75,8 @@ static void run_check(const struct plan *plan, const struct run *run, struct pla
 	}
 	/* A dense run ends where a block of the slot does, so that workers do not share its cache lines. */
 	if (run->repeat == 1)
-		ck_assert_uint_eq((plan->origins[run->tensor] + run->first) / PLAN_BLOCK_ELEMENTS,
-		                  (plan->origins[run->tensor] + run->first + run->count - 1) / PLAN_BLOCK_ELEMENTS);
+		ck_assert_uint_eq((plan->geometry->origins[run->tensor] + run->first) / PLAN_BLOCK_ELEMENTS,
+		                  (plan->geometry->origins[run->tensor] + run->first + run->count - 1) / PLAN_BLOCK_ELEMENTS);
 }
 
 static void blocks_check(const struct plan *plan)
@@ -94,13 +94,13 @@ static void blocks_check(const struct plan *plan)
 	}
 }
 
-static void plan_check(const struct laid_out *out, const struct manifest *const *ranks, uint32_t world)
+static void plan_check(const struct laid_out *out, struct manifest *const *ranks, uint32_t world)
 {
 	const struct plan *plan = out->plan;
 	uint64_t element_count = 0;
 
-	for (uint32_t t = 0; t < plan->manifest->tensor_count; t++) {
-		const struct tensor *tensor = &plan->manifest->tensors[t];
+	for (uint32_t t = 0; t < plan->geometry->manifest->tensor_count; t++) {
+		const struct tensor *tensor = &plan->geometry->manifest->tensors[t];
 		struct place *places = places_make(tensor, t, ranks, world);
 
 		for (uint32_t i = 0; i < plan->run_count; i++)
@@ -120,7 +120,7 @@ static void plan_check(const struct laid_out *out, const struct manifest *const 
 /* Makes the plan of some whole tensors and checks it; returns it laid out. */
 static struct laid_out whole_plan(struct manifest *manifest, const char *profile)
 {
-	const struct manifest *ranks[] = { manifest };
+	struct manifest *ranks[] = { manifest };
 	struct laid_out out;
 
 	laid_out_init(&out, ranks, 1, &profile, 1);
@@ -192,7 +192,6 @@ END_TEST
 
 START_TEST(many_tiny_tensors_share_a_block)
 {
-	const struct manifest *ranks[1];
 	const char *profile = "ema=yolo";
 	struct manifest *manifest;
 	struct laid_out out;
@@ -207,8 +206,7 @@ START_TEST(many_tiny_tensors_share_a_block)
 		ck_assert_int_eq(manifest_add_piece(manifest, NULL, NULL, NULL), 0);
 	}
 	ck_assert_int_eq(manifest_finish(manifest, NULL), 0);
-	ranks[0] = manifest;
-	laid_out_init(&out, ranks, 1, &profile, 1);
+	laid_out_init(&out, &manifest, 1, &profile, 1);
 	ck_assert_uint_eq(out.plan->run_count, 20000);
 	ck_assert_uint_eq(out.plan->block_count, 1);
 	for (uint32_t i = 0; i < out.plan->run_count; i++)
@@ -248,18 +246,11 @@ static struct laid_out halves_plan(const uint64_t *extents, uint32_t dimension_c
 	halves_add(ranks, "w", extents, dimension_count, d, at);
 	for (int r = 0; r < 2; r++)
 		ck_assert_int_eq(manifest_finish(ranks[r], NULL), 0);
-	laid_out_init(&out, (const struct manifest *const *)ranks, 2, &profile, 1);
-	plan_check(&out, (const struct manifest *const *)ranks, 2);
-	manifest_destroy(ranks[1]);
+	laid_out_init(&out, ranks, 2, &profile, 1);
+	plan_check(&out, ranks, 2);
+	for (int r = 0; r < 2; r++)
+		manifest_destroy(ranks[r]);
 	return out;
-}
-
-static void halves_finish(struct laid_out *out)
-{
-	struct manifest *manifest = (struct manifest *)(uintptr_t)out->manifest;
-
-	laid_out_finish(out);
-	manifest_destroy(manifest);
 }
 
 START_TEST(shards_of_the_first_dimension_are_dense)
@@ -270,7 +261,7 @@ START_TEST(shards_of_the_first_dimension_are_dense)
 	ck_assert_uint_eq(out.plan->runs[0].count, 24);
 	ck_assert_uint_eq(out.plan->runs[1].count, 36);
 	ck_assert_uint_eq(out.plan->runs[1].first, 24);
-	halves_finish(&out);
+	laid_out_finish(&out);
 }
 END_TEST
 
@@ -283,14 +274,14 @@ START_TEST(shards_of_an_inner_dimension_repeat)
 	ck_assert_uint_eq(out.plan->runs[0].repeat, 10);
 	ck_assert_uint_eq(out.plan->runs[0].stride, 6);
 	ck_assert_uint_eq(out.plan->runs[1].first, 2);
-	halves_finish(&out);
+	laid_out_finish(&out);
 	out = halves_plan((const uint64_t[]){ 3, 8, 5, 4 }, 4, 1, 3);
 	ck_assert_uint_eq(out.plan->runs[0].count, 60);
 	ck_assert_uint_eq(out.plan->runs[0].repeat, 3);
-	halves_finish(&out);
+	laid_out_finish(&out);
 	out = halves_plan((const uint64_t[]){ 3, 8, 5, 4 }, 4, 3, 1);
 	ck_assert_uint_eq(out.plan->runs[0].count, 1);
-	halves_finish(&out);
+	laid_out_finish(&out);
 }
 END_TEST
 
@@ -298,11 +289,11 @@ START_TEST(rows_larger_than_half_a_block_are_cut_like_dense_ones)
 {
 	struct laid_out out = halves_plan((const uint64_t[]){ 3, PLAN_BLOCK_ELEMENTS + 100 }, 2, 1, 50);
 
-	halves_finish(&out);
+	laid_out_finish(&out);
 	out = halves_plan((const uint64_t[]){ 3, PLAN_BLOCK_ELEMENTS }, 2, 1, PLAN_BLOCK_ELEMENTS / 2 + 1);
-	halves_finish(&out);
+	laid_out_finish(&out);
 	out = halves_plan((const uint64_t[]){ 5, PLAN_BLOCK_ELEMENTS }, 2, 1, PLAN_BLOCK_ELEMENTS / 2);
-	halves_finish(&out);
+	laid_out_finish(&out);
 }
 END_TEST
 
@@ -317,8 +308,8 @@ START_TEST(random_boxes_are_covered_once)
 		struct laid_out out;
 
 		random_model_init(&model, &state, world, 1 + (uint32_t)random_below(&state, 8));
-		laid_out_init(&out, (const struct manifest *const *)model.ranks, world, profiles, 3);
-		plan_check(&out, (const struct manifest *const *)model.ranks, world);
+		laid_out_init(&out, model.ranks, world, profiles, 3);
+		plan_check(&out, model.ranks, world);
 		laid_out_finish(&out);
 		random_model_finish(&model);
 	}
@@ -340,27 +331,27 @@ START_TEST(knows_where_each_profile_has_a_tensor)
 		{ ENTRY_DROP, ENTRY_FREEZE, ENTRY_COPY },
 	};
 	struct manifest *manifest = manifest_of_rows(rows, 3);
-	const struct manifest *ranks[] = { manifest };
+	struct manifest *ranks[] = { manifest };
 	struct laid_out out;
 
 	laid_out_init(&out, ranks, 1, profiles, 3);
 	plan_check(&out, ranks, 1);
 	for (uint32_t t = 0; t < 3; t++) {
 		for (uint32_t p = 0; p < 3; p++) {
-			const struct placement *at = &out.plan->placements[t * 3 + p];
-			const struct image *image = out.images[p];
+			const struct placement *at = &out.geometry->placements[t * 3 + p];
+			const struct image *image = out.geometry->images[p];
 
 			ck_assert_int_eq(at->entry, entries[t][p]);
 			if (at->entry == ENTRY_DROP)
 				continue;
-			ck_assert_uint_eq(at->offset, out.region_offsets[p] + image->data_offset +
+			ck_assert_uint_eq(at->offset, out.geometry->region_offsets[p] + image->data_offset +
 			                                      image->tensors[image->index_of[t]].offset);
 			ck_assert_uint_eq(at->offset % dtype_bytes(at->dtype), 0);
 		}
-		ck_assert_uint_eq(out.plan->origins[t] * dtype_bytes(out.plan->placements[t * 3 + (t ? 1 : 0)].dtype),
-		                  out.plan->placements[t * 3 + (t ? 1 : 0)].offset);
+		ck_assert_uint_eq(out.geometry->origins[t] * dtype_bytes(out.geometry->placements[t * 3 + (t ? 1 : 0)].dtype),
+		                  out.geometry->placements[t * 3 + (t ? 1 : 0)].offset);
 	}
-	ck_assert_int_eq(out.plan->placements[0].dtype, DTYPE_F32);
+	ck_assert_int_eq(out.geometry->placements[0].dtype, DTYPE_F32);
 	laid_out_finish(&out);
 	manifest_destroy(manifest);
 }
@@ -371,9 +362,8 @@ START_TEST(boxes_of_single_elements_end_at_a_limit)
 	const uint64_t extents[] = { PLAN_RUN_COUNT_MAX / 4 + 1, 2, 2 };
 	const char *specification = "ema=timm";
 	struct manifest *manifest;
-	struct plan_profile profile = { .region_offset = 4096 };
-	struct profile parsed;
-	struct image *image;
+	struct profile profile;
+	struct geometry *geometry;
 	struct reason reason = { "" };
 	struct plan *plan = NULL;
 
@@ -384,30 +374,27 @@ START_TEST(boxes_of_single_elements_end_at_a_limit)
 		                                    (const uint64_t[]){ extents[0], 1, 1 }, NULL),
 		                 0);
 	ck_assert_int_eq(manifest_finish(manifest, NULL), 0);
-	ck_assert_int_eq(profile_parse(specification, strlen(specification), &parsed, NULL), 0);
-	ck_assert_int_eq(image_create(manifest, &parsed, 100, &image, NULL), 0);
-	profile.image = image;
-	ck_assert_int_eq(plan_create(manifest, &profile, 1, (const struct manifest *const[]){ manifest }, 1, &plan,
-	                             &reason),
+	ck_assert_int_eq(profile_parse(specification, strlen(specification), &profile, NULL), 0);
+	ck_assert_int_eq(geometry_create(manifest, &profile, 1, 100, &geometry, NULL), 0);
+	ck_assert_int_eq(plan_create(geometry, (const struct manifest *const[]){ manifest }, 1, &plan, &reason),
 	                 STATUS_ELIMIT);
 	ck_assert_ptr_null(plan);
 	ck_assert_msg(strstr(reason.text, "4194304") != NULL, "%s", reason.text);
-	image_destroy(image);
+	geometry_destroy(geometry);
 	manifest_destroy(manifest);
 }
 END_TEST
 
 struct parts {
 	struct laid_out out;
-	const struct manifest *ranks[1];
-	struct plan_profile profile;
+	struct manifest *ranks[1];
 };
 
 static int create(void *context)
 {
 	struct parts *parts = context;
 	struct plan *plan = NULL;
-	int error = plan_create(parts->ranks[0], &parts->profile, 1, parts->ranks, 1, &plan, NULL);
+	int error = plan_create(parts->out.geometry, (const struct manifest *const *)parts->ranks, 1, &plan, NULL);
 
 	plan_destroy(plan);
 	return error;
@@ -423,8 +410,7 @@ START_TEST(every_allocation_may_fail)
 	manifest = manifest_of_rows(rows, 1);
 	parts.ranks[0] = manifest;
 	laid_out_init(&parts.out, parts.ranks, 1, &profile, 1);
-	parts.profile = (struct plan_profile){ .image = parts.out.images[0], .region_offset = 4096 };
-	ck_assert_uint_ge(failing_heap_sweep(create, &parts), 7);
+	ck_assert_uint_ge(failing_heap_sweep(create, &parts), 6);
 	laid_out_finish(&parts.out);
 	manifest_destroy(manifest);
 }

@@ -101,7 +101,7 @@ START_TEST(a_view_says_what_it_shows)
 	trainer.profile_count = 2;
 	trainer.attributes = "{ \"names\": [\"cat\", \"d\\u00f6g\"], \"nc\": 2 }";
 	fake_trainer_join(&trainer);
-	push(&trainer, 7, 8, "started");
+	push(&trainer, 8, 8, "started");
 	push(&trainer, 9, 4, "applied");
 	view = fake_host_expect(&host, fake_view(&host, 50, "net", "slow", 0, 0), 0);
 	ck_assert_uint_eq(view->reply.version, 2);

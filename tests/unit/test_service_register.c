@@ -231,7 +231,7 @@ static const struct bad_wish bad_wishes[] = {
 	{ 0, 0, NULL, "ema=yolo", STATUS_ELIMIT, "world is 0, and must be 1 to 1024" },
 	{ 0, 1025, NULL, "ema=yolo", STATUS_ELIMIT, "world is 1025" },
 	{ 1, 1, NULL, "ema=yolo", STATUS_EARGUMENT, "rank 1 is not below world 1" },
-	{ 0, 1, "maybe", "ema=yolo", STATUS_EARGUMENT, "auto, never or must" },
+	{ 0, 1, "maybe", "ema=yolo", STATUS_EARGUMENT, "auto, adapt, never or must" },
 	{ 0, 1, NULL, "yolo", STATUS_EPROFILE, "" },
 	{ 0, 1, NULL, "ema=yoloo", STATUS_ESCHEDULE, "yolo" },
 	{ 0, 1, NULL, "e/ma=yolo", STATUS_ENAME, "" },

@@ -74,18 +74,21 @@ static void job_init(struct job *job, uint64_t *state)
 	static const char *const profiles[] = { "a=yolo", "b=constant" };
 	uint32_t tensor_count = job->model.ranks[0]->tensor_count;
 
-	laid_out_init(&job->out, (const struct manifest *const *)job->model.ranks, job->model.world, profiles, 2);
+	laid_out_init(&job->out, job->model.ranks, job->model.world, profiles, 2);
 	ck_assert_int_eq(apply_init(&job->apply, job->out.plan), 0);
 	for (uint32_t r = 0; r < job->model.world; r++)
 		job->apply.stages[r] = job->stages[r] = memory_make(job->model.ranks[r]->stage_bytes, state);
-	job->apply.shadow = job->shadow = memory_make(job->out.slot_bytes, state);
-	job->target = memory_make(job->out.slot_bytes, NULL);
-	job->expected = memory_make(job->out.slot_bytes, NULL);
+	job->apply.shadow = job->shadow = memory_make(job->out.geometry->slot_bytes, state);
+	job->target = memory_make(job->out.geometry->slot_bytes, NULL);
+	job->expected = memory_make(job->out.geometry->slot_bytes, NULL);
 	job->results = calloc(tensor_count, sizeof *job->results);
 	job->results_expected = calloc(tensor_count, sizeof *job->results_expected);
 	job->apply.owner = job;
-	for (int p = 0; p < 2; p++)
-		job->apply.actions[p] = (struct schedule_result){ .action = ACTION_LERP, .decay = 0.75 };
+	job->apply.sources = job->out.geometry->placements;
+	for (int p = 0; p < 2; p++) {
+		job->apply.profiles[p].form = job->out.geometry->profiles[p].schedule.form;
+		job->apply.profiles[p].actions[0] = (struct schedule_result){ .action = ACTION_LERP, .decay = 0.75 };
+	}
 	job->apply.target = job->expected;
 	for (uint32_t b = 0; b < job->out.plan->block_count; b++)
 		apply_block(&job->apply, b);
@@ -98,7 +101,7 @@ static void job_check(struct job *job)
 	uint32_t tensor_count = job->model.ranks[0]->tensor_count;
 
 	apply_results(&job->apply, job->results);
-	ck_assert_mem_eq(job->target, job->expected, job->out.slot_bytes);
+	ck_assert_mem_eq(job->target, job->expected, job->out.geometry->slot_bytes);
 	ck_assert_mem_eq(job->results, job->results_expected, tensor_count * sizeof *job->results);
 }
 
@@ -148,7 +151,7 @@ START_TEST(any_number_of_threads_makes_the_same_bits)
 	ck_assert_int_eq(workers_start((uint32_t)_i, wake, NULL, &workers), 0);
 	for (int round = 0; round < 3; round++) {
 		for (int i = 0; i < JOBS; i++) {
-			memset(jobs[i].target, 0, jobs[i].out.slot_bytes);
+			memset(jobs[i].target, 0, jobs[i].out.geometry->slot_bytes);
 			workers_submit(workers, &jobs[i].apply);
 		}
 		await(workers, &count, JOBS * (round + 1));

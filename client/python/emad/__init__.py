@@ -9,8 +9,9 @@ on the host opens a consistent version of an average as a view and reads it in p
     with client.view("run42/net", "ema") as view:
         weights = view.state_dict()
 
-`emad.torch.ModelEMA` is the drop-in for the usual class of that name. Every failure is an exception derived from
-`emad.Error`, but for values of a wrong Python type, which are a TypeError or a ValueError as everywhere.
+`emad.torch` has drop-ins for the usual classes (ModelEMA, AveragedModel, ExponentialMovingAverage), `emad.migrate`
+takes over what other libraries have stored. Every failure is an exception derived from `emad.Error`, but for values of
+a wrong Python type, which are a TypeError or a ValueError as everywhere.
 
 Neither NumPy nor PyTorch is imported by this package; arrays and tensors are recognised when they are given, and views
 import what they are asked for.
@@ -46,6 +47,7 @@ from ._errors import (
     VersionError,
 )
 from ._library import version
+from ._sums import Part, Sum, merge, posthoc
 from ._tensors import Piece
 from ._trainer import FlushResult, PushResult, Trainer, TrainerInfo
 from ._view import View
@@ -74,6 +76,7 @@ __all__ = [
     "NoProfileError",
     "NoVersionError",
     "OutOfMemoryError",
+    "Part",
     "Piece",
     "ProfileError",
     "ProtocolError",
@@ -82,11 +85,14 @@ __all__ = [
     "RevokedError",
     "ScheduleError",
     "ShutdownError",
+    "Sum",
     "SystemCallError",
     "TimeoutError",
     "Trainer",
     "TrainerInfo",
     "VersionError",
     "View",
+    "merge",
+    "posthoc",
     "version",
 ]

@@ -6,15 +6,16 @@ import ctypes
 import json
 import os
 import threading
+import warnings
 import weakref
-from ctypes import byref, c_uint64, c_void_p
+from ctypes import byref, c_char_p, c_uint64, c_void_p
 from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Union
 
 from . import _library
 from ._errors import ClosedError
-from ._library import CDaemon, CViewInfo, milliseconds
-from ._tensors import Piece
-from ._trainer import Profiles, Trainer, _in_slices, step_number
+from ._library import CDaemon, CExportInfo, CExportOptions, milliseconds
+from ._tensors import Piece, served_name, served_number
+from ._trainer import Guards, Profiles, Trainer, _in_slices, specifications_of, step_number
 from ._view import View
 
 
@@ -39,6 +40,10 @@ class Exported(NamedTuple):
     updates: int
     decay: float
     bytes: int
+    overflow_count: int = 0
+    """Values that were finite and, too large for the dtype asked for, are infinite now, or 448 in F8_E4M3."""
+    overflow_tensor: Optional[str] = None
+    """The first tensor with such a value."""
 
 
 class _Handle:
@@ -86,6 +91,10 @@ class Client:
         attributes: Optional[Mapping[str, Any]] = None,
         start_step: int = 0,
         resume: str = "auto",
+        rewind: str = "refuse",
+        policy: str = "block",
+        stride: int = 1,
+        guards: Guards = None,
         rank: int = 0,
         world: int = 1,
         pieces: Optional[Mapping[str, Piece]] = None,
@@ -96,13 +105,35 @@ class Client:
 
         tensors: names and NumPy arrays or torch tensors. A model of that name with the same names, dtypes and shapes
         is continued (Trainer.resumed, Trainer.last_step); otherwise these values are the start of its averages, at
-        start_step. resume="never" replaces a model of that name, resume="must" raises NoModelError when there is none.
-        profiles: {"ema": "yolo:decay=0.999"}, up to 16; None: {"ema": "yolo"}.
+        start_step. resume="never" replaces a model of that name, resume="must" raises NoModelError when there is none,
+        and resume="adapt" continues it whatever the tensors, profiles and world are: tensors of the same name and shape
+        go on from their average, new ones start with the next push, and Trainer.report says what was new and what is
+        gone.
+        profiles: {"ema": "yolo:decay=0.999"}, up to 16; None: {"ema": "yolo"}. Rules may follow for tensors that are to
+        be treated otherwise than the schedule's library does, the first that matches wins:
+        {"ema": "yolo;copy=*.running_*;average@0.99=lora_*;drop=head.*"}. The same as a list: ["ema=yolo;drop=head.*"].
+        rewind: what it means that the model is averaged up to start_step or further, because training went back to an
+        older checkpoint. "refuse": pushes are stale until training is ahead again; "continue": the average stays as it
+        is and goes on; "back": it goes back to the newest version of start_step or before that the daemon still keeps
+        (NoVersionError, which says what there is).
+        policy: what a push does while all stages wait to be applied: "block" waits for one, for its timeout at most;
+        "skip" returns at once with the outcome "skipped"; "coalesce" gives up an older snapshot. Either way the next
+        snapshot that is applied stands for the calls of those before it.
+        stride: steps from one call of the schedules to the next. A trainer that pushes every 10th step passes 10, one
+        that counts images the batch size; a distance of k strides between two pushes counts as k calls.
+        guards: what a snapshot must satisfy, "nonfinite=skip-tensor,loss_max=10,norm_jump=5" or the same as a mapping.
+        nonfinite: refuse (the default), skip-tensor (those tensors keep their average) or apply; loss_max: of the loss
+        that a push carries; norm_jump: the relative change of a tensor's L2 norm from one snapshot to the next.
         attributes: what can be written as JSON; it travels with the averages.
         buffers: the names of tensors that are state but are not trained (running means, counters); schedules treat
         them as their library of origin does.
         rank, world, pieces: a model that is spread over several processes; pieces says for each tensor of which this
         rank holds a part where that part lies.
+        timeout: seconds; None: the client's, but at least a minute, because much memory takes its time.
+
+        ManifestError and ProfileError name the first difference to the model that is there; ScheduleError, NameError,
+        LimitError, ArgumentError (guards); OutOfMemoryError says what is needed and what there is; RefusedError: the
+        start is not finite; NoModelError, AwayError, TimeoutError.
         """
         opened = Trainer(
             self,
@@ -112,6 +143,10 @@ class Client:
             attributes=attributes,
             start_step=start_step,
             resume=resume,
+            rewind=rewind,
+            policy=policy,
+            stride=stride,
+            guards=guards,
             rank=rank,
             world=world,
             pieces=pieces,
@@ -127,11 +162,15 @@ class Client:
         profile: Optional[str] = None,
         min_step: Optional[int] = None,
         timeout: Optional[float] = None,
+        dtype: Any = None,
     ) -> View:
         """Opens the newest version of a profile (None: the model's first) for reading in place.
 
         min_step: waits for a version of that step or later, for timeout seconds at most.
+        dtype: torch.bfloat16, "bf16", a NumPy dtype: floating-point tensors that are kept in another one are served as
+        converted copies, each value rounded once. None: all as they are kept.
         """
+        served = served_number(dtype)
         arguments = (
             self._pointer(),
             _library.text(model, "model"),
@@ -147,7 +186,7 @@ class Client:
             )
         else:
             _library.check(self._library.emad_view_open(*arguments, milliseconds(timeout), byref(handle)))
-        view = View(self, model, profile, handle)
+        view = View(self, model, profile, handle, served)
         self._remember(view)
         return view
 
@@ -159,10 +198,13 @@ class Client:
         min_step: Optional[int] = None,
         timeout: Optional[float] = None,
         progress: Optional[Callable[[int, int], Any]] = None,
+        dtype: Any = None,
     ) -> Exported:
         """Writes a profile to a safetensors file. On any failure the file is as it was.
 
         progress: called now and then with the bytes written and the bytes in all; what it raises stops the export.
+        dtype: torch.bfloat16, "bf16", a NumPy dtype: all floating-point tensors are converted to it, each value rounded
+        once. A RuntimeWarning tells of values that are too large for it; see Exported.overflow_count.
         """
         raised = []
 
@@ -175,22 +217,40 @@ class Client:
                 raised.append(error)
                 return 1
 
-        info = CViewInfo()
+        served = served_number(dtype)
+        options = CExportOptions(
+            step_number(min_step or 0), milliseconds(timeout), served, _library.PROGRESS(report), None
+        )
+        info = CExportInfo()
         code = self._library.emad_export(
             self._pointer(),
             _library.text(model, "model"),
             None if profile is None else _library.text(profile, "profile"),
-            step_number(min_step or 0),
             os.fsencode(path),
-            milliseconds(timeout),
-            _library.PROGRESS(report),
-            None,
+            byref(options),
             byref(info),
         )
         if raised:
             raise raised[0]
         _library.check(code)
-        return Exported(info.version, info.step, info.updates, info.decay, info.image_bytes)
+        exported = Exported(
+            info.version,
+            info.step,
+            info.updates,
+            info.decay,
+            info.file_bytes,
+            info.overflow_count,
+            info.overflow_tensor.decode() or None,
+        )
+        if exported.overflow_count:
+            warnings.warn(
+                f"emad: {exported.overflow_count} values of '{model}' are too large for {served_name(served)} and are "
+                f"{'448' if served_name(served) == 'F8_E4M3' else 'infinite'} in {os.fspath(path)!r}, the first of "
+                f"them in tensor '{exported.overflow_tensor}'",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return exported
 
     def ping(self, timeout: Optional[float] = None) -> Daemon:
         """Asks the daemon who it is."""
@@ -225,6 +285,49 @@ class Client:
             )
         )
         return freed.value
+
+    def set_profiles(self, model: str, profiles: Profiles, timeout: Optional[float] = None) -> str:
+        """Adds profiles to a model, or changes those of the same names, from its next update on.
+
+        profiles: {"slow": "yolo:decay=0.99999;drop=head.*"}, or a list of "name=schedule;rules". A new one starts from
+        the next snapshot; a known one goes on from its average and its counts. Training and reading go on meanwhile.
+        From then on registrations take the profiles as they are, unless they say resume="adapt".
+        Returns what each profile averages, copies, freezes and drops by which rules.
+
+        ScheduleError, NameError, ProfileError, NoModelError, LimitError (more than 16), OutOfMemoryError (need and
+        have), TimeoutError.
+        """
+        specifications = specifications_of(profiles)
+        array = (c_char_p * max(1, len(specifications)))(*specifications)
+        report = c_void_p()
+        _library.check(
+            self._library.emad_profile_set(
+                self._pointer(),
+                _library.text(model, "model"),
+                array,
+                len(specifications),
+                milliseconds(timeout),
+                byref(report),
+            )
+        )
+        return _library.take_string(self._library, report)
+
+    def remove_profile(self, model: str, name: str, timeout: Optional[float] = None) -> str:
+        """Stops one profile from the next update on; returns the report on those that are left.
+
+        NoProfileError; ProfileError when it is the only one; NoModelError, TimeoutError.
+        """
+        report = c_void_p()
+        _library.check(
+            self._library.emad_profile_remove(
+                self._pointer(),
+                _library.text(model, "model"),
+                _library.text(name, "a profile's name"),
+                milliseconds(timeout),
+                byref(report),
+            )
+        )
+        return _library.take_string(self._library, report)
 
     def close(self) -> None:
         """Closes the connection with its trainers and views. No other thread may be using them."""

@@ -153,7 +153,7 @@ class RefusedError(Error):
 
     code, name = -10022, "refused"
     result: Optional[tuple] = None
-    """The FlushResult, where a flush says so."""
+    """The FlushResult where a flush says so, the PushResult where a seed does."""
 
 
 class InternalError(Error):

@@ -143,7 +143,78 @@ class CViewInfo(ctypes.Structure):
     ]
 
 
+class CSumPart(ctypes.Structure):
+    _fields_ = [
+        ("path", c_char_p),
+        ("profile", c_char_p),
+        ("std", c_double),
+        ("step", c_uint64),
+        ("weight", c_double),
+    ]
+
+
+class CSum(ctypes.Structure):
+    _fields_ = [
+        ("part_count", c_size_t),
+        ("parts", POINTER(CSumPart)),
+        ("step", c_uint64),
+        ("later_count", c_size_t),
+        ("is_by_step", c_int),
+        ("error", c_double),
+        ("file_bytes", c_uint64),
+    ]
+
+
 PROGRESS = CFUNCTYPE(c_int, c_void_p, c_uint64, c_uint64)
+
+
+class CExportOptions(ctypes.Structure):
+    _fields_ = [
+        ("min_step", c_uint64),
+        ("timeout_ms", c_int),
+        ("dtype", c_uint),
+        ("progress", PROGRESS),
+        ("context", c_void_p),
+    ]
+
+
+class CExportInfo(ctypes.Structure):
+    _fields_ = [
+        ("version", c_uint64),
+        ("step", c_uint64),
+        ("updates", c_uint64),
+        ("decay", c_double),
+        ("published_us", c_uint64),
+        ("tensor_count", c_uint64),
+        ("file_bytes", c_uint64),
+        ("overflow_count", c_uint64),
+        ("overflow_tensor", c_char * 520),
+    ]
+
+
+class CPosthocOptions(ctypes.Structure):
+    _fields_ = [
+        ("std", c_double),
+        ("step", c_uint64),
+        ("model", c_char_p),
+        ("profile", c_char_p),
+        ("dtype", c_char_p),
+        ("open_files_max", c_uint32),
+        ("progress", PROGRESS),
+        ("context", c_void_p),
+    ]
+
+
+class CMergeOptions(ctypes.Structure):
+    _fields_ = [
+        ("shape", c_char_p),
+        ("profile", c_char_p),
+        ("dtype", c_char_p),
+        ("open_files_max", c_uint32),
+        ("progress", PROGRESS),
+        ("context", c_void_p),
+    ]
+
 
 # name: (result, arguments). Handles are plain pointers; char ** results stay pointers, so that they can be freed.
 _PROTOTYPES = {
@@ -179,10 +250,18 @@ _PROTOTYPES = {
     "emad_view_close": (None, [c_void_p]),
     "emad_view_check": (c_int, [c_void_p]),
     "emad_view_info": (c_int, [c_void_p, POINTER(CViewInfo)]),
+    "emad_dtype_parse": (c_int, [c_char_p, POINTER(c_uint)]),
+    "emad_view_read": (c_int, [c_void_p, c_uint64, c_uint, c_void_p, c_uint64]),
     "emad_export": (
         c_int,
-        [c_void_p, c_char_p, c_char_p, c_uint64, c_char_p, c_int, PROGRESS, c_void_p, POINTER(CViewInfo)],
+        [c_void_p, c_char_p, c_char_p, c_char_p, POINTER(CExportOptions), POINTER(CExportInfo)],
     ),
+    "emad_posthoc": (
+        c_int,
+        [POINTER(c_char_p), c_size_t, c_char_p, POINTER(CPosthocOptions), POINTER(POINTER(CSum))],
+    ),
+    "emad_merge": (c_int, [POINTER(c_char_p), c_size_t, c_char_p, POINTER(CMergeOptions), POINTER(POINTER(CSum))]),
+    "emad_sum_free": (None, [POINTER(CSum)]),
 }
 
 _loaded: Optional[ctypes.CDLL] = None

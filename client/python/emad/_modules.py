@@ -125,9 +125,9 @@ class Swapped:
             raise interrupt
 
 
-def default_name(module: torch.nn.Module) -> str:
+def default_name(kind: str) -> str:
     """Unique on this host and, where containers share a daemon, among them; never that of another run."""
-    base = re.sub(r"[^A-Za-z0-9._@+=-]", "_", f"{type(module).__name__}-{socket.gethostname()}-{os.getpid()}")[:180]
+    base = re.sub(r"[^A-Za-z0-9._@+=-]", "_", f"{kind}-{socket.gethostname()}-{os.getpid()}")[:180]
     _names_given[base] = count = _names_given.get(base, 0) + 1
     return base if count == 1 else f"{base}-{count}"
 

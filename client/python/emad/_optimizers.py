@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import weakref
 from typing import Any, Callable, List
 
 
@@ -33,10 +34,16 @@ def _call_before(optimizer: Any, call: Callable[[], None]) -> Callable[[], None]
 
     if getattr(inner, "_with_counter", False):
         step._with_counter = True  # type: ignore[attr-defined]  # a scheduler has wrapped it before
-    optimizer.step = wrapped = types.MethodType(step, optimizer)
+    # What undoes it must not keep the optimizer alive, and with it the parameters; both methods are bound to it.
+    token = object()
+    step._token, step._inner = token, inner  # type: ignore[attr-defined]
+    optimizer.step = types.MethodType(step, optimizer)
+    reference = weakref.ref(optimizer)
 
     def remove() -> None:
-        if optimizer.__dict__.get("step") is wrapped:
-            optimizer.step = inner
+        alive = reference()
+        current = None if alive is None else alive.__dict__.get("step")
+        if getattr(current, "_token", None) is token:
+            alive.step = current._inner
 
     return remove

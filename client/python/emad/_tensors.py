@@ -9,8 +9,10 @@ from __future__ import annotations
 import ctypes
 import operator
 import sys
+from ctypes import byref, c_uint
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
+from . import _library
 from ._errors import ManifestError
 
 # The numbers of enum emad_dtype, the names of safetensors, the bytes of an element.
@@ -26,6 +28,8 @@ _NAMES = {
     "bool": "BOOL",
 }  # fmt: skip
 _PLAIN = {short: long for long, short in _NAMES.items()}
+FLOATS = frozenset(("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"))
+_BY_NUMBER = {number: short for short, (number, _) in DTYPES.items()}
 
 _NOWHERE = ctypes.create_string_buffer(8)  # stands for the memory of empty tensors
 
@@ -54,6 +58,33 @@ def numpy_dtype(short: str) -> Any:
     if long in (None, "bfloat16", "float8_e4m3fn", "float8_e5m2"):
         return None
     return numpy.dtype(long)
+
+
+def served_number(dtype: Any) -> int:
+    """The number of enum emad_served_dtype for what was asked for: None (as kept), a name, a torch or NumPy dtype."""
+    if dtype is None:
+        return 0
+    number = c_uint()
+    _library.check(_library.load().emad_dtype_parse(_library.text(_dtype_name(dtype), "dtype"), byref(number)))
+    return number.value
+
+
+def served_name(number: int) -> Optional[str]:
+    """The safetensors name for a number of enum emad_served_dtype; None for 0, as kept."""
+    return _BY_NUMBER[number - 1] if number else None
+
+
+def _dtype_name(dtype: Any) -> str:
+    if isinstance(dtype, str):
+        return dtype.rpartition("torch.")[2]
+    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
+    if torch is not None and isinstance(dtype, torch.dtype):
+        return str(dtype).rpartition(".")[2]
+    is_scalar = numpy is not None and isinstance(dtype, type) and issubclass(dtype, numpy.generic)
+    if is_scalar or (numpy is not None and isinstance(dtype, numpy.dtype)):
+        found = numpy.dtype(dtype)
+        return found.name if found.isnative else f"{found.name} in foreign byte order"
+    raise TypeError(f"dtype is {dtype!r}; a name such as 'bf16', a torch.dtype or a NumPy dtype is accepted")
 
 
 class Source:
@@ -110,6 +141,11 @@ class Source:
         if not self.bytes:
             self.address = ctypes.addressof(_NOWHERE)
             self.is_direct = False
+
+    def forget(self) -> None:
+        """Lets go of all memory: the next take() begins anew. No copy out of it may be under way."""
+        self.held = self.origin = self.seen = self.stage = None
+        self.is_direct = False
 
     def _take_torch(self, tensor: Any, copy: bool) -> None:
         torch = sys.modules["torch"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import operator
@@ -9,13 +10,14 @@ import os
 import threading
 import time
 import weakref
-from ctypes import byref, c_char_p, c_uint64, c_void_p
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Union
+from ctypes import byref, c_char_p, c_double, c_uint64, c_void_p, pointer
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Union
 
 from . import _library
 from ._errors import ClosedError, Error, RefusedError
-from ._library import EBUSY, SLICE_SECONDS, CFlushResult, CPushResult, CTensor, CTrainerInfo, CTrainerOptions
-from ._library import milliseconds
+from ._library import EBUSY, SLICE_SECONDS, CEnclosure, CFlushResult, CPushResult, CTensor, CTrainerInfo
+from ._library import CTrainerOptions, milliseconds
 from ._tensors import DTYPES, Piece, Source, check_names, check_piece, settle
 
 if TYPE_CHECKING:
@@ -24,18 +26,27 @@ if TYPE_CHECKING:
 FENCE_FAILURES_MAX = 4  # of the push before, and of this one; the rest is for a library that repeats itself
 
 Profiles = Union[Mapping[str, str], Sequence[str], None]
+Guards = Union[str, Mapping[str, Union[str, float]], None]
 
 
 class PushResult(NamedTuple):
     """What became of a snapshot."""
 
     outcome: str
-    """accepted, started, applied, duplicate, stale, nonfinite or incomplete."""
+    """What the daemon has decided so far:
+
+    accepted (it will be applied), started (it is the start of the average), applied; duplicate (this step was pushed
+    before) or stale (an older one); refused as nonfinite, loss, norm-jump (by the guards) or incomplete (another rank
+    left the step out); coalesced (it gave way to a newer snapshot) or skipped (the daemon lags, and the policy is to
+    skip: nothing was copied).
+    """
     step: int
     version: int
     """The version that holds it; 0 while it is only accepted, or refused."""
     refusal: str
-    """Which tensor holds how many values that are not finite, when outcome is nonfinite."""
+    """Which tensor, how many values, which limit, when it was refused."""
+    calls: int = 0
+    """Calls of the schedules that it stood for: 1, or more after a gap in the steps; 0 while it is not applied."""
 
 
 class FlushResult(NamedTuple):
@@ -44,7 +55,11 @@ class FlushResult(NamedTuple):
     version: int
     step: int
     refused_count: int
+    """Snapshots refused since the registration."""
     refusal: str
+    """Why the latest of them was."""
+    coalesced: int = 0
+    """Snapshots that gave way to newer ones since the registration."""
 
 
 class TrainerInfo(NamedTuple):
@@ -61,6 +76,11 @@ class TrainerInfo(NamedTuple):
     """Pushes that never reached the daemon."""
     payload_bytes: int
     report: str
+    """What each profile averages, copies, freezes and drops by which rules; what is new, what is gone."""
+    skipped: int = 0
+    """Pushes that were skipped because the daemon lagged."""
+    coalesced: int = 0
+    """Snapshots of this registration that gave way to newer ones, as of the latest answer."""
 
 
 class Trainer:
@@ -83,6 +103,10 @@ class Trainer:
         attributes: Optional[Mapping[str, Any]] = None,
         start_step: int = 0,
         resume: str = "auto",
+        rewind: str = "refuse",
+        policy: str = "block",
+        stride: int = 1,
+        guards: Guards = None,
         rank: int = 0,
         world: int = 1,
         pieces: Optional[Mapping[str, Piece]] = None,
@@ -98,7 +122,12 @@ class Trainer:
         self._sources = _sources_of(tensors)
         self._pointers = (c_void_p * max(1, len(self._sources)))()
 
-        options = _options_of(profiles, attributes, start_step, resume, rank, world, timeout)
+        options = _options_of(profiles, attributes, rank, world, timeout)
+        _apply_choices(options, resume, rewind, policy)
+        options.stride = _stride_of(stride)
+        options.guards = _guards_text(guards)
+        # The tensors are of start_step; what the daemon is told is which steps will be pushed to a model that goes on.
+        options.start_step = step_number(start_step) + (rewind != "refuse")
         manifest = _manifest_of(self._sources, pieces or {}, buffers or ())
         handle = c_void_p()
         name = _library.text(model, "model")
@@ -112,12 +141,12 @@ class Trainer:
         alive = (self._sources, self._pointers, client._handle)
         self._finalizer = weakref.finalize(self, _close, self._library, handle, self._lock, os.getpid(), alive)
         try:
-            self._start(tensors, options)
+            self._start(tensors, step_number(start_step), options)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, tensors: Mapping[str, Any], options: CTrainerOptions) -> None:
+    def _start(self, tensors: Mapping[str, Any], start_step: int, options: CTrainerOptions) -> None:
         info = self.info()
         self.resumed = info.resumed
         self.last_step = info.last_step
@@ -130,27 +159,83 @@ class Trainer:
             return
         # With several ranks the start is whole when all have pushed theirs: waiting here could be waiting for oneself.
         timeout = None if options.timeout_ms < 0 else options.timeout_ms / 1000
-        result = self.push(options.start_step, tensors, wait=options.world <= 1, timeout=timeout)
+        result = self.push(start_step, tensors, wait=options.world <= 1, timeout=timeout)
         if result.outcome == "nonfinite":
             raise RefusedError(f"the start of '{self.model}' was refused: {result.refusal}")
 
     def push(
-        self, step: int, tensors: Mapping[str, Any], wait: bool = False, timeout: Optional[float] = None
+        self,
+        step: int,
+        tensors: Mapping[str, Any],
+        wait: bool = False,
+        timeout: Optional[float] = None,
+        *,
+        loss: Optional[float] = None,
+        metadata: Optional[Mapping[str, Any]] = None,
     ) -> PushResult:
         """Copies the tensors' values into shared memory and hands them to the daemon.
 
+        step: of the trainer; it must rise. One that is k strides behind the step before counts as k calls of the
+        schedules (PushResult.calls), also where pushes were refused, skipped or left out.
+        loss: the loss at this step, for the guard loss_max; NaN counts as above it.
+        metadata: what can be written as JSON, 4096 bytes at most; it stays with the version (View.metadata).
+
         The tensors may be changed as soon as the call returns. Without wait the outcome is "accepted" and a later
         refusal is reported by flush; with it the call returns when the snapshot has been applied or refused. Ctrl-C
-        takes effect when the call returns, which is after the timeout at the latest.
+        takes effect when the call returns, which is after the timeout (seconds) at the latest.
+
+        BusyError: the daemon lags and no stage became free in time; nothing was pushed. FencedError: a newer
+        registration has taken over. AwayError, TimeoutError (with wait: accepted, but not applied yet).
         """
         with self._lock:
             handle = self._begin(tensors)
-            return self._push(handle, step, _library.PUSH_WAIT if wait else 0, timeout)
+            with self._enclosing(handle, loss, metadata):
+                return self._push(handle, step, _library.PUSH_WAIT if wait else 0, timeout)
 
-    def push_begin(self, step: int, tensors: Mapping[str, Any]) -> None:
+    def push_begin(
+        self,
+        step: int,
+        tensors: Mapping[str, Any],
+        *,
+        loss: Optional[float] = None,
+        metadata: Optional[Mapping[str, Any]] = None,
+    ) -> None:
         """The same by a thread of the library: returns at once. The values must not change until fence() returned."""
         with self._lock:
-            self._push_begin(self._begin(tensors), step)
+            handle = self._begin(tensors)
+            with self._enclosing(handle, loss, metadata):
+                self._push_begin(handle, step)
+
+    def seed(
+        self,
+        profile: str,
+        tensors: Mapping[str, Any],
+        updates: int,
+        step: Optional[int] = None,
+        timeout: Optional[float] = None,
+        *,
+        metadata: Optional[Mapping[str, Any]] = None,
+    ) -> PushResult:
+        """Makes these tensors the average of a profile, which goes on from there. Waits until they are.
+
+        tensors: of the names, dtypes and shapes that are pushed. All other profiles stay as they are.
+        updates: how many updates this average is of; the schedule goes on from that count.
+        step: the trainer's step that it belongs to, which is the newest averaged step afterwards; None: as it is.
+        Of a model with several ranks all of them call it, with the same step.
+
+        RefusedError (its .result is the PushResult): the values are not finite. NoProfileError, TimeoutError.
+        """
+        with self._lock:
+            if step is None:
+                step = self._flushed_step(timeout)
+            handle = self._begin(tensors)
+            with self._enclosing(handle, None, metadata, _library.text(profile, "profile"), updates):
+                result = self._push(handle, step, _library.PUSH_WAIT, timeout)
+        if result.outcome not in ("applied", "started"):
+            error = RefusedError(f"the seed of '{profile}' was not taken ({result.outcome}): {result.refusal}")
+            error.result = result
+            raise error
+        return result
 
     def fence(self, timeout: Optional[float] = None) -> None:
         """Waits until the values of push_begin have been copied; then they may be changed.
@@ -193,11 +278,13 @@ class Trainer:
             found.lost_count,
             found.payload_bytes,
             found.report.decode(errors="replace"),
+            found.skipped_count,
+            found.coalesced_count,
         )
 
     def set_attributes(self, attributes: Mapping[str, Any], timeout: Optional[float] = None) -> None:
         """Replaces the model's attributes; they travel with the next version."""
-        text = attributes_text(attributes)
+        text = json_text(attributes, "attributes")
         with self._lock:
             _library.check(self._library.emad_attributes_set(self._open_handle(), text, milliseconds(timeout)))
 
@@ -254,6 +341,39 @@ class Trainer:
             settle(self._sources)
         return handle
 
+    @contextlib.contextmanager
+    def _enclosing(
+        self,
+        handle: c_void_p,
+        loss: Optional[float],
+        metadata: Optional[Mapping[str, Any]],
+        seeds: Optional[bytes] = None,
+        updates: int = 0,
+    ) -> Iterator[None]:
+        """What the push inside carries beside its values. After a failure the next push does not carry it."""
+        if loss is None and metadata is None and seeds is None:
+            yield
+            return
+        enclosure = CEnclosure(seeds=seeds, updates=count_number(updates, "updates"))
+        if loss is not None:
+            enclosure.loss = pointer(c_double(float(loss)))
+        if metadata is not None:
+            enclosure.metadata = json_text(metadata, "metadata")
+        _library.check(self._library.emad_enclose(handle, byref(enclosure)))
+        try:
+            yield
+        except BaseException:
+            self._library.emad_enclose(handle, None)
+            raise
+
+    def _flushed_step(self, timeout: Optional[float]) -> int:
+        """The newest averaged step when everything that was pushed is decided."""
+        try:
+            return self.flush(timeout).step
+        except RefusedError as error:
+            assert error.result is not None
+            return error.result.step
+
     def _push(self, handle: c_void_p, step: int, flags: int, timeout: Optional[float]) -> PushResult:
         result = CPushResult()
         _library.check(
@@ -262,7 +382,11 @@ class Trainer:
             )
         )
         return PushResult(
-            _library.OUTCOMES[result.outcome], result.step, result.version, result.refusal.decode(errors="replace")
+            _library.OUTCOMES[result.outcome],
+            result.step,
+            result.version,
+            result.refusal.decode(errors="replace"),
+            result.calls,
         )
 
     def _push_begin(self, handle: c_void_p, step: int) -> None:
@@ -318,7 +442,13 @@ def _close(library: ctypes.CDLL, handle: c_void_p, lock: Any, process: int, _ali
 
 
 def _flush_result(found: CFlushResult) -> FlushResult:
-    return FlushResult(found.version, found.step, found.refused_count, found.refusal.decode(errors="replace"))
+    return FlushResult(
+        found.version,
+        found.step,
+        found.refused_count,
+        found.refusal.decode(errors="replace"),
+        found.coalesced_count,
+    )
 
 
 def _in_slices(call: Any, timeout: float, failed: Any) -> None:
@@ -340,23 +470,27 @@ def _in_slices(call: Any, timeout: float, failed: Any) -> None:
         failed(code)
 
 
-def step_number(step: Any) -> int:
+def count_number(value: Any, what: str) -> int:
     try:
-        number = operator.index(step)
+        number = operator.index(value)
     except TypeError:
-        raise TypeError(f"step is {step!r}, a {type(step).__name__}; an integer is accepted") from None
+        raise TypeError(f"{what} is {value!r}, a {type(value).__name__}; an integer is accepted") from None
     if not 0 <= number < 2**64:
-        raise ValueError(f"step is {number}; it must be in 0..2^64-1")
+        raise ValueError(f"{what} is {number}; it must be in 0..2^64-1")
     return number
 
 
-def attributes_text(attributes: Mapping[str, Any]) -> bytes:
-    if not isinstance(attributes, Mapping):
-        raise TypeError(f"attributes is a {type(attributes).__name__}; a mapping is accepted")
+def step_number(step: Any) -> int:
+    return count_number(step, "step")
+
+
+def json_text(value: Mapping[str, Any], what: str) -> bytes:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{what} is a {type(value).__name__}; a mapping is accepted")
     try:
-        return json.dumps(dict(attributes), allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(dict(value), allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
-        raise type(error)(f"the attributes cannot be written as JSON: {error}") from None
+        raise type(error)(f"the {what} cannot be written as JSON: {error}") from None
 
 
 def _sources_of(tensors: Mapping[str, Any]) -> List[Source]:
@@ -393,33 +527,54 @@ def _numbers(values: Sequence[int]) -> Any:
 def _options_of(
     profiles: Profiles,
     attributes: Optional[Mapping[str, Any]],
-    start_step: int,
-    resume: str,
     rank: int,
     world: int,
     timeout: Optional[float],
 ) -> CTrainerOptions:
-    if resume not in _library.RESUME:
-        raise ValueError(f"resume is {resume!r}; it must be one of {', '.join(_library.RESUME)}")
     rank, world = operator.index(rank), operator.index(world)
     if not (1 <= world < 2**32 and 0 <= rank < world):
         raise ValueError(f"rank is {rank} and world is {world}; rank must be in 0..world-1")
     options = CTrainerOptions()
-    specifications = _specifications_of(profiles)
+    specifications = specifications_of(profiles)
     if specifications:
         options.profiles = (c_char_p * len(specifications))(*specifications)
         options.profile_count = len(specifications)
     if attributes is not None:
-        options.attributes = attributes_text(attributes)
-    options.start_step = step_number(start_step)
+        options.attributes = json_text(attributes, "attributes")
     options.rank = rank
     options.world = world
-    options.resume = _library.RESUME[resume]
     options.timeout_ms = milliseconds(timeout)
     return options
 
 
-def _specifications_of(profiles: Profiles) -> List[bytes]:
+def _apply_choices(options: CTrainerOptions, resume: str, rewind: str, policy: str) -> None:
+    for what, value, known in (
+        ("resume", resume, _library.RESUME),
+        ("rewind", rewind, _library.REWIND),
+        ("policy", policy, _library.POLICY),
+    ):
+        if value not in known:
+            raise ValueError(f"{what} is {value!r}; it must be one of {', '.join(known)}")
+        setattr(options, what, known[value])
+
+
+def _stride_of(stride: Any) -> int:
+    number = count_number(stride, "stride")
+    if number == 0:
+        raise ValueError("stride is 0; it is the number of steps from one call of the schedules to the next, at least 1")
+    return number
+
+
+def _guards_text(guards: Guards) -> Optional[bytes]:
+    if guards is None or isinstance(guards, str):
+        return None if guards is None else _library.text(guards, "guards")
+    if not isinstance(guards, Mapping):
+        raise TypeError(f"guards is a {type(guards).__name__}; a str or a mapping is accepted")
+    pairs = (f"{key}={value if isinstance(value, str) else repr(float(value))}" for key, value in guards.items())
+    return _library.text(",".join(pairs), "guards")
+
+
+def specifications_of(profiles: Profiles) -> List[bytes]:
     if profiles is None:
         return []
     if isinstance(profiles, Mapping):

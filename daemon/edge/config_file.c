@@ -204,6 +204,8 @@ static bool line_take(struct reading *reading, char *text)
 	if (*start == '\0' || *start == '#' || *start == ';')
 		return true;
 	if (indented && reading->has_name) {
+		/* inih does not do this here. */
+		*comment_find(start) = '\0';
 		reading->continues = true;
 		return true;
 	}

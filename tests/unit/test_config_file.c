@@ -92,8 +92,10 @@ START_TEST(reads_a_file_and_remembers_the_lines)
 	                   "  ; indented\n"
 	                   "memory-max: 6G\n"
 	                   "[access]\n"
-	                   "push-users=5,\n"
-	                   "   6 7\n"
+	                   "push-users=5, ; a comment\n"
+	                   "# another, and an empty line\n"
+	                   "\n"
+	                   "   6 7 ; and one behind\n"
 	                   "\t8\n"
 	                   "socket-mode=0600\n"
 	                   "[model run[0-9]/*]\n"
@@ -117,7 +119,7 @@ START_TEST(reads_a_file_and_remembers_the_lines)
 	ck_assert_uint_eq(config.origins[config_find("limits", "memory-max")].line, 8);
 	ck_assert_uint_eq(config.origins[config_find("access", "push-users")].line, 10);
 	ck_assert_uint_eq(config.origins[config_find("limits", "slots")].place, CONFIG_BY_DEFAULT);
-	ck_assert_uint_eq(config.default_origins[1][config_find("model", "stride")].line, 18);
+	ck_assert_uint_eq(config.default_origins[1][config_find("model", "stride")].line, 20);
 	ck_assert_uint_eq(config.default_origins[0][config_find("model", "stride")].place, CONFIG_BY_DEFAULT);
 }
 END_TEST

@@ -188,6 +188,7 @@ needs_tests/integration/test_load := check
 needs_tests/integration/test_security := check
 needs_tests/integration/test_wire := check nng
 
+fuzz_config := $(config) $(addprefix daemon/core/, config_text json_text) daemon/edge/config_file
 fuzz_manifest := $(manifest)
 fuzz_message := $(addprefix proto/, message name pack status)
 fuzz_name := proto/name proto/status

@@ -139,15 +139,18 @@ void config_text_origin(const struct config *config, const struct config_origin 
 
 /* ---- what is in effect ------------------------------------------------------------------------------------------- */
 
-/* A value; lists of specifications one in a line, because a line of a file has its limits. */
+enum { LINE_BYTES = 180 }; /* what inih can surely read in one */
+
+/* A value; of a list each word in a line of its own. */
 static void value_print(const struct config_key *key, const char *value, FILE *file)
 {
+	bool is_list = key->kind == CONFIG_PROFILES || key->kind == CONFIG_USERS || key->kind == CONFIG_GROUPS;
+
 	fprintf(file, "%s=", key->name);
 	for (bool first = true; *value; first = false) {
-		bool is_list = key->kind == CONFIG_PROFILES || key->kind == CONFIG_USERS || key->kind == CONFIG_GROUPS;
 		size_t count = is_list ? strcspn(value, " ") : strlen(value);
 
-		fprintf(file, "%s%.*s", first ? "" : "\n    ", (int)count, value);
+		fprintf(file, "%s%.*s", first && (!is_list || count < LINE_BYTES) ? "" : "\n ", (int)count, value);
 		value += count + (value[count] == ' ');
 	}
 	fputc('\n', file);

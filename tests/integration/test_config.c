@@ -187,7 +187,7 @@ START_TEST(the_command_line_counts_more_than_files_and_the_last_file_more_than_t
 	expect_said(line);
 	snprintf(line, sizeof(line), "# models-max: %s:4\nmodels-max=3\n", path);
 	expect_said(line);
-	snprintf(line, sizeof(line), "# push-groups: %s.d/10.conf:6\npush-groups=root\n    7\n", path);
+	snprintf(line, sizeof(line), "# push-groups: %s.d/10.conf:6\npush-groups=root\n 7\n", path);
 	expect_said(line);
 }
 END_TEST
@@ -226,7 +226,7 @@ START_TEST(what_is_printed_can_be_read_again)
 	comments_drop(said);
 	ck_assert_str_eq(first, said);
 	expect_said("workers=3\n");
-	expect_said("[model a/[b-d]*]\nprofiles=ema=yolo:decay=0.999;copy=*.running_*\n    slow=swa\n");
+	expect_said("[model a/[b-d]*]\nprofiles=ema=yolo:decay=0.999;copy=*.running_*\n slow=swa\n");
 }
 END_TEST
 

@@ -546,17 +546,13 @@ static void model_settle(struct service *service, const struct instant *now, str
 	if (model->doomed)
 		return;
 	adopt(service, model);
-	if (model->heir && model->heir->serving) {
-		/* No further update: the heir waits for the end of this one. */
-		if (!model->applying)
-			service_touch(service, model->heir);
-		return;
-	}
 	update_begin(model, &service->settings, now, &service->counters, &begun);
 	if (begun)
 		service->host.apply_start(service->host.context, &model->apply);
 	for (uint32_t r = 0; model->serving && r < model->world; r++)
 		model_stage_sweep(model, r, &service->host);
+	if (model->heir && !model->applying)
+		service_touch(service, model->heir);
 }
 
 /* Looks at every touched model: next update, freed stages, requests that waited. */

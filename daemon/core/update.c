@@ -66,15 +66,38 @@ static bool seed_waits(const struct model *model)
 	return false;
 }
 
+/* Whether the step is the average of a profile that was removed since it was accepted; then it is dropped. */
+static bool drop_orphan(struct model *model, const struct intake_next *next, struct counters *counters)
+{
+	const struct enclosure *seed = &model->ranks[0].enclosures[next->stages[0]];
+	char profile[sizeof seed->profile];
+
+	if (!seed->seeds || geometry_profile(model->geometry, seed->profile) >= 0)
+		return false;
+	memcpy(profile, seed->profile, sizeof profile);
+	for (uint32_t r = 0; r < model->world; r++) {
+		reason_set(&model->ranks[r].refusal, STATUS_EREFUSED,
+		           "step %" PRIu64 " was dropped: it is the average of profile '%s', which was removed before it was "
+		           "applied", next->step, profile);
+		settle(model, r, next->stages[r], OUTCOME_INCOMPLETE, 0, 0);
+		counters->pushes_incomplete++;
+	}
+	return true;
+}
+
 /* The next whole step; snapshots that can never be whole are dropped. */
 static bool select_step(struct model *model, struct intake_next *next, struct counters *counters)
 {
 	for (;;) {
 		intake_select(model->records, model->world, model->stage_count, model->coalesces, next);
+		if (next->choice == INTAKE_COALESCE && seed_waits(model))
+			next->choice = INTAKE_APPLY;
 		switch (next->choice) {
 		case INTAKE_NOTHING:
 			return false;
 		case INTAKE_APPLY:
+			if (drop_orphan(model, next, counters))
+				break;
 			return true;
 		case INTAKE_DROP:
 			/* Another rank has let go of the step for a newer one, or will be taken to have done so. */
@@ -84,8 +107,6 @@ static bool select_step(struct model *model, struct intake_next *next, struct co
 				drop_incomplete(model, next, counters);
 			break;
 		case INTAKE_COALESCE:
-			if (seed_waits(model))
-				return true;
 			for (uint32_t r = 0; r < model->world; r++)
 				coalesce(model, r, next->stages[r], counters);
 			break;

@@ -94,7 +94,8 @@ class DaemonProcess:
 
 @pytest.fixture(scope="session")
 def daemon(tmp_path_factory):
-    process = DaemonProcess(tmp_path_factory.mktemp("emad"), "[limits]\nmodels-max=4096\n")
+    # The tests leave their models behind.
+    process = DaemonProcess(tmp_path_factory.mktemp("emad"), "[limits]\nmodels-max=10000\n")
     process.start()
     yield process
     assert process.process.poll() is None, f"the daemon died during the tests: {process.log()}"

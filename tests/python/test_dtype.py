@@ -316,7 +316,7 @@ def test_a_file_holds_what_a_view_gives(opened, client, name, tmp_path, emactl, 
         for key, tensor in state.items():
             assert_same_bits(found[key], tensor)
         header, begin = header_of(path)
-        assert header.pop("__metadata__") == {**served.metadata, "emad.dtype": target}
+        assert header.pop("__metadata__") == {**served.image_metadata, "emad.dtype": target}
     assert begin % 4096 == 0
     sizes = [state[key].element_size() for key in sorted(header, key=lambda key: header[key]["data_offsets"])]
     assert sizes == sorted(sizes, reverse=True)
@@ -332,7 +332,7 @@ def test_a_file_holds_what_a_view_gives(opened, client, name, tmp_path, emactl, 
 def test_without_a_dtype_the_file_is_the_image(opened, client, name, tmp_path):
     with opened(STATE)() as view:
         client.export(name, None, tmp_path / "out")
-        assert "emad.dtype" not in view.metadata
+        assert "emad.dtype" not in view.image_metadata
         assert (tmp_path / "out").read_bytes() == view._image[:]
 
 

@@ -138,6 +138,16 @@ def test_a_seed_becomes_the_average_and_the_schedule_goes_on_from_its_count(clie
         assert value_of(client, name, "half") == (half + 1) / 2
 
 
+def test_a_seed_of_an_older_step_counts_as_of_the_newest(client, name):
+    with client.trainer(name, weights(0), profiles=HALF, start_step=5) as trainer:
+        trainer.push(6, weights(1), wait=True)
+        trainer.seed("ema", weights(7), updates=3, step=2)
+        with client.view(name) as view:
+            assert (view.step, view.updates) == (6, 3)
+        assert trainer.push(7, weights(1), wait=True).calls == 1
+        assert value_of(client, name) == 4
+
+
 def test_a_seed_without_a_step_belongs_to_the_newest(client, name):
     with client.trainer(name, weights(0), profiles=HALF, start_step=5) as trainer:
         trainer.push(6, weights(1))

@@ -217,6 +217,8 @@ def test_a_push_that_gave_way_is_told_so(lagging, name):
         for step in (1, 2, 3):
             for trainer in trainers:
                 assert trainer.push(step, weights(step)).outcome == "accepted"
+            if step == 1:
+                assert [trainer.flush().step for trainer in trainers] == [1, 1]
     for trainer in trainers:
         flushed = trainer.flush()
         assert (flushed.step, flushed.coalesced) == (3, 1)

@@ -126,8 +126,8 @@ class Trainer:
         _apply_choices(options, resume, rewind, policy)
         options.stride = _stride_of(stride)
         options.guards = _guards_text(guards)
-        # The tensors are of start_step; what the daemon is told is which steps will be pushed to a model that goes on.
-        options.start_step = step_number(start_step) + (rewind != "refuse")
+        # The tensors are of start_step; to a model that goes back the daemon is told the step that will be pushed next.
+        options.start_step = step_number(start_step) + (options.stride if rewind != "refuse" else 0)
         manifest = _manifest_of(self._sources, pieces or {}, buffers or ())
         handle = c_void_p()
         name = _library.text(model, "model")
@@ -220,7 +220,7 @@ class Trainer:
 
         tensors: of the names, dtypes and shapes that are pushed. All other profiles stay as they are.
         updates: how many updates this average is of; the schedule goes on from that count.
-        step: the trainer's step that it belongs to, which is the newest averaged step afterwards; None: as it is.
+        step: the trainer's step that it belongs to; None, or an older one than is averaged already: the newest.
         Of a model with several ranks all of them call it, with the same step.
 
         RefusedError (its .result is the PushResult): the values are not finite. NoProfileError, TimeoutError.

@@ -285,7 +285,7 @@ def _harmless() -> Any:
 def _average_of(source: Any, updates: Optional[int], schedule: Optional[str]) -> Loaded:
     if isinstance(source, View):
         copies = {name: tensor.clone() for name, tensor in source.state_dict().items()}
-        average = _with_metadata(Loaded(named(copies), "view", source.updates, source.step), source.metadata)
+        average = _with_metadata(Loaded(named(copies), "view", source.updates, source.step), source.image_metadata)
         source.check()
     elif isinstance(source, Loaded):
         average = Loaded(source.tensors, source.kind, source.updates, source.step, source.schedule, source.buffers)

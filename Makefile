@@ -21,12 +21,12 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access apply attributes config config_text defaults geometry guards history intake json_text kernel kernel_avx2 \
-	kernel_avx512 kernel_portable kernel_scalar model plan profiles push query register registration_report relay \
-	report service update verdict versions)
+	access apply attributes config config_text defaults geometry guards history intake json_text keep kernel \
+	kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model plan profiles push query register \
+	registration_report relay report retention service update verdict versions)
 
 edge := $(addprefix daemon/edge/, \
-	accounts attach config_file log memory runtime systemd transport workers)
+	accounts attach config_file files log memory runtime systemd transport workers)
 
 daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options reload)
 
@@ -102,6 +102,7 @@ test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
+test_files := daemon/edge/files daemon/core/retention proto/status
 test_figure := client/emactl/figure
 test_geometry := $(model_parts)
 test_guards := daemon/core/guards $(addprefix proto/, message name nearest pack status)
@@ -125,6 +126,7 @@ test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
 test_recast := client/recast $(addprefix proto/, dtype json_read name safetensors safetensors_write status) \
 	tests/unit/failing_heap
+test_retention := daemon/core/retention
 test_runtime := daemon/edge/runtime proto/status
 test_safetensors := $(addprefix proto/, dtype json_read name safetensors status) tests/unit/failing_heap
 test_scan := client/emactl/scan proto/dtype
@@ -138,6 +140,7 @@ test_service_adapt := $(service)
 test_service_gaps := $(service)
 test_service_guards := $(service)
 test_service_heap := $(service)
+test_service_keep := $(service)
 test_service_profiles := $(service)
 test_service_register := $(service)
 test_service_rewind := $(service)
@@ -169,6 +172,7 @@ needs_tests/unit/test_service_adapt := m
 needs_tests/unit/test_service_gaps := m
 needs_tests/unit/test_service_guards := m
 needs_tests/unit/test_service_heap := jansson m
+needs_tests/unit/test_service_keep := jansson m
 needs_tests/unit/test_service_profiles := m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_rewind := m
@@ -314,7 +318,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy layout memory pusher snapshot trainer transport view workers,$(unit_names))
+unit_names := $(filter attach copy files layout memory pusher snapshot trainer transport view workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)

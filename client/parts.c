@@ -143,6 +143,14 @@ static bool has_suffix(const char *name)
 	return bytes > suffix_bytes && strcmp(name + bytes - suffix_bytes, SUFFIX) == 0;
 }
 
+/* "ema.old-1790000000": what the daemon has moved aside is of another training. */
+static bool is_aside(const char *name)
+{
+	const char *old = strstr(name, ".old-");
+
+	return old && old[5] != '\0' && strspn(old + 5, "0123456789") == strlen(old + 5);
+}
+
 static int directory_add(struct parts *parts, const char *path, bool is_inner, struct reason *reason);
 
 static int name_add(struct parts *parts, const char *directory, const char *name, bool is_inner, struct reason *reason)
@@ -155,7 +163,7 @@ static int name_add(struct parts *parts, const char *directory, const char *name
 		return -ENOMEM;
 	if (stat(path, &facts) < 0)
 		r = -errno;
-	else if (S_ISDIR(facts.st_mode) && !is_inner)
+	else if (S_ISDIR(facts.st_mode) && !is_inner && !is_aside(name))
 		r = directory_add(parts, path, true, reason);
 	else if (S_ISREG(facts.st_mode) && has_suffix(name))
 		r = parts_add(parts, path, reason);

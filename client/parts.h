@@ -30,7 +30,8 @@ int parts_add(struct parts *parts, const char *path, struct reason *reason);
 
 /*
  * Adds the files named *.safetensors in a directory and in the directories in it; of those in them no more. Names with
- * a point in front are passed over, and so is what is removed meanwhile.
+ * a point in front are passed over, and so are directories that the daemon has moved aside (PROFILE.old-TIME), and what
+ * is removed meanwhile.
  */
 int parts_add_directory(struct parts *parts, const char *path, struct reason *reason);
 

@@ -1,14 +1,14 @@
 /*
  * The composition root: the only file that knows everybody.
  *
- *      NNG's threads      attach socket     maker thread        worker threads       signals, timers
- *            |                  |          (makes, drops       (blocks of updates)          |
- *         [ready]               |            segments)              |                       |
- *            |                  |            [done]              [done]                     |
- *            +------- wake -----|--------------+---- wake ----------+                       |
- *                      v        v              v                    v                       v
- *     loop thread:   transport  attach       memory              workers                  libuv
- *                      \________|______________|____________________|______________________/
+ *      NNG's threads      attach socket     maker thread        worker threads      files thread     signals, timers
+ *            |                  |          (makes, drops       (blocks of updates)   (writes files)         |
+ *         [ready]               |            segments)              |                    |                  |
+ *            |                  |            [done]              [done]               [done]                |
+ *            +------- wake -----|--------------+---- wake ----------+------- wake -------+                  |
+ *                      v        v              v                    v                    v                  v
+ *     loop thread:   transport  attach       memory              workers               files              libuv
+ *                      \________|______________|____________________|____________________|_________________/
  *                                              service (all state, all decisions)
  *
  * Every box in brackets is a list with a lock of its own; `wake` is uv_async_send. The core's table of functions
@@ -32,6 +32,7 @@
 #include "daemon/core/service.h"
 #include "daemon/edge/accounts.h"
 #include "daemon/edge/attach.h"
+#include "daemon/edge/files.h"
 #include "daemon/edge/log.h"
 #include "daemon/edge/memory.h"
 #include "daemon/edge/runtime.h"
@@ -58,8 +59,10 @@ struct daemon {
 	struct attach *attach;
 	struct memory_maker *maker;
 	struct workers *workers;
+	struct files *files; /* NULL: nothing is kept on disk */
 	struct service *service;
 	struct service_facts facts;
+	char state_dir[CONFIG_PATH_BYTES_MAX];
 	bool journal;
 	bool stopping;
 };
@@ -178,12 +181,23 @@ static void on_applied(void *context, struct apply *apply)
 	rearm(daemon);
 }
 
+static void on_files(void *context, struct file_order *order)
+{
+	struct daemon *daemon = context;
+	struct instant now = instant_now();
+
+	service_file_written(daemon->service, &now, order);
+	rearm(daemon);
+}
+
 static void on_wake(uv_async_t *wake)
 {
 	struct daemon *daemon = wake->data;
 
 	workers_poll(daemon->workers, on_applied, daemon);
 	memory_poll(daemon->maker, on_memory, daemon);
+	if (daemon->files)
+		files_poll(daemon->files, on_files, daemon);
 	transport_poll(daemon->transport);
 }
 
@@ -224,6 +238,11 @@ static void host_reply(void *context, const struct exchange *exchange, const str
 static void host_apply_start(void *context, struct apply *apply)
 {
 	workers_submit(((struct daemon *)context)->workers, apply);
+}
+
+static void host_file_write(void *context, struct file_order *order)
+{
+	files_write(((struct daemon *)context)->files, order);
 }
 
 static uint64_t host_random(void *context)
@@ -270,6 +289,8 @@ static void on_signal(uv_signal_t *handle, int number)
 	systemd_stopping();
 	say(daemon, EVENT_NOTICE, "stopping: new work is refused, what was accepted is finished");
 	uv_timer_start(&daemon->drain, on_drain_over, daemon->config->stop_timeout_ms, 0);
+	if (daemon->files)
+		files_drain(daemon->files);
 	service_stop(daemon->service, &now);
 	rearm(daemon);
 }
@@ -386,14 +407,18 @@ static int service_init(struct daemon *daemon, struct reason *reason)
 		.memory_drop = host_memory_drop,
 		.reply = host_reply,
 		.apply_start = host_apply_start,
+		.file_write = host_file_write,
 		.random = host_random,
 		.event = on_event,
 	};
 	int error;
 
+	/* The config goes with the next reload, and this stays as it is. */
+	strcpy(daemon->state_dir, daemon->config->state_dir);
 	daemon->facts = (struct service_facts){
 		.agent = "emad " EMAD_VERSION,
 		.runtime_dir = daemon->runtime.path,
+		.state_dir = daemon->state_dir,
 		.pid = (uint64_t)getpid(),
 		.worker_count = daemon->config->worker_count,
 		.started_ms = instant_now().monotonic_ms,
@@ -413,6 +438,8 @@ static int threads_start(struct daemon *daemon, struct reason *reason)
 	error = memory_start(wake_loop, daemon, &daemon->maker);
 	if (!error)
 		error = workers_start((uint32_t)daemon->config->worker_count, wake_loop, daemon, &daemon->workers);
+	if (!error && daemon->state_dir[0])
+		error = files_start(daemon->state_dir, &files_system, wake_loop, daemon, &daemon->files);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return error ? reason_set(reason, error, "the %" PRIu64 " worker threads cannot be made: %s (see workers= and the "
 	                          "limit on tasks)", daemon->config->worker_count, strerror(-error)) : 0;
@@ -483,8 +510,13 @@ static void stop(struct daemon *daemon)
 	transport_stop(daemon->transport, CLOSE_MS_MAX);
 	attach_stop(daemon->attach);
 	workers_stop(daemon->workers);
-	service_destroy(daemon->service);
-	memory_stop(daemon->maker);
+	/* A thread that hangs on a disk still reads the models' memory: then all of it goes with the process. */
+	if (files_stop(daemon->files, CLOSE_MS_MAX)) {
+		service_destroy(daemon->service);
+		memory_stop(daemon->maker);
+	} else {
+		say(daemon, EVENT_WARNING, "the disk does not answer: a file is left half-written");
+	}
 	uv_walk(&daemon->loop, on_walk, NULL);
 	/* Again, as long as a request to stop the loop is left over from before. */
 	while (uv_run(&daemon->loop, UV_RUN_DEFAULT) != 0)

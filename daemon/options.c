@@ -39,6 +39,26 @@ static void table_make(struct option table[OWN_COUNT + CONFIG_KEY_COUNT_MAX + 1]
 	table[count] = (struct option){ NULL, 0, NULL, 0 };
 }
 
+/* A path from the working directory is one from the root, for whoever is told it later. */
+static const char *path_absolute(struct options *options, int key, const char *value)
+{
+	char *path = options->paths[options->path_count];
+	char here[OPTIONS_PATH_BYTES_MAX - CONFIG_PATH_BYTES_MAX];
+
+	if (config_keys[key].kind != CONFIG_PATH || value[0] == '\0' || value[0] == '/' ||
+	    options->path_count == OPTIONS_PATH_COUNT_MAX || strlen(value) >= CONFIG_PATH_BYTES_MAX ||
+	    !getcwd(here, sizeof here))
+		return value;
+	snprintf(path, sizeof options->paths[0], "%s/%s", here, value);
+	options->path_count++;
+	return path;
+}
+
+static void value_take(struct options *options, int key, const char *value)
+{
+	options->values[key] = path_absolute(options, key, value);
+}
+
 static int option_take(struct options *options, int option)
 {
 	switch (option) {
@@ -46,10 +66,10 @@ static int option_take(struct options *options, int option)
 		options->config_path = optarg;
 		break;
 	case 'r':
-		options->values[config_find("daemon", "runtime-dir")] = optarg;
+		value_take(options, config_find("daemon", "runtime-dir"), optarg);
 		break;
 	case 's':
-		options->values[config_find("daemon", "state-dir")] = optarg;
+		value_take(options, config_find("daemon", "state-dir"), optarg);
 		break;
 	case OPTION_CHECK:
 		options->action = OPTIONS_CHECK;
@@ -76,7 +96,7 @@ static int option_take(struct options *options, int option)
 			fputs("Try 'emad --help'.\n", stderr);
 			return EX_USAGE;
 		}
-		options->values[option - OPTION_KEY_FIRST] = optarg;
+		value_take(options, option - OPTION_KEY_FIRST, optarg);
 	}
 	return EX_OK;
 }

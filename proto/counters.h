@@ -26,6 +26,9 @@
 	X(tensors_skipped, "tensors that kept their old average because their values were not finite")                \
 	X(rewinds, "times that a trainer went back to an older step")                                                 \
 	X(versions_published, "versions published")                                                                   \
+	X(snapshots_written, "averages written to disk")                                                              \
+	X(snapshots_failed, "averages that could not be written to disk")                                             \
+	X(snapshots_skipped, "averages not written to disk because an earlier one was still being written")           \
 	X(views_opened, "views opened")                                                                               \
 	X(leases_revoked, "leases revoked because updates needed their memory")                                       \
 	X(apply_us, "microseconds spent in updates")                                                                  \

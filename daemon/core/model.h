@@ -21,6 +21,7 @@
 #include "daemon/core/guards.h"
 #include "daemon/core/host.h"
 #include "daemon/core/intake.h"
+#include "daemon/core/keep.h"
 #include "daemon/core/plan.h"
 #include "daemon/core/settings.h"
 #include "daemon/core/versions.h"
@@ -101,6 +102,7 @@ struct model {
 	struct versions versions;
 	struct heirloom heirloom;
 	struct relay relay;
+	struct keep keep;
 
 	bool has_step; /* `step` is the latest that was averaged, or before which the trainer has begun again */
 	uint64_t step;
@@ -112,6 +114,7 @@ struct model {
 	bool *kept;                         /* owned; tensors that keep their old shadow in the update under way */
 	bool applying;
 	struct intake_next applying_next; /* which stages */
+	uint64_t applying_after; /* the step from which the update under way goes on */
 	struct enclosure applying_enclosure; /* that of rank 0 */
 	struct reason keeping; /* why `kept` is in use */
 	uint64_t applying_since_us;
@@ -130,7 +133,7 @@ int model_create(const struct settings *settings, const char *name, uint32_t wor
                  const struct profile *profiles, uint32_t profile_count, struct model **ret_model,
                  struct reason *reason);
 
-/* Gives back its memory through the host. No update may be under way. */
+/* Gives back its memory through the host. No update may be under way, and no file be written. */
 void model_destroy(struct model *model, const struct host *host);
 
 /* Head and slots, as one order. */

@@ -36,9 +36,11 @@ int profiles_parse(const struct text_list *list, struct profile *ret_profiles, u
 int profiles_want(struct call *call, struct model *model, const struct profile *profiles, uint32_t profile_count)
 {
 	struct segment_order order;
-	bool is_done, wants_order;
-	int error = relay_begin(model, profiles, profile_count, &is_done, &wants_order, &order, &call->reason);
+	bool is_done = false, wants_order = false;
+	int error = keep_check(call->service, model, profiles, profile_count, &call->reason);
 
+	if (!error)
+		error = relay_begin(model, profiles, profile_count, &is_done, &wants_order, &order, &call->reason);
 	if (!error && wants_order) {
 		error = service_memory_check(call->service, model, 0, &call->reason);
 		if (!error)

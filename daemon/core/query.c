@@ -139,7 +139,7 @@ int show_handle(struct call *call)
 	struct model *model;
 	int error = call_model(call, &model);
 
-	return error ? error : json_reply(call, report_show(model));
+	return error ? error : json_reply(call, report_show(call->service, model));
 }
 
 int remove_handle(struct call *call)

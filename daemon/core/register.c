@@ -174,6 +174,8 @@ static int model_start(struct call *call, struct wish *wish, struct model *other
 		model->changes = strdup(changes);
 	error = changes[0] && !model->changes ? -ENOMEM : 0;
 	if (!error)
+		error = keep_check(call->service, model, wish->profiles, wish->profile_count, &call->reason);
+	if (!error)
 		error = service_admit(call->service, model, other, inherits, &call->reason);
 	if (error) {
 		model_destroy(model, &call->service->host);
@@ -392,8 +394,12 @@ static int model_join(struct call *call, struct model *model, struct wish *wish)
 	if (error)
 		return error;
 	holder = model->records[wish->rank].client;
-	/* The plan may be in use by an update of what other ranks had pushed. */
-	if (!rank_vacate(call->service, model, wish->rank) || model->applying) {
+	/*
+	 * The plan may be in use by an update of what other ranks had pushed, and the slot to go back to be on its way to
+	 * disk.
+	 */
+	if (!rank_vacate(call->service, model, wish->rank) || model->applying ||
+	    (wish->rewind == REWIND_BACK && keep_busy(model))) {
 		call->waits = model;
 		return CALL_PARK;
 	}

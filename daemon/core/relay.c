@@ -224,7 +224,7 @@ int relay_adopt(struct model *model, const struct host *host, bool *ret_adopted,
 	int error;
 
 	*ret_adopted = false;
-	if (!relay->made || model->applying)
+	if (!relay->made || model->applying || keep_busy(model))
 		return 0;
 	if (relay->swaps)
 		return swap_adopt(model, host, ret_adopted, reason);
@@ -278,6 +278,7 @@ int relay_inherit(struct model *heir, const struct host *host, struct reason *re
 	heir->has_step = ancestor->has_step;
 	heir->step = ancestor->step;
 	heir->managed = ancestor->managed;
+	keep_inherit(heir, ancestor);
 	free(heir->attributes);
 	heir->attributes = ancestor->attributes;
 	ancestor->attributes = NULL;

@@ -136,6 +136,15 @@ char *report_list(const struct service *service)
 	return dump(root, is_whole);
 }
 
+/* What of a profile is on disk; null where nothing is, and where nothing went wrong. */
+static void kept_members(bool *whole, const struct model *model, const char *profile, json_t *row)
+{
+	const struct kept_profile *kept = keep_find(model, profile);
+
+	put(whole, row, "snapshot_step", kept && kept->has_step ? number(kept->step) : json_null());
+	put(whole, row, "snapshot_error", kept && kept->error.text[0] ? json_string(kept->error.text) : json_null());
+}
+
 static json_t *profile_row(bool *whole, const struct model *model, uint32_t p)
 {
 	const struct profile *profile = &model->geometry->profiles[p];
@@ -158,6 +167,7 @@ static json_t *profile_row(bool *whole, const struct model *model, uint32_t p)
 		put(whole, row, "value_norm", real(facts->value_norm));
 		put(whole, row, "nonfinite", number(facts->nonfinite));
 	}
+	kept_members(whole, model, profile->name, row);
 	if (model->histories[p])
 		put(whole, row, "history", json_loads(model->histories[p], 0, NULL));
 	return row;
@@ -271,7 +281,23 @@ static void tensor_rows_write(bool *whole, const struct model *model, FILE *file
 	fputs("]", file);
 }
 
-char *report_show(const struct model *model)
+/* Where the averages of a model are kept on disk; null where none are. */
+static json_t *snapshot_dir(const struct service *service, const struct model *model)
+{
+	char directory[KEEP_DIRECTORY_BYTES_MAX];
+	bool keeps = false;
+
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
+		const struct profile *profile = &model->geometry->profiles[p];
+		const struct kept_profile *kept = keep_find(model, profile->name);
+
+		keeps = keeps || profile->schedule.snapshot > 0 || (kept && kept->has_step);
+	}
+	keep_directory(model, directory);
+	return keeps ? json_sprintf("%s/%s", service->facts.state_dir, directory) : json_null();
+}
+
+char *report_show(const struct service *service, const struct model *model)
 {
 	bool is_whole = true, *whole = &is_whole;
 	json_t *root = json_object();
@@ -284,6 +310,7 @@ char *report_show(const struct model *model)
 	put(whole, root, "profiles", profile_rows(whole, model));
 	put(whole, root, "ranks", rank_rows(whole, model));
 	put(whole, root, "slots", slot_rows(whole, model));
+	put(whole, root, "snapshot_dir", snapshot_dir(service, model));
 	put(whole, root, "attributes", json_loads(model->attributes, 0, NULL));
 	put(whole, root, "metadata", model->metadata ? json_loads(model->metadata, 0, NULL) : json_null());
 	guards_format(&model->guards, guards, sizeof guards);

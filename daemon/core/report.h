@@ -10,4 +10,4 @@
 /* Each returns a string to be freed with free(), or NULL when there is no memory. */
 char *report_status(const struct service *service, const struct instant *now);
 char *report_list(const struct service *service);
-char *report_show(const struct model *model);
+char *report_show(const struct service *service, const struct model *model);

@@ -159,12 +159,18 @@ static uint64_t model_bytes(const struct model *model)
 	return model->memory_bytes + model->relay.slot_bytes_sum + model->heirloom.memory.bytes;
 }
 
+/* A model that is gone still takes its memory while a slot of it is written to disk, which may take long. */
+static bool is_held(const struct model *model)
+{
+	return !model->doomed || keep_busy(model);
+}
+
 uint64_t service_memory_bytes(const struct service *service)
 {
 	uint64_t bytes = 0;
 
 	for (const struct model *model = service->models; model; model = model->next)
-		bytes += model->doomed ? 0 : model_bytes(model);
+		bytes += is_held(model) ? model_bytes(model) : 0;
 	return bytes;
 }
 
@@ -175,7 +181,7 @@ int service_memory_check(const struct service *service, const struct model *mode
 	uint64_t most = service->settings.memory_bytes_max, needed = model_bytes(model), used = 0;
 
 	for (const struct model *other = service->models; other; other = other->next)
-		used += other->doomed || other == model ? 0 : model_bytes(other);
+		used += is_held(other) && other != model ? model_bytes(other) : 0;
 	used -= freed_bytes;
 	if (needed <= most && used <= most - needed)
 		return 0;
@@ -509,7 +515,7 @@ static void inherit(struct service *service, struct model *heir)
 		return;
 	for (uint32_t r = 0; r < ancestor->world; r++)
 		ancestor->records[r].client = 0;
-	if (ancestor->applying || ancestor->room_due_ms != 0)
+	if (ancestor->applying || ancestor->room_due_ms != 0 || keep_busy(ancestor))
 		return;
 	failure.status = relay_inherit(heir, &service->host, &failure.reason);
 	if (failure.status) {
@@ -564,7 +570,7 @@ static void settle(struct service *service, const struct instant *now)
 
 		service->touched = model->touched_next;
 		model->touched = false;
-		if (model->doomed && !model->applying) {
+		if (model->doomed && !model->applying && !keep_busy(model)) {
 			model_unlink(service, model);
 		} else if (!model->doomed) {
 			model_settle(service, now, model);
@@ -661,16 +667,30 @@ void service_memory_made(struct service *service, const struct instant *now, str
 void service_applied(struct service *service, const struct instant *now, struct apply *apply)
 {
 	struct model *model = apply->owner;
-	struct reason reason;
+	enum update_result result = UPDATE_REFUSED;
+	struct reason reason = { "" };
 
-	if (model->doomed) {
+	if (model->doomed)
 		model->applying = false;
-	} else if (update_end(model, &service->host, now, &service->counters, &reason) == UPDATE_AGAIN) {
+	else
+		result = update_end(model, &service->host, now, &service->counters, &reason);
+	if (result == UPDATE_AGAIN) {
 		service->host.apply_start(service->host.context, &model->apply);
 		return;
-	} else if (reason.text[0]) {
-		service_event(service, EVENT_WARNING, model->name, STATUS_EREFUSED, "%s: %s", model->name, reason.text);
 	}
+	if (reason.text[0])
+		service_event(service, EVENT_WARNING, model->name, STATUS_EREFUSED, "%s: %s", model->name, reason.text);
+	if (result == UPDATE_PUBLISHED)
+		keep_published(service, now, model, model->applying_after);
+	service_touch(service, model);
+	settle(service, now);
+}
+
+void service_file_written(struct service *service, const struct instant *now, struct file_order *order)
+{
+	struct model *model = model_by_id(service, order->model);
+
+	keep_written(service, now, model);
 	service_touch(service, model);
 	settle(service, now);
 }
@@ -736,7 +756,7 @@ void service_stop(struct service *service, const struct instant *now)
 bool service_idle(const struct service *service)
 {
 	for (const struct model *model = service->models; model; model = model->next)
-		if (model->applying || (!model->doomed && model->room_due_ms != 0))
+		if (model->applying || keep_busy(model) || (!model->doomed && model->room_due_ms != 0))
 			return false;
 	return true;
 }

@@ -24,6 +24,7 @@ struct service;
 struct service_facts {
 	const char *agent; /* "emad 0.1.0" */
 	const char *runtime_dir;
+	const char *state_dir; /* NULL or "": nothing is kept on disk */
 	uint64_t pid;
 	uint64_t worker_count;
 	uint64_t started_ms; /* monotonic */
@@ -33,7 +34,7 @@ struct service_facts {
 int service_create(const struct host *host, const struct settings *settings, const struct service_facts *facts,
                    struct service **ret_service);
 
-/* Drops all models. No update may be under way (service_idle). */
+/* Drops all models. No update may be under way, and no file be written (service_idle). */
 void service_destroy(struct service *service);
 
 /* A whole request. Header and body are read before this returns and not kept. */
@@ -48,6 +49,9 @@ void service_memory_made(struct service *service, const struct instant *now, str
 
 /* The workers have finished an update. */
 void service_applied(struct service *service, const struct instant *now, struct apply *apply);
+
+/* The host has written an order's files, or failed to. */
+void service_file_written(struct service *service, const struct instant *now, struct file_order *order);
 
 /* Deadlines. */
 void service_tick(struct service *service, const struct instant *now);
@@ -64,7 +68,7 @@ void service_reconfigure(struct service *service, const struct instant *now, con
 /* From now on new work is refused with STATUS_ESHUTDOWN; what was accepted is finished. */
 void service_stop(struct service *service, const struct instant *now);
 
-/* Whether no update is under way and nothing accepted waits for one. */
+/* Whether no update is under way, nothing accepted waits for one, and no file is being written. */
 bool service_idle(const struct service *service);
 
 /* Counters, for the edges to count in. */

@@ -275,6 +275,7 @@ void update_begin(struct model *model, const struct settings *settings, const st
 		if (model->has_step && gap.step < model->step)
 			gap.step = model->step;
 	}
+	model->applying_after = model->has_step && gap.step == model->step ? model->step : gap.step_previous;
 	profiles_begin(model, model->versions.slots[slot], &gap);
 	apply_begin(model, old, model->versions.slots[slot]);
 	model->applying_coalesced_count = model->coalesced_count;

@@ -182,18 +182,8 @@ static struct lease *lease_find(const struct versions *versions, uint64_t peer)
 	return NULL;
 }
 
-int versions_lease(struct versions *versions, uint64_t peer, uint64_t now_ms, uint32_t *ret_slot)
+static int lease_add(struct versions *versions, uint32_t slot, uint64_t peer, uint64_t since_ms)
 {
-	struct lease *held;
-
-	if (!versions_newest(versions))
-		return STATUS_ENOVERSION;
-	held = lease_find(versions, peer);
-	if (held) {
-		held->since_ms = now_ms;
-		*ret_slot = held->slot;
-		return 0;
-	}
 	if (versions->lease_count == versions->lease_capacity) {
 		uint32_t capacity = versions->lease_capacity ? versions->lease_capacity * 2 : 16;
 		struct lease *leases = reallocarray(versions->leases, capacity, sizeof *leases);
@@ -205,9 +195,28 @@ int versions_lease(struct versions *versions, uint64_t peer, uint64_t now_ms, ui
 	}
 	versions->leases[versions->lease_count++] = (struct lease){
 		.peer = peer,
-		.since_ms = now_ms,
-		.slot = (uint32_t)versions->current,
+		.since_ms = since_ms,
+		.slot = slot,
 	};
+	return 0;
+}
+
+int versions_lease(struct versions *versions, uint64_t peer, uint64_t now_ms, uint32_t *ret_slot)
+{
+	struct lease *held;
+	int error;
+
+	if (!versions_newest(versions))
+		return STATUS_ENOVERSION;
+	held = lease_find(versions, peer);
+	if (held) {
+		held->since_ms = now_ms;
+		*ret_slot = held->slot;
+		return 0;
+	}
+	error = lease_add(versions, (uint32_t)versions->current, peer, now_ms);
+	if (error)
+		return error;
 	*ret_slot = (uint32_t)versions->current;
 	return 0;
 }
@@ -222,4 +231,22 @@ uint32_t versions_release(struct versions *versions, uint64_t peer)
 	ended = versions->lease_count - kept;
 	versions->lease_count = kept;
 	return ended;
+}
+
+int versions_pin(struct versions *versions, uint32_t slot)
+{
+	if (versions->slots[slot]->version == 0)
+		return STATUS_ENOVERSION;
+	/* Leased at the end of time: its guaranteed time is never over. */
+	return lease_add(versions, slot, VERSIONS_KEEPER, UINT64_MAX);
+}
+
+void versions_unpin(struct versions *versions, uint32_t slot)
+{
+	for (uint32_t i = 0; i < versions->lease_count; i++) {
+		if (versions->leases[i].peer != VERSIONS_KEEPER || versions->leases[i].slot != slot)
+			continue;
+		versions->leases[i] = versions->leases[--versions->lease_count];
+		return;
+	}
 }

@@ -17,6 +17,9 @@
 #include "proto/limits.h"
 #include "proto/status.h"
 
+/* The peer whose leases are the daemon's own: pins, which no update takes back. No connection has this number. */
+#define VERSIONS_KEEPER UINT64_MAX
+
 struct lease {
 	uint64_t peer;
 	uint64_t since_ms;
@@ -85,6 +88,10 @@ void versions_abandon(struct versions *versions);
  * -ENOMEM.
  */
 int versions_lease(struct versions *versions, uint64_t peer, uint64_t now_ms, uint32_t *ret_slot);
+
+/* Pins a slot: it stays as it is until versions_unpin. STATUS_ENOVERSION where it holds no version, -ENOMEM. */
+int versions_pin(struct versions *versions, uint32_t slot);
+void versions_unpin(struct versions *versions, uint32_t slot); /* as often as it was pinned */
 
 /* Ends all leases of a peer; returns how many there were. */
 uint32_t versions_release(struct versions *versions, uint64_t peer);

@@ -192,6 +192,21 @@ START_TEST(the_command_line_counts_more_than_files_and_the_last_file_more_than_t
 }
 END_TEST
 
+START_TEST(a_relative_path_of_the_command_line_counts_from_here)
+{
+	const char *arguments[] = {"--print-config", "--config", path, "-r", "here", "--state-dir=there/too", NULL};
+	char here[200], line[256];
+
+	conf_write("conf", "");
+	ck_assert_ptr_nonnull(getcwd(here, sizeof(here)));
+	ck_assert_int_eq(run(arguments), 0);
+	snprintf(line, sizeof(line), "\nruntime-dir=%s/here\n", here);
+	expect_said(line);
+	snprintf(line, sizeof(line), "\nstate-dir=%s/there/too\n", here);
+	expect_said(line);
+}
+END_TEST
+
 /* Lines that begin with # say where a value was set, which is another place in the copy. */
 static void comments_drop(char *text)
 {
@@ -589,6 +604,7 @@ static Suite *config_suite(void)
 	tcase_add_checked_fixture(cases, scratch_open, scratch_close);
 	tcase_add_test(cases, the_file_in_the_tree_is_what_the_program_prints);
 	tcase_add_test(cases, the_command_line_counts_more_than_files_and_the_last_file_more_than_the_first);
+	tcase_add_test(cases, a_relative_path_of_the_command_line_counts_from_here);
 	tcase_add_test(cases, what_is_printed_can_be_read_again);
 	tcase_add_test(cases, everything_that_is_wrong_is_said_at_once);
 	tcase_add_test(cases, a_file_that_cannot_be_read_is_wrong_too);

@@ -35,11 +35,13 @@ class DaemonProcess:
         self.url = f"ipc://{directory}/emad.sock"
         self.process = None
 
-    def start(self) -> None:
+    def start(self, state=None) -> None:
+        """state: the state directory instead of that beside the sockets; "": none."""
         program = os.environ.get("EMAD_DAEMON", str(BUILD / "emad"))
         notify = self.directory / "notify"
-        state = self.directory / "state"
-        state.mkdir(exist_ok=True)
+        if state is None:
+            state = self.directory / "state"
+            state.mkdir(exist_ok=True)
         notify.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(str(notify))

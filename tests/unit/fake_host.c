@@ -82,6 +82,16 @@ static void apply_start(void *context, struct apply *apply)
 	host->applies[host->apply_count++] = apply;
 }
 
+static void file_write(void *context, struct file_order *order)
+{
+	struct fake_host *host = context;
+
+	assert(host->file_count < FAKE_WAITING_MAX);
+	for (uint64_t i = 0; i < host->file_count; i++)
+		assert(host->files[i] != order);
+	host->files[host->file_count++] = order;
+}
+
 static uint64_t random_number(void *context)
 {
 	struct fake_host *host = context;
@@ -118,25 +128,33 @@ void fake_host_init(struct fake_host *host)
 
 void fake_host_start(struct fake_host *host)
 {
-	static const struct service_facts facts = { .agent = "emad test", .runtime_dir = "/run/emad", .started_ms = 999000 };
 	const struct host table = {
 		.context = host,
 		.memory_make = memory_make,
 		.memory_drop = memory_drop,
 		.reply = reply,
 		.apply_start = apply_start,
+		.file_write = file_write,
 		.random = random_number,
 		.event = event,
 	};
 
+	host->facts = (struct service_facts){
+		.agent = "emad test",
+		.runtime_dir = "/run/emad",
+		.state_dir = host->state_dir,
+		.started_ms = 999000,
+	};
 	ck_assert_int_eq(unpacked_create(&host->unpacked), 0);
-	ck_assert_int_eq(service_create(&table, &host->settings, &facts, &host->service), 0);
+	ck_assert_int_eq(service_create(&table, &host->settings, &host->facts, &host->service), 0);
 }
 
 void fake_host_finish(struct fake_host *host)
 {
 	while (host->apply_count > 0)
 		fake_host_apply(host);
+	while (host->file_count > 0)
+		fake_host_write(host);
 	service_destroy(host->service);
 	for (uint64_t i = 0; i < host->order_count; i++)
 		free(host->orders[i]);
@@ -257,13 +275,30 @@ void fake_host_apply(struct fake_host *host)
 	service_applied(host->service, &host->now, apply);
 }
 
+void fake_host_write(struct fake_host *host)
+{
+	struct file_order *order = host->files[0];
+
+	assert(host->file_count > 0);
+	host->file_count--;
+	memmove(host->files, host->files + 1, host->file_count * sizeof host->files[0]);
+	for (uint32_t i = 0; i < order->count; i++) {
+		order->items[i].status = host->file_status;
+		if (host->file_status)
+			reason_set(&order->items[i].reason, host->file_status, "writing 'it': it cannot be written");
+	}
+	service_file_written(host->service, &host->now, order);
+}
+
 void fake_host_settle(struct fake_host *host)
 {
-	while (host->order_count > 0 || host->apply_count > 0) {
+	while (host->order_count > 0 || host->apply_count > 0 || (host->file_count > 0 && !host->holds_files)) {
 		if (host->order_count > 0)
 			fake_host_make(host);
-		else
+		else if (host->apply_count > 0)
 			fake_host_apply(host);
+		else
+			fake_host_write(host);
 	}
 }
 

@@ -43,9 +43,14 @@ struct fake_host {
 	uint8_t *kept[FAKE_SEGMENT_COUNT_MAX]; /* owned */
 	bool prompt;                      /* segments are made and updates done before a call below returns */
 	int memory_status;                /* what orders come back with */
-	uint64_t order_count, apply_count; /* that wait */
+	bool holds_files;                 /* files are written when the test says so, even if the host is prompt */
+	int file_status;                  /* what they come back with */
+	const char *state_dir;            /* NULL: the service has none */
+	struct service_facts facts;
+	uint64_t order_count, apply_count, file_count; /* that wait */
 	struct segment_order *orders[FAKE_WAITING_MAX];
 	struct apply *applies[FAKE_WAITING_MAX];
+	struct file_order *files[FAKE_WAITING_MAX];
 	struct fake_segment segments[FAKE_SEGMENT_COUNT_MAX]; /* fd is 2 * index, fd_read_only one more */
 	uint64_t segment_count, segment_bytes;                /* that are there */
 	struct fake_reply replies[FAKE_REPLY_COUNT];
@@ -74,11 +79,12 @@ const struct fake_reply *fake_host_answer(struct fake_host *host, uint64_t numbe
 /* The answer, asserting its status. */
 const struct fake_reply *fake_host_expect(struct fake_host *host, uint64_t number, int status);
 
-/* Makes the oldest segment order, or does the oldest update. */
+/* Makes the oldest segment order, does the oldest update, or writes the oldest order of files. */
 void fake_host_make(struct fake_host *host);
 void fake_host_apply(struct fake_host *host);
+void fake_host_write(struct fake_host *host);
 
-/* Both, until nothing waits. */
+/* All of them, until nothing waits. */
 void fake_host_settle(struct fake_host *host);
 
 /* Moves the clock, and calls service_tick as often as the service wants. Asserts that it does not want it for ever. */

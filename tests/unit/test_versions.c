@@ -300,6 +300,68 @@ START_TEST(a_lease_needs_memory)
 }
 END_TEST
 
+START_TEST(a_pinned_slot_stays_until_it_is_unpinned)
+{
+	struct set set;
+	uint64_t due_ms;
+	uint32_t first, slot;
+
+	set_init(&set, 3);
+	first = publish(&set);
+	ck_assert_int_eq(versions_pin(&set.versions, first), 0);
+	ck_assert_int_eq(versions_pin(&set.versions, first), 0);
+	for (int i = 0; i < 20; i++)
+		ck_assert_uint_ne(publish(&set), first);
+	versions_unpin(&set.versions, first);
+	for (int i = 0; i < 4; i++)
+		ck_assert_uint_ne(publish(&set), first);
+	/* A reader has the only other one: it is taken back, the pinned one is not. */
+	(void)lease(&set, 7, 5000);
+	(void)publish(&set);
+	ck_assert_int_eq(versions_begin(&set.versions, LEASE_MS, &slot, &due_ms), STATUS_EBUSY);
+	ck_assert_uint_eq(due_ms, 5000 + LEASE_MS);
+	ck_assert_uint_eq(versions_reclaim(&set.versions, LEASE_MS, due_ms), 1);
+	ck_assert_uint_ne(publish(&set), first);
+	versions_unpin(&set.versions, first);
+	ck_assert_uint_eq(publish(&set), first);
+	ck_assert_uint_eq(set.versions.lease_count, 0);
+}
+END_TEST
+
+START_TEST(pins_alone_leave_no_time_at_which_there_is_room)
+{
+	struct set set;
+	uint64_t due_ms;
+	uint32_t slot;
+
+	set_init(&set, 2);
+	slot = publish(&set);
+	ck_assert_int_eq(versions_pin(&set.versions, slot), 0);
+	(void)publish(&set);
+	for (uint64_t lease_min_ms = 0; lease_min_ms <= LEASE_MS; lease_min_ms += LEASE_MS) {
+		ck_assert_int_eq(versions_begin(&set.versions, lease_min_ms, &slot, &due_ms), STATUS_EBUSY);
+		ck_assert_uint_eq(due_ms, UINT64_MAX);
+		ck_assert_uint_eq(versions_reclaim(&set.versions, lease_min_ms, UINT64_MAX - 1), 0);
+	}
+}
+END_TEST
+
+START_TEST(a_slot_without_a_version_is_not_pinned)
+{
+	struct set set;
+	uint32_t slot;
+
+	set_init(&set, 3);
+	ck_assert_int_eq(versions_pin(&set.versions, 0), STATUS_ENOVERSION);
+	(void)publish(&set);
+	slot = begin(&set);
+	ck_assert_int_eq(versions_pin(&set.versions, slot), STATUS_ENOVERSION);
+	/* What was never pinned can be unpinned. */
+	versions_unpin(&set.versions, slot);
+	ck_assert_uint_eq(set.versions.lease_count, 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("versions");
@@ -319,6 +381,9 @@ int main(void)
 	tcase_add_test(tcase, a_peer_that_asks_again_holds_one_lease_and_its_time_begins_anew);
 	tcase_add_test(tcase, a_lease_that_lasts_for_ever_is_not_taken_back);
 	tcase_add_test(tcase, a_lease_needs_memory);
+	tcase_add_test(tcase, a_pinned_slot_stays_until_it_is_unpinned);
+	tcase_add_test(tcase, pins_alone_leave_no_time_at_which_there_is_room);
+	tcase_add_test(tcase, a_slot_without_a_version_is_not_pinned);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);

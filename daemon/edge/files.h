@@ -1,0 +1,62 @@
+/*
+ * Files in the state directory: the only file that writes to disk.
+ *
+ * A thread of this file does all of it, one order after the other, because a disk may take minutes over an fsync and
+ * the loop has none. A file is written under another name, synchronised, renamed, and its directory synchronised: under
+ * its name there is a whole file or none. An fsync that has failed is not tried again, because the kernel may have
+ * thrown away what it could not write: the file is given up.
+ *
+ * Below the state directory every directory on the way is opened by itself and must be our own, so that nobody else can
+ * have a link lead out of it. What a crash has left half-written is removed when its directory is next written to.
+ */
+#pragma once
+
+#include <dirent.h>
+#include <stdbool.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "daemon/core/host.h"
+
+/* The system calls, so that a test can have any of them fail. */
+struct files_calls {
+	int (*open)(const char *path, int flags);
+	int (*mkdir)(const char *path, mode_t mode);
+	int (*openat)(int directory, const char *name, int flags, mode_t mode);
+	int (*mkdirat)(int directory, const char *name, mode_t mode);
+	int (*fstat)(int fd, struct stat *ret_facts);
+	int (*flock)(int fd, int operation);
+	DIR *(*fdopendir)(int fd);
+	struct dirent *(*readdir)(DIR *stream);
+	ssize_t (*write)(int fd, const void *bytes, size_t count);
+	int (*fsync)(int fd);
+	int (*close)(int fd);
+	int (*renameat)(int from_directory, const char *from, int to_directory, const char *to);
+	int (*unlinkat)(int directory, const char *name, int flags);
+};
+
+extern const struct files_calls files_system;
+
+struct files;
+
+/*
+ * wake is called from the thread when files_poll has something to do. state_dir and calls are borrowed until
+ * files_stop; the directory need not be there yet.
+ */
+int files_start(const char *state_dir, const struct files_calls *calls, void (*wake)(void *context), void *context,
+                struct files **ret_files);
+
+/* Queues an order; it comes back by files_poll. */
+void files_write(struct files *files, struct file_order *order);
+
+/* Calls written for every order that is done. Loop thread. */
+void files_poll(struct files *files, void (*written)(void *context, struct file_order *order), void *context);
+
+/* From now on orders that have not begun come back with STATUS_ESHUTDOWN. */
+void files_drain(struct files *files);
+
+/*
+ * Ends the thread; a file half-written is removed. False when the disk has not let go of it after that time: the thread
+ * and what it reads must then be left alone until the process ends. NULL is allowed.
+ */
+bool files_stop(struct files *files, uint32_t timeout_ms);

@@ -373,6 +373,13 @@ static void ending_signals(int how)
 	pthread_sigmask(how, &signals, NULL);
 }
 
+/* The end has begun, with the signals blocked: from here on SIGHUP means nothing, whoever lets signals in again. */
+static void hangup_ignore(struct daemon *daemon)
+{
+	(void)uv_signal_stop(&daemon->hangup);
+	(void)signal(SIGHUP, SIG_IGN);
+}
+
 /* ---- starting and ending ----------------------------------------------------------------------------------------- */
 
 static int loop_init(struct daemon *daemon)
@@ -546,6 +553,7 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 		ending_signals(SIG_UNBLOCK);
 		(void)uv_run(&daemon.loop, UV_RUN_DEFAULT);
 		ending_signals(SIG_BLOCK);
+		hangup_ignore(&daemon);
 	}
 	stop(&daemon);
 	if (!error)

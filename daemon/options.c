@@ -42,13 +42,13 @@ static void table_make(struct option table[OWN_COUNT + CONFIG_KEY_COUNT_MAX + 1]
 /* A path from the working directory is one from the root, for whoever is told it later. */
 static const char *path_absolute(struct options *options, int key, const char *value)
 {
-	char *path = options->paths[options->path_count];
-	char here[OPTIONS_PATH_BYTES_MAX - CONFIG_PATH_BYTES_MAX];
+	char *path, here[OPTIONS_PATH_BYTES_MAX - CONFIG_PATH_BYTES_MAX];
 
 	if (config_keys[key].kind != CONFIG_PATH || value[0] == '\0' || value[0] == '/' ||
 	    options->path_count == OPTIONS_PATH_COUNT_MAX || strlen(value) >= CONFIG_PATH_BYTES_MAX ||
 	    !getcwd(here, sizeof here))
 		return value;
+	path = options->paths[options->path_count];
 	snprintf(path, sizeof options->paths[0], "%s/%s", here, value);
 	options->path_count++;
 	return path;

@@ -30,7 +30,7 @@ ONE_FILE_EACH = (
 )
 
 JANSSON_FILES = ("client/emactl/facts.h", "client/emactl/output.c", "daemon/core/attributes.c", "daemon/core/config_text.c",
-                 "daemon/core/json_text.c", "daemon/core/report.c")
+                 "daemon/core/history.c", "daemon/core/json_text.c", "daemon/core/report.c")
 
 PURE = ("proto/", "daemon/core/")
 PURE_HEADERS = set(

@@ -603,7 +603,7 @@ int transport_start(const struct transport_options *options, struct transport **
 
 int transport_reconfigure(struct transport *transport, const struct transport_options *options)
 {
-	struct transport_options changed = transport->options;
+	struct transport_options *ours = &transport->options;
 	uint32_t count = options->connection_count_max;
 
 	if (count > transport->table_count) {
@@ -615,14 +615,14 @@ int transport_reconfigure(struct transport *transport, const struct transport_op
 		transport->table = table;
 		transport->table_count = count;
 	}
-	changed.connection_count_max = count;
-	changed.handshake_timeout_ms = options->handshake_timeout_ms;
-	changed.message_timeout_ms = options->message_timeout_ms;
-	changed.body_bytes_max = options->body_bytes_max;
-	changed.bodies_bytes_max = options->bodies_bytes_max;
-	changed.reply_bytes_max = options->reply_bytes_max;
-	changed.replies_bytes_max = options->replies_bytes_max;
-	transport->options = changed;
+	/* One by one: NNG's threads read `wake` and `context` meanwhile. */
+	ours->connection_count_max = count;
+	ours->handshake_timeout_ms = options->handshake_timeout_ms;
+	ours->message_timeout_ms = options->message_timeout_ms;
+	ours->body_bytes_max = options->body_bytes_max;
+	ours->bodies_bytes_max = options->bodies_bytes_max;
+	ours->reply_bytes_max = options->reply_bytes_max;
+	ours->replies_bytes_max = options->replies_bytes_max;
 	for (uint32_t i = 0; i < transport->table_count; i++)
 		if (transport->table[i])
 			connection_classify(transport->table[i]);

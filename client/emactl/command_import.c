@@ -8,8 +8,9 @@
 
 #include "client/emactl/ask.h"
 #include "client/emactl/figure.h"
-#include "client/emactl/progress.h"
 #include "client/emactl/input.h"
+#include "client/emactl/progress.h"
+#include "client/emactl/scan.h"
 #include "client/emactl/table.h"
 
 #include <inttypes.h>
@@ -146,10 +147,12 @@ static int tensors_choose(const struct emactl *emactl, struct import *import)
 	                    import->input.path, contents->entry_count, prefix, contents->entries[0].name);
 }
 
+/* The daemon would refuse NaN and infinity too, but only when a model of that name has already been replaced. */
 static int entry_read(const struct import *import, const struct safetensors_entry *entry, uint8_t *values,
                       uint64_t before_bytes, struct progress *progress, struct reason *reason)
 {
 	uint64_t done_bytes = 0;
+	struct scan scan = {0};
 
 	while (done_bytes < entry->bytes) {
 		const uint64_t left = entry->bytes - done_bytes;
@@ -158,9 +161,15 @@ static int entry_read(const struct import *import, const struct safetensors_entr
 
 		if (code)
 			return code;
+		scan_add(&scan, entry->dtype, values + done_bytes, bytes);
 		done_bytes += bytes;
 		progress_update(progress, before_bytes + done_bytes, import->value_bytes);
 	}
+	if (scan.nan_count + scan.infinite_count > 0)
+		return reason_set(reason, STATUS_ECORRUPT,
+		                  "tensor '%.200s' holds %" PRIu64 " NaN and %" PRIu64 " infinite values, which would spoil "
+		                  "every average that goes on from them",
+		                  entry->name, scan.nan_count, scan.infinite_count);
 	return 0;
 }
 
@@ -341,7 +350,7 @@ const struct command COMMAND_IMPORT = {
 		    "  emactl import run43/net unet.safetensors --strip model_ema. --updates 5e5 --replace\n",
 	.exits = "  0   imported\n"
 		 "  64  the command line is wrong, or that cannot be a model's name\n"
-		 "  65  the file is damaged, no safetensors file, or holds NaN; or the model exists already\n"
+		 "  65  the file is damaged, no safetensors file, or holds NaN or infinity; or the model exists\n"
 		 "  66  no such file\n"
 		 "  69  the daemon cannot be reached\n"
 		 "  71  not enough memory, here or at the daemon\n"

@@ -35,6 +35,7 @@ struct stretch {
 	const struct placement *placements; /* of the tensor, by profile */
 	const struct placement *sources;    /* the same in the old slot */
 	enum dtype dtype;                   /* as pushed */
+	uint64_t element_bytes;
 	const uint8_t *source;
 	uint64_t first;  /* element of the tensor */
 	uint64_t origin; /* the tensor's first element in the slot, counted in elements: chunks end on whole vectors */
@@ -93,31 +94,6 @@ static struct schedule_result action_of(const struct apply *apply, const struct 
 	return (struct schedule_result){ ACTION_NOOP, 1 };
 }
 
-/* Values in the work type into one profile. shadow: in the work type too; NULL where there is none. */
-static void average(const struct apply *apply, const struct placement *placement, uint32_t profile,
-                    struct schedule_result action, const void *shadow, const void *value, uint64_t first, size_t count,
-                    struct kernel_lanes *drift, struct kernel_lanes *value_squares)
-{
-	const struct kernel_set *kernels = apply->kernels;
-	uint64_t element_bytes = dtype_bytes(placement->dtype);
-	uint64_t at = placement->offset + first * element_bytes;
-	unsigned phase = (unsigned)(at / element_bytes % KERNEL_LANES);
-	void *target = apply->target + at;
-	enum schedule_form form = apply->profiles[profile].form;
-
-	if (action.action == ACTION_COPY) {
-		if (placement->dtype == DTYPE_F64)
-			kernels->assign_f64(target, shadow, value, count, phase, drift, value_squares);
-		else
-			kernels->assign_f32(target, shadow, value, count, phase, drift, value_squares);
-		return;
-	}
-	if (placement->dtype == DTYPE_F64)
-		kernels->update_f64[form](target, shadow, value, count, phase, action.decay, drift, value_squares);
-	else
-		kernels->update_f32[form](target, shadow, value, count, phase, action.decay, drift, value_squares);
-}
-
 static const uint8_t *shadow_at(const struct apply *apply, const struct placement *source, uint64_t first)
 {
 	return apply->shadow + source->offset + first * dtype_bytes(source->dtype);
@@ -152,8 +128,8 @@ static void carry(const struct apply *apply, const struct placement *placement, 
 	uint64_t element_bytes = dtype_bytes(placement->dtype);
 
 	if (fresh || !continues(apply, source))
-		apply->kernels->move(apply->target + placement->offset + stretch->first * element_bytes, stretch->source,
-		                     stretch->count * element_bytes);
+		apply->kernels->move(apply->target + placement->offset + stretch->first * element_bytes,
+		                     stretch->source, stretch->count * element_bytes);
 	else
 		apply->kernels->move(apply->target + placement->offset + stretch->first * element_bytes,
 		                     shadow_at(apply, source, stretch->first), stretch->count * element_bytes);
@@ -175,32 +151,89 @@ static bool takes_value(const struct apply *apply, enum schedule_entry entry, ui
 	return false;
 }
 
-static void chunk_average(const struct apply *apply, const struct stretch *stretch, uint32_t done, uint32_t count,
-                          struct chunk *chunk, struct sums *sums)
+/* One profile that blends a stretch: what does not change from chunk to chunk. */
+struct blend {
+	uint32_t profile;
+	enum dtype dtype; /* of the average, the work type */
+	enum schedule_form form;
+	struct schedule_result action;
+	uint64_t element_bytes;
+	uint64_t origin;       /* the stretch's first element in the slot, counted in elements */
+	uint8_t *target;
+	const uint8_t *shadow; /* NULL where there is none */
+	enum dtype shadow_dtype;
+	uint64_t shadow_element_bytes;
+};
+
+static struct blend blend_of(const struct apply *apply, const struct stretch *stretch, uint32_t profile,
+                             struct schedule_result action)
 {
-	const uint8_t *source = stretch->source + done * dtype_bytes(stretch->dtype);
+	const struct placement *placement = &stretch->placements[profile], *source = &stretch->sources[profile];
+	uint64_t element_bytes = dtype_bytes(placement->dtype);
+	uint64_t at = placement->offset + stretch->first * element_bytes;
+	struct blend blend = {
+		.profile = profile,
+		.dtype = placement->dtype,
+		.form = apply->profiles[profile].form,
+		.action = action,
+		.element_bytes = element_bytes,
+		.origin = at / element_bytes,
+		.target = apply->target + at,
+		.shadow_dtype = placement->dtype,
+	};
+
+	if (continues(apply, source)) {
+		blend.shadow = shadow_at(apply, source, stretch->first);
+		blend.shadow_dtype = source->dtype;
+		blend.shadow_element_bytes = dtype_bytes(source->dtype);
+	}
+	return blend;
+}
+
+/* count elements from number `done` of the stretch on. value and shadow are in the work type. */
+static void blend_apply(const struct kernel_set *kernels, const struct blend *blend, uint32_t done, const void *shadow,
+                        const void *value, size_t count, struct kernel_lanes *drift,
+                        struct kernel_lanes *value_squares)
+{
+	void *target = blend->target + done * blend->element_bytes;
+	unsigned phase = (unsigned)((blend->origin + done) % KERNEL_LANES);
+
+	if (blend->action.action == ACTION_COPY) {
+		if (blend->dtype == DTYPE_F64)
+			kernels->assign_f64(target, shadow, value, count, phase, drift, value_squares);
+		else
+			kernels->assign_f32(target, shadow, value, count, phase, drift, value_squares);
+		return;
+	}
+	if (blend->dtype == DTYPE_F64)
+		kernels->update_f64[blend->form](target, shadow, value, count, phase, blend->action.decay, drift,
+		                                 value_squares);
+	else
+		kernels->update_f32[blend->form](target, shadow, value, count, phase, blend->action.decay, drift,
+		                                 value_squares);
+}
+
+/* A chunk into all profiles that blend it. */
+static void chunk_blend(const struct apply *apply, const struct stretch *stretch, const struct blend *blends,
+                        uint32_t blend_count, uint32_t done, uint32_t count, struct chunk *chunk, struct sums *sums)
+{
+	const uint8_t *source = stretch->source + done * stretch->element_bytes;
 	struct kernel_lanes *value_squares = &sums->value_squares;
 
 	chunk->f32 = chunk->f64 = NULL;
-	for (uint32_t p = 0; p < apply->plan->geometry->profile_count; p++) {
-		const struct placement *placement = &stretch->placements[p], *from = &stretch->sources[p];
-		struct schedule_result action;
-		const void *shadow = NULL, **value;
+	for (uint32_t i = 0; i < blend_count; i++) {
+		const struct blend *blend = &blends[i];
+		const void **value = blend->dtype == DTYPE_F64 ? &chunk->f64 : &chunk->f32;
+		const void *shadow = NULL;
 
-		if (placement->entry != ENTRY_AVERAGE)
-			continue;
-		action = action_of(apply, placement, from, p);
-		if (action.action == ACTION_NOOP || action.action == ACTION_ZERO)
-			continue;
-		value = placement->dtype == DTYPE_F64 ? &chunk->f64 : &chunk->f32;
 		if (!*value)
-			*value = widened(apply->kernels, placement->dtype, stretch->dtype, source, count,
-			                 placement->dtype == DTYPE_F64 ? (void *)chunk->wide : (void *)chunk->narrow);
-		if (continues(apply, from))
-			shadow = widened(apply->kernels, placement->dtype, from->dtype,
-			                 shadow_at(apply, from, stretch->first + done), count, chunk->shadow);
-		average(apply, placement, p, action, shadow, *value, stretch->first + done, count, &sums->drift[p],
-		        value_squares);
+			*value = widened(apply->kernels, blend->dtype, stretch->dtype, source, count,
+			                 blend->dtype == DTYPE_F64 ? (void *)chunk->wide : (void *)chunk->narrow);
+		if (blend->shadow)
+			shadow = widened(apply->kernels, blend->dtype, blend->shadow_dtype,
+			                 blend->shadow + done * blend->shadow_element_bytes, count, chunk->shadow);
+		blend_apply(apply->kernels, blend, done, shadow, *value, count, &sums->drift[blend->profile],
+		            value_squares);
 		value_squares = NULL;
 	}
 }
@@ -209,7 +242,8 @@ static void chunk_average(const struct apply *apply, const struct stretch *stret
  * Several profiles, or values that must be widened: chunk by chunk, so that the values are read from memory once and
  * from the first-level cache after that.
  */
-static void stretch_average(const struct apply *apply, const struct stretch *stretch, struct sums *sums)
+static void stretch_blend(const struct apply *apply, const struct stretch *stretch, const struct blend *blends,
+                          uint32_t blend_count, struct sums *sums)
 {
 	struct chunk chunk;
 	uint32_t done = 0;
@@ -220,52 +254,57 @@ static void stretch_average(const struct apply *apply, const struct stretch *str
 
 		if (count > left)
 			count = left;
-		chunk_average(apply, stretch, done, count, &chunk, sums);
+		chunk_blend(apply, stretch, blends, blend_count, done, count, &chunk, sums);
 		done += count;
 	}
 }
 
+/* Does what one profile does without the values' arithmetic; true when it blends instead. */
+static bool profile_apply(const struct apply *apply, const struct stretch *stretch, uint32_t profile,
+                          struct schedule_result *ret_action)
+{
+	const struct placement *placement = &stretch->placements[profile], *source = &stretch->sources[profile];
+	uint64_t element_bytes = dtype_bytes(placement->dtype);
+
+	if (placement->entry == ENTRY_DROP)
+		return false;
+	if (placement->entry != ENTRY_AVERAGE) {
+		carry(apply, placement, source, takes_value(apply, placement->entry, profile), stretch);
+		return false;
+	}
+	*ret_action = action_of(apply, placement, source, profile);
+	switch (ret_action->action) {
+	case ACTION_COPY:
+	case ACTION_LERP:
+		return true;
+	case ACTION_NOOP:
+		keep(apply, placement, source, stretch);
+		break;
+	case ACTION_ZERO:
+		memset(apply->target + placement->offset + stretch->first * element_bytes, 0,
+		       stretch->count * element_bytes);
+		break;
+	}
+	return false;
+}
+
 static void stretch_apply(const struct apply *apply, const struct stretch *stretch, struct sums *sums)
 {
-	uint32_t blend_count = 0, blend_profile = 0;
-	struct schedule_result action, blend_action = { ACTION_NOOP, 1 };
-	const struct placement *from;
+	struct blend blends[PROFILE_COUNT_MAX];
+	struct schedule_result action;
+	uint32_t blend_count = 0;
 
-	for (uint32_t p = 0; p < apply->plan->geometry->profile_count; p++) {
-		const struct placement *placement = &stretch->placements[p];
-
-		if (placement->entry == ENTRY_DROP)
-			continue;
-		from = &stretch->sources[p];
-		if (placement->entry != ENTRY_AVERAGE) {
-			carry(apply, placement, from, takes_value(apply, placement->entry, p), stretch);
-			continue;
-		}
-		action = action_of(apply, placement, from, p);
-		if (action.action == ACTION_NOOP) {
-			keep(apply, placement, from, stretch);
-		} else if (action.action == ACTION_ZERO) {
-			uint64_t element_bytes = dtype_bytes(placement->dtype);
-
-			memset(apply->target + placement->offset + stretch->first * element_bytes, 0,
-			       stretch->count * element_bytes);
-		} else {
-			blend_count++;
-			blend_profile = p;
-			blend_action = action;
-		}
-	}
+	for (uint32_t p = 0; p < apply->plan->geometry->profile_count; p++)
+		if (profile_apply(apply, stretch, p, &action))
+			blends[blend_count++] = blend_of(apply, stretch, p, action);
 	if (blend_count == 0)
 		return;
 	sums->counted = true;
-	from = &stretch->sources[blend_profile];
-	if (blend_count > 1 || stretch->dtype != stretch->placements[blend_profile].dtype ||
-	    (continues(apply, from) && from->dtype != stretch->dtype))
-		stretch_average(apply, stretch, sums);
+	if (blend_count > 1 || stretch->dtype != blends[0].dtype || blends[0].shadow_dtype != blends[0].dtype)
+		stretch_blend(apply, stretch, blends, blend_count, sums);
 	else
-		average(apply, &stretch->placements[blend_profile], blend_profile, blend_action,
-		        continues(apply, from) ? shadow_at(apply, from, stretch->first) : NULL, stretch->source,
-		        stretch->first, stretch->count, &sums->drift[blend_profile], &sums->value_squares);
+		blend_apply(apply->kernels, &blends[0], 0, blends[0].shadow, stretch->source, stretch->count,
+		            &sums->drift[blends[0].profile], &sums->value_squares);
 }
 
 /* Whether any profile takes something from this snapshot: if all keep what they have, its values are not looked at. */
@@ -300,7 +339,7 @@ static void stretch_keep(const struct apply *apply, const struct stretch *stretc
 
 static void stretch_advance(struct stretch *stretch, const struct run *run)
 {
-	stretch->source += run->count * dtype_bytes(stretch->dtype);
+	stretch->source += run->count * stretch->element_bytes;
 	stretch->first += run->stride;
 }
 
@@ -358,6 +397,7 @@ static void run_apply(struct apply *apply, uint32_t index)
 		.placements = &geometry->placements[row],
 		.sources = &apply->sources[row],
 		.dtype = geometry->manifest->tensors[run->tensor].dtype,
+		.element_bytes = dtype_bytes(geometry->manifest->tensors[run->tensor].dtype),
 		.source = apply->stages[run->rank] + run->stage_offset,
 		.first = run->first,
 		.origin = geometry->origins[run->tensor],

@@ -50,7 +50,7 @@ struct apply {
 	const struct placement *sources;   /* where the old shadows lie: the geometry's placements, or another slot's */
 	uint8_t *target;                   /* the new slot */
 	struct apply_profile profiles[PROFILE_COUNT_MAX];
-	const bool *kept;                  /* by tensor; not NULL: a second pass, in which these get their old shadow back */
+	const bool *kept;                  /* by tensor; not NULL: a second pass, these get their old shadow back */
 	struct run_result *runs;           /* owned; by run */
 	double *drifts;                    /* owned; [run * profile_count + profile] sum (x-s)^2 */
 	void *owner;                       /* the model */

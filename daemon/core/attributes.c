@@ -19,15 +19,15 @@ static int object_parse(const char *what, size_t bytes_max, const char *text, si
 	char *json;
 
 	if (bytes > bytes_max)
-		return reason_set(reason, STATUS_ELIMIT, "the %s are %zu bytes of JSON, and the limit is %zu", what, bytes,
-		                  bytes_max);
+		return reason_set(reason, STATUS_ELIMIT, "the %s are %zu bytes of JSON, and the limit is %zu", what,
+		                  bytes, bytes_max);
 	root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
 	/* Where jansson has no memory it mostly has no words either. */
 	if (!root && error.text[0] == '\0')
 		return -ENOMEM;
 	if (!root)
-		return reason_set(reason, STATUS_EARGUMENT, "the %s are not valid JSON: %s at byte %d", what, error.text,
-		                  error.position);
+		return reason_set(reason, STATUS_EARGUMENT, "the %s are not valid JSON: %s at byte %d", what,
+		                  error.text, error.position);
 	if (!json_is_object(root)) {
 		json_decref(root);
 		return reason_set(reason, STATUS_EARGUMENT, "the %s must be a JSON object, {\"name\": value, ...}",
@@ -38,8 +38,8 @@ static int object_parse(const char *what, size_t bytes_max, const char *text, si
 	if (!json)
 		return -ENOMEM;
 	if (strlen(json) > bytes_max) {
-		int result = reason_set(reason, STATUS_ELIMIT, "the %s are %zu bytes of JSON, and the limit is %zu", what,
-		                        strlen(json), bytes_max);
+		int result = reason_set(reason, STATUS_ELIMIT, "the %s are %zu bytes of JSON, and the limit is %zu",
+		                        what, strlen(json), bytes_max);
 
 		free(json);
 		return result;

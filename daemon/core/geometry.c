@@ -33,8 +33,8 @@ static int images_make(struct geometry *geometry, size_t metadata_capacity, stru
 	int error;
 
 	for (uint32_t p = 0; p < geometry->profile_count; p++) {
-		error = image_create(geometry->manifest, &geometry->profiles[p], metadata_capacity, &geometry->images[p],
-		                     reason);
+		error = image_create(geometry->manifest, &geometry->profiles[p], metadata_capacity,
+		                     &geometry->images[p], reason);
 		if (error)
 			return error;
 		image_bytes[p] = geometry->images[p]->image_bytes;
@@ -163,7 +163,7 @@ static bool goes_on(const struct placement *to, const struct placement *from)
 
 void geometry_sources(const struct geometry *to, const struct geometry *from, struct placement *ret_sources)
 {
-	int32_t profiles[PROFILE_COUNT_MAX];
+	int32_t profiles[PROFILE_COUNT_MAX] = { 0 };
 
 	for (uint32_t p = 0; p < to->profile_count; p++)
 		profiles[p] = geometry_profile(from, to->profiles[p].name);

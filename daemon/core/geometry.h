@@ -31,9 +31,9 @@ struct geometry {
 	struct image *images[PROFILE_COUNT_MAX]; /* owned */
 	uint64_t region_offsets[PROFILE_COUNT_MAX];
 	uint64_t slot_bytes;
-	uint64_t checksum; /* two slots of one checksum have the same tensors at the same places, averaged in the same way */
+	uint64_t checksum; /* equal where the same tensors are at the same places, averaged in the same way */
 	struct placement *placements; /* owned; [tensor * profile_count + profile] */
-	uint64_t *origins; /* owned; [tensor] where it begins in the first profile that holds it, in elements of the slot */
+	uint64_t *origins; /* owned; [tensor] its place in the first profile that holds it, in elements of the slot */
 };
 
 /*
@@ -56,8 +56,8 @@ bool geometry_fits(const struct geometry *geometry, const struct geometry *other
 
 /*
  * Where the values that `to` wants to go on from lie in a slot of `from`: the tensor of the same name and shape in the
- * profile of the same name; entry ENTRY_DROP where there is none, or none of a type to go on from (integers that are to be
- * averaged now, entries of another dtype that are not averaged). ret_sources has one entry a tensor and profile of
+ * profile of the same name; entry ENTRY_DROP where there is none, or none of a type to go on from (integers that are to
+ * be averaged now, entries of another dtype that are not averaged). ret_sources has one entry a tensor and profile of
  * `to`, in the order of its placements.
  */
 void geometry_sources(const struct geometry *to, const struct geometry *from, struct placement *ret_sources);

@@ -66,7 +66,8 @@ static int pair_parse(struct guards *guards, char *pair, struct reason *reason)
 	char *value = strchr(pair, '=');
 
 	if (!value || value[1] == '\0')
-		return reason_set(reason, STATUS_EARGUMENT, "guard '%.40s' has no value: write %.40s=VALUE", pair, pair);
+		return reason_set(reason, STATUS_EARGUMENT, "guard '%.40s' has no value: write %.40s=VALUE", pair,
+		                  pair);
 	*value++ = '\0';
 	if (strcmp(pair, "nonfinite") == 0)
 		return nonfinite_parse(value, &guards->nonfinite, reason);

@@ -41,8 +41,8 @@ void intake_claim(struct rank_record *record, uint64_t client, uint64_t register
 int intake_holds(const struct rank_record *record, uint64_t client, uint64_t epoch, struct reason *reason);
 
 /*
- * Decides a push. newest_step: the latest step that is averaged, NULL when there is none. 0 with the answer (ACCEPTED: the
- * stage is READY now; DUPLICATE; STALE; or what the same request was answered before), STATUS_EFENCED, or
+ * Decides a push. newest_step: the latest step that is averaged, NULL when there is none. 0 with the answer (ACCEPTED:
+ * the stage is READY now; DUPLICATE; STALE; or what the same request was answered before), STATUS_EFENCED, or
  * STATUS_EARGUMENT for a stage that is not there or not free.
  */
 int intake_push(struct rank_record *record, uint32_t stage_count, const uint64_t *newest_step, const struct push *push,

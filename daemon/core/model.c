@@ -28,7 +28,8 @@ static int sizes_make(struct model *model, struct reason *reason)
 	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
 		const struct tensor *tensor = &model->manifest->tensors[t];
 
-		overflow = overflow || __builtin_add_overflow(sum, tensor->element_count * dtype_bytes(tensor->dtype), &sum) ||
+		overflow = overflow ||
+		           __builtin_add_overflow(sum, tensor->element_count * dtype_bytes(tensor->dtype), &sum) ||
 		           sum > INT64_MAX;
 	}
 	model->payload_bytes = sum;
@@ -39,9 +40,10 @@ static int sizes_make(struct model *model, struct reason *reason)
 	           __builtin_mul_overflow(model->slot_count, model->geometry->slot_bytes, &bytes) ||
 	           __builtin_add_overflow(sum, bytes, &sum) || sum > INT64_MAX;
 	if (overflow)
-		return reason_set(reason, STATUS_ELIMIT, "model '%s' needs more than 2^63 bytes: %" PRIu32 " slots of %" PRIu64
-		                  " and %" PRIu32 " stages", model->name, model->slot_count, model->geometry->slot_bytes,
-		                  model->stage_count);
+		return reason_set(reason, STATUS_ELIMIT,
+		                  "model '%s' needs more than 2^63 bytes: %" PRIu32 " slots of %" PRIu64 " and %" PRIu32
+		                  " stages",
+		                  model->name, model->slot_count, model->geometry->slot_bytes, model->stage_count);
 	model->memory_bytes = sum;
 	return 0;
 }

@@ -45,6 +45,7 @@ struct rank {
 	struct memory stage;       /* its stages; none until the trainer attaches, and after it has gone */
 	bool stage_ordered;
 	uint64_t attached_peer; /* 0: nobody */
+	uint64_t fenced_client; /* who held the rank before an heir was about to take over; 0: nobody */
 	int64_t pid;            /* of the trainer, for logs */
 	struct reason refusal;  /* why its latest snapshot was refused */
 	struct enclosure enclosures[STAGE_COUNT_MAX];
@@ -62,6 +63,7 @@ struct relay {
 	struct geometry *geometry; /* owned; NULL: none is wanted */
 	bool swaps;                /* the slots that there are fit it: no memory is needed */
 	bool made;                 /* everything is there, to be adopted when no update runs */
+	bool manages;              /* it was asked for, and not by a registration */
 	struct memory slots[SLOT_COUNT_MAX];
 	uint64_t slot_bytes_sum; /* of the memory */
 };

@@ -228,8 +228,10 @@ int plan_create(const struct geometry *geometry, const struct manifest *const *r
 	if (!error)
 		error = blocks_make(plan);
 	if (error == STATUS_ELIMIT)
-		reason_set(reason, error, "the ranks' pieces lie in more than %d stretches of memory: cut the tensors along "
-		           "fewer dimensions", PLAN_RUN_COUNT_MAX);
+		reason_set(reason, error,
+		           "the ranks' pieces lie in more than %d stretches of memory: cut the tensors along "
+		           "fewer dimensions",
+		           PLAN_RUN_COUNT_MAX);
 	if (error) {
 		plan_destroy(plan);
 		return error;

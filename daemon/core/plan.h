@@ -20,7 +20,8 @@
 
 enum {
 	PLAN_BLOCK_ELEMENTS = 256 * 1024,
-	PLAN_RUN_COUNT_MAX = 4 * 1024 * 1024, /* so that boxes of single elements cannot take more memory than the weights */
+	/* So that boxes of single elements cannot take more memory than the weights. */
+	PLAN_RUN_COUNT_MAX = 4 * 1024 * 1024,
 };
 
 struct run {

@@ -36,11 +36,14 @@ int profiles_parse(const struct text_list *list, struct profile *ret_profiles, u
 int profiles_want(struct call *call, struct model *model, const struct profile *profiles, uint32_t profile_count)
 {
 	struct segment_order order;
-	bool is_done = false, wants_order = false;
+	bool is_done = false, wants_order = false, is_busy = model->relay.geometry != NULL;
 	int error = keep_check(call->service, model, profiles, profile_count, &call->reason);
 
 	if (!error)
 		error = relay_begin(model, profiles, profile_count, &is_done, &wants_order, &order, &call->reason);
+	/* Whoever asked may be gone when it is adopted. */
+	if (!error && !is_busy && model->relay.geometry)
+		model->relay.manages = call->request->operation != OP_REGISTER;
 	if (!error && wants_order) {
 		error = service_memory_check(call->service, model, 0, &call->reason);
 		if (!error)
@@ -107,11 +110,13 @@ static int profile_drop(struct call *call, const struct model *model, struct pro
 		return 0;
 	}
 	if (index < 0)
-		return reason_set(&call->reason, STATUS_ENOPROFILE, "model '%s' has no profile '%s'", model->name, name);
+		return reason_set(&call->reason, STATUS_ENOPROFILE, "model '%s' has no profile '%s'", model->name,
+		                  name);
 	if (geometry->profile_count == 1)
-		return reason_set(&call->reason, STATUS_EPROFILE,
-		                  "'%s' is the only profile of model '%s': a model needs one; 'emactl remove' forgets both",
-		                  name, model->name);
+		return reason_set(
+			&call->reason, STATUS_EPROFILE,
+			"'%s' is the only profile of model '%s': a model needs one; 'emactl remove' forgets both", name,
+			model->name);
 	*count = 0;
 	for (uint32_t p = 0; p < geometry->profile_count; p++)
 		if (p != (uint32_t)index)

@@ -62,12 +62,12 @@ static int gap_check(struct call *call, const struct model *model, uint64_t step
 
 		if (profile->schedule.kind->spans_steps)
 			continue;
-		return reason_set(&call->reason, STATUS_EARGUMENT,
-		                  "step %" PRIu64 " is %" PRIu64 " calls of schedule '%s' behind step %" PRIu64
-		                  ", and a gap may have %d: if steps count samples, register with stride=SAMPLES per call "
-		                  "(it is %" PRIu64 "); if training has begun again, with rewind=continue",
-		                  step, calls, profile->schedule.kind->name, model->step, GAP_CALL_COUNT_MAX,
-		                  model->stride);
+		return reason_set(
+			&call->reason, STATUS_EARGUMENT,
+			"step %" PRIu64 " is %" PRIu64 " calls of schedule '%s' behind step %" PRIu64
+			", and a gap may have %d: if steps count samples, register with stride=SAMPLES per call "
+			"(it is %" PRIu64 "); if training has begun again, with rewind=continue",
+			step, calls, profile->schedule.kind->name, model->step, GAP_CALL_COUNT_MAX, model->stride);
 	}
 	return 0;
 }
@@ -80,19 +80,21 @@ static int enclosure_make(struct call *call, const struct model *model, struct e
 	int error = 0;
 
 	if (!enclosure.seeds && request->present & REQUEST_HAS(updates))
-		return reason_set(&call->reason, STATUS_EARGUMENT,
-		                  "updates is the counter of a profile that the snapshot is the average of: name the profile");
+		return reason_set(
+			&call->reason, STATUS_EARGUMENT,
+			"updates is the counter of a profile that the snapshot is the average of: name the profile");
 	if (enclosure.seeds) {
 		error = profile_name_check(request->profile.bytes, request->profile.count, &call->reason);
 		if (!error)
 			error = text_copy(request->profile, enclosure.profile, sizeof enclosure.profile);
 		if (!error && geometry_profile(model->geometry, enclosure.profile) < 0)
-			error = reason_set(&call->reason, STATUS_ENOPROFILE, "model '%s' has no profile '%s'", model->name,
-			                   enclosure.profile);
+			error = reason_set(&call->reason, STATUS_ENOPROFILE, "model '%s' has no profile '%s'",
+			                   model->name, enclosure.profile);
 		enclosure.updates = request->updates;
 	}
 	if (!error && request->present & REQUEST_HAS(metadata))
-		error = metadata_parse(request->metadata.bytes, request->metadata.count, &enclosure.metadata, &call->reason);
+		error = metadata_parse(request->metadata.bytes, request->metadata.count, &enclosure.metadata,
+		                       &call->reason);
 	if (error)
 		return error;
 	*ret_enclosure = enclosure;
@@ -110,8 +112,8 @@ static bool loss_refuses(struct call *call, struct model *model, uint32_t rank, 
 	    request->loss <= model->guards.loss_max)
 		return false;
 	reason_set(&model->ranks[rank].refusal, STATUS_EREFUSED,
-	           "step %" PRIu64 " was refused: its loss %.6g is above loss_max %.6g; the average is unchanged", push->step,
-	           request->loss, model->guards.loss_max);
+	           "step %" PRIu64 " was refused: its loss %.6g is above loss_max %.6g; the average is unchanged",
+	           push->step, request->loss, model->guards.loss_max);
 	intake_refuse(&model->records[rank], push, OUTCOME_LOSS, ret_answer);
 	return true;
 }
@@ -224,7 +226,8 @@ int reserve_handle(struct call *call)
 	}
 	if (stage < 0 && call->expired)
 		return reason_set(&call->reason, STATUS_EBUSY,
-		                  "the daemon lags: all %" PRIu32 " stages of rank %" PRIu32 " of '%s' still wait to be "
+		                  "the daemon lags: all %" PRIu32 " stages of rank %" PRIu32
+		                  " of '%s' still wait to be "
 		                  "applied; push less often, or give the daemon more workers",
 		                  model->stage_count, rank, model->name);
 	if (stage < 0) {

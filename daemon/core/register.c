@@ -125,8 +125,8 @@ static int wish_make(struct call *call, struct wish *wish)
 		error = reason_set(reason, STATUS_ELIMIT, "world is %" PRIu64 ", and must be 1 to %d", request->world,
 		                   WORLD_MAX);
 	if (!error && request->rank >= request->world)
-		error = reason_set(reason, STATUS_EARGUMENT, "rank %" PRIu64 " is not below world %" PRIu64, request->rank,
-		                   request->world);
+		error = reason_set(reason, STATUS_EARGUMENT, "rank %" PRIu64 " is not below world %" PRIu64,
+		                   request->rank, request->world);
 	if (!error && request->client == 0)
 		error = reason_set(reason, STATUS_EARGUMENT, "client must not be 0");
 	if (!error)
@@ -142,7 +142,8 @@ static int wish_make(struct call *call, struct wish *wish)
 	if (!error)
 		error = wish_profiles(call, defaults, wish);
 	if (!error && request->present & REQUEST_HAS(attributes))
-		error = attributes_parse(request->attributes.bytes, request->attributes.count, &wish->attributes, reason);
+		error = attributes_parse(request->attributes.bytes, request->attributes.count, &wish->attributes,
+		                         reason);
 	if (!error)
 		error = manifest_decode(call->body, call->body_bytes, &wish->manifest, reason);
 	wish->world = (uint32_t)request->world;
@@ -209,15 +210,17 @@ static int tensors_fit(const struct model *model, const struct wish *wish, struc
 	int error;
 
 	if (model->world != wish->world)
-		return reason_set(reason, STATUS_EMANIFEST,
-		                  "world is %" PRIu32 " here and %" PRIu32
-		                  " in the model '%s'; resume=adapt goes on with the other world, resume=never starts anew",
-		                  wish->world, model->world, model->name);
+		return reason_set(
+			reason, STATUS_EMANIFEST,
+			"world is %" PRIu32 " here and %" PRIu32
+			" in the model '%s'; resume=adapt goes on with the other world, resume=never starts anew",
+			wish->world, model->world, model->name);
 	error = manifest_compare(wish->manifest, model->manifest, &difference);
 	if (error != STATUS_EMANIFEST)
 		return error;
 	registration_difference(wish->manifest, model->manifest, summary, sizeof summary);
-	return reason_set(reason, error, "%.240s%s%.150s; resume=adapt goes on with what both have, resume=never starts anew",
+	return reason_set(reason, error,
+	                  "%.240s%s%.150s; resume=adapt goes on with what both have, resume=never starts anew",
 	                  difference.text, summary[0] ? "; in all " : "", summary);
 }
 

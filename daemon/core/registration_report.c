@@ -73,7 +73,8 @@ static void profile_report(const struct model *model, const struct profile *prof
 		const struct profile_rule *rule = &profile->rules[i];
 
 		if (rules[i] > 0)
-			fprintf(file, ", %" PRIu32 " by %s=%s", rules[i], schedule_entry_name(rule->entry), rule->pattern);
+			fprintf(file, ", %" PRIu32 " by %s=%s", rules[i], schedule_entry_name(rule->entry),
+			        rule->pattern);
 		else
 			fprintf(file, ", NO TENSOR matches %s=%s", schedule_entry_name(rule->entry), rule->pattern);
 	}

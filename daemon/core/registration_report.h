@@ -15,7 +15,7 @@ enum { REPORT_BYTES_MAX = 2048 };
 void registration_report(const struct model *model, char *text, size_t capacity);
 
 /*
- * How tensors differ from those of a model: "2 new ('a', 'b'), 1 gone ('c'), 1 of another shape ('d'), 1 of another dtype
- * ('e')"; empty where they do not.
+ * How tensors differ from those of a model: "2 new ('a', 'b'), 1 gone ('c'), 1 of another shape ('d'), 1 of another
+ * dtype ('e')"; empty where they do not.
  */
 void registration_difference(const struct manifest *here, const struct manifest *model, char *text, size_t capacity);

@@ -209,6 +209,7 @@ static int swap_adopt(struct model *model, const struct host *host, bool *ret_ad
 	int error = geometry_swap(model, model->relay.geometry, reason);
 
 	*ret_adopted = !error;
+	model->managed = model->managed || (!error && model->relay.manages);
 	if (error)
 		relay_drop(model, host);
 	else
@@ -249,6 +250,7 @@ int relay_adopt(struct model *model, const struct host *host, bool *ret_adopted,
 	model->heirloom = heirloom;
 	if (heirloom.memory.base)
 		versions_inherit(&model->versions, (struct slot_header *)(void *)heirloom.memory.base);
+	model->managed = model->managed || relay->manages;
 	*relay = (struct relay){ 0 };
 	*ret_adopted = true;
 	return 0;

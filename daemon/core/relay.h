@@ -13,10 +13,10 @@
 #include "daemon/core/model.h"
 
 /*
- * Makes the model average by these profiles. *ret_done: it does already, or does from now on, because the slots can stay
- * as they are. Else relay_adopt does so later: after the update under way (*ret_order false), or after the new slots,
- * which must be ordered now (*ret_order true and the order filled in), have been made. Meanwhile nothing else begins.
- * Failures of profiles as geometry_create; -ENOMEM.
+ * Makes the model average by these profiles. *ret_done: it does already, or does from now on, because the slots can
+ * stay as they are. Else relay_adopt does so later: after the update under way (*ret_order false), or after the new
+ * slots, which must be ordered now (*ret_order true and the order filled in), have been made. Meanwhile nothing else
+ * begins. Failures of profiles as geometry_create; -ENOMEM.
  */
 int relay_begin(struct model *model, const struct profile *profiles, uint32_t profile_count, bool *ret_done,
                 bool *ret_order, struct segment_order *order, struct reason *reason);

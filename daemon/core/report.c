@@ -22,7 +22,7 @@ static json_t *real(double value)
 	return isfinite(value) ? json_real(value) : json_null();
 }
 
-/* Without memory a value or its place is missing: *whole becomes false, and there is no report rather than half of one. */
+/* Without memory a value or its place is missing: *whole becomes false, and there is no report rather than half. */
 static void put(bool *whole, json_t *object, const char *name, json_t *value)
 {
 	if (json_object_set_new(object, name, value) != 0)

@@ -120,7 +120,8 @@ void service_event(const struct service *service, enum event_severity severity, 
 struct model *service_find(const struct service *service, const char *name, size_t name_bytes)
 {
 	for (struct model *model = service->models; model; model = model->next)
-		if (!model->doomed && !model->ancestor && strlen(model->name) == name_bytes && memcmp(model->name, name, name_bytes) == 0)
+		if (!model->doomed && !model->ancestor && strlen(model->name) == name_bytes &&
+		    memcmp(model->name, name, name_bytes) == 0)
 			return model;
 	return NULL;
 }
@@ -294,8 +295,9 @@ int call_rank(struct call *call, struct model **ret_model, uint32_t *ret_rank)
 	if (error)
 		return error;
 	if (call->request->rank >= (*ret_model)->world)
-		return reason_set(&call->reason, STATUS_EARGUMENT, "rank %" PRIu64 " is not there: the model has %" PRIu32
-		                  " ranks, counted from 0", call->request->rank, (*ret_model)->world);
+		return reason_set(&call->reason, STATUS_EARGUMENT,
+		                  "rank %" PRIu64 " is not there: the model has %" PRIu32 " ranks, counted from 0",
+		                  call->request->rank, (*ret_model)->world);
 	*ret_rank = (uint32_t)call->request->rank;
 	return 0;
 }
@@ -432,9 +434,14 @@ static void unpark(struct service *service, struct parked **link)
 	parked_free(service, parked);
 }
 
-/* Forgets a model that no rank has been registered of, when nobody waits for it any more either. */
+/*
+ * Forgets a model that no rank has been registered of, when nobody waits for it any more either. Not one that has taken
+ * over an average.
+ */
 static void forget_unawaited(struct service *service, struct model *model)
 {
+	if (versions_newest(&model->versions))
+		return;
 	for (uint32_t r = 0; model->serving && r < model->world; r++)
 		if (model->records[r].epoch != 0)
 			return;
@@ -513,15 +520,21 @@ static void inherit(struct service *service, struct model *heir)
 
 	if (!heir->serving)
 		return;
-	for (uint32_t r = 0; r < ancestor->world; r++)
+	for (uint32_t r = 0; r < ancestor->world; r++) {
+		if (ancestor->records[r].client != 0)
+			ancestor->ranks[r].fenced_client = ancestor->records[r].client;
 		ancestor->records[r].client = 0;
+	}
 	if (ancestor->applying || ancestor->room_due_ms != 0 || keep_busy(ancestor))
 		return;
 	failure.status = relay_inherit(heir, &service->host, &failure.reason);
 	if (failure.status) {
-		service_event(service, EVENT_ERROR, heir->name, failure.status, "%s: %s", heir->name, failure.reason.text);
+		service_event(service, EVENT_ERROR, heir->name, failure.status, "%s: %s", heir->name,
+		              failure.reason.text);
 		order_failed(service, heir->id, &failure);
 		service_doom(service, heir);
+		for (uint32_t r = 0; r < ancestor->world; r++)
+			ancestor->records[r].client = ancestor->ranks[r].fenced_client;
 		return;
 	}
 	service_doom(service, ancestor);

@@ -77,8 +77,8 @@ static bool drop_orphan(struct model *model, const struct intake_next *next, str
 	memcpy(profile, seed->profile, sizeof profile);
 	for (uint32_t r = 0; r < model->world; r++) {
 		reason_set(&model->ranks[r].refusal, STATUS_EREFUSED,
-		           "step %" PRIu64 " was dropped: it is the average of profile '%s', which was removed before it was "
-		           "applied", next->step, profile);
+		           "step %" PRIu64 " was dropped: it is the average of profile '%s', which was removed meanwhile",
+		           next->step, profile);
 		settle(model, r, next->stages[r], OUTCOME_INCOMPLETE, 0, 0);
 		counters->pushes_incomplete++;
 	}

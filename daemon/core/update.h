@@ -22,13 +22,13 @@
 void update_begin(struct model *model, const struct settings *settings, const struct instant *now,
                   struct counters *counters, bool *ret_begun);
 
-/* The rank's oldest snapshot that waits gives way to a newer one, which is to come. Its stage, or -1 where none waits. */
+/* The rank's oldest snapshot that waits gives way to one that is to come. Its stage, or -1 where none waits. */
 int32_t update_make_room(struct model *model, uint32_t rank, struct counters *counters);
 
 enum update_result {
 	UPDATE_PUBLISHED,
 	UPDATE_REFUSED, /* thrown away, with a sentence */
-	UPDATE_AGAIN,   /* some tensors must get their old average back: model->apply is to be given to the workers again */
+	UPDATE_AGAIN, /* some tensors must get their old average back: model->apply must go to the workers again */
 };
 
 /*

@@ -49,7 +49,8 @@ static bool blend_overflows(const struct model *model, uint32_t tensor, uint32_t
  */
 static bool narrowing_overflows(const struct model *model, uint32_t tensor, uint32_t profile)
 {
-	const struct placement *at = &placements_of(model, tensor)[profile], *from = &sources_of(model, tensor)[profile];
+	const struct placement *at = &placements_of(model, tensor)[profile];
+	const struct placement *from = &sources_of(model, tensor)[profile];
 	bool starts = !model->apply.shadow || from->entry == ENTRY_DROP;
 	enum dtype dtype = starts ? model->manifest->tensors[tensor].dtype : from->dtype;
 
@@ -127,13 +128,14 @@ static enum verdict nonfinite_judge(struct model *model, struct reason *reason)
 	finding_format(model, &finding, text, sizeof text);
 	switch (model->guards.nonfinite) {
 	case NONFINITE_APPLY:
-		reason_set(reason, STATUS_EREFUSED, "step %" PRIu64 " was applied although %s: nonfinite=apply", step, text);
+		reason_set(reason, STATUS_EREFUSED, "step %" PRIu64 " was applied although %s: nonfinite=apply", step,
+		           text);
 		return VERDICT_PASS;
 	case NONFINITE_SKIP_TENSOR:
 		if (!all_continue(model, model->kept))
 			break;
-		reason_set(reason, STATUS_EREFUSED, "step %" PRIu64 ": %s: %" PRIu64 " tensor%s kept the old average", step,
-		           text, finding.tensors, finding.tensors == 1 ? "" : "s");
+		reason_set(reason, STATUS_EREFUSED, "step %" PRIu64 ": %s: %" PRIu64 " tensor%s kept the old average",
+		           step, text, finding.tensors, finding.tensors == 1 ? "" : "s");
 		return VERDICT_KEEP;
 	case NONFINITE_REFUSE:
 		break;
@@ -148,12 +150,13 @@ static bool jump_find(const struct model *model, const bool *kept, struct reason
 	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
 		double before = sqrt(model->results[t].value_squares), now = sqrt(model->results_next[t].value_squares);
 
-		/* 0: it was not measured, because no profile has averaged it. What is not finite is nonfinite='s to judge. */
-		if (before == 0 || now == 0 || (kept && kept[t]) || !isfinite(before) || model->results_next[t].nonfinite > 0 ||
-		    fabs(now - before) <= model->guards.norm_jump * before)
+		/* 0: not measured, because no profile has averaged it. Not finite: another guard's to judge. */
+		if (before == 0 || now == 0 || (kept && kept[t]) || !isfinite(before) ||
+		    model->results_next[t].nonfinite > 0 || fabs(now - before) <= model->guards.norm_jump * before)
 			continue;
 		reason_set(reason, STATUS_EREFUSED,
-		           "step %" PRIu64 " was refused: the norm of tensor '%.150s' went from %.6g to %.6g, a change of %.4g "
+		           "step %" PRIu64
+		           " was refused: the norm of tensor '%.150s' went from %.6g to %.6g, a change of %.4g "
 		           "times what it was, above norm_jump %.6g; the average is unchanged",
 		           model->applying_next.step, model->manifest->tensors[t].name, before, now,
 		           fabs(now - before) / before, model->guards.norm_jump);

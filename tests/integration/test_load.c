@@ -228,7 +228,6 @@ START_TEST(ranks_that_lag_and_leave_steps_out_never_mix)
 	pid_t pids[WORLD], reader;
 	struct emad_view_info info;
 	struct emad_view *view;
-	uint64_t updates = 0;
 
 	for (uint32_t rank = 0; rank < WORLD; rank++)
 		pids[rank] = role_trainer_start(&page, rank, harness.url, "sharded", ROWS, rank, WORLD, 1, LAST_STEP,
@@ -239,10 +238,8 @@ START_TEST(ranks_that_lag_and_leave_steps_out_never_mix)
 	ck_assert_uint_eq(newest_step("sharded"), LAST_STEP);
 	OK(emad_view_open(client, "sharded", NULL, 0, TIMEOUT_MS, &view));
 	OK(emad_view_info(view, &info));
-	/* Rank 2 has left one in seven out; every other step is there, once. */
-	for (int step = 1; step < LAST_STEP; step++)
-		updates += step % 7 != 3;
-	ck_assert_uint_eq(info.updates, updates);
+	/* Rank 2 has left one in seven out; every other step is there, once, and the next stands for the one left out. */
+	ck_assert_uint_eq(info.updates, LAST_STEP - 1);
 	emad_view_close(view);
 	stop_all();
 	ends_well(reader);

@@ -191,14 +191,14 @@ def test_a_model_that_is_there_is_replaced_only_on_request(run, client, name, tr
         trainer.push(2, state(1))
 
 
-def test_a_file_with_nan_is_refused_and_leaves_nothing(run, client, name, tmp_path):
+@pytest.mark.parametrize("bad, said", [(np.nan, "1 NaN and 0 infinite"), (np.inf, "0 NaN and 1 infinite")])
+def test_a_file_that_is_not_finite_is_refused_and_replaces_nothing(run, client, name, trainer, tmp_path, bad, said):
     path = tmp_path / "bad.safetensors"
-    safetensors_numpy.save_file({"w": np.array([1, np.nan], np.float32)}, path)
-    done = run("import", name, path)
+    safetensors_numpy.save_file({"v": np.ones(2, np.float32), "w": np.array([1, bad], np.float32)}, path)
+    done = run("import", name, path, "--replace")
     assert done.returncode == DATA
-    assert "'w'" in done.stderr and "1 NaN" in done.stderr
-    with pytest.raises(emad.NoModelError):
-        client.show(name)
+    assert "'w'" in done.stderr and said in done.stderr
+    assert average(client, name) == 0.5
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])

@@ -276,3 +276,28 @@ def test_a_kill_leaves_whole_files_and_nothing_that_stays_half_written(keeper):
     for file in aside:
         assert re.fullmatch(r"\d{20}\.safetensors", file.name)
         assert (safetensors.numpy.load_file(file)["w"] == 1).all()
+
+
+def test_a_width_that_nobody_tracked_is_made_of_them(keeper, emactl, tmp_path):
+    keeper.start()
+    with emad.Client(keeper.url) as client:
+        followed = {**profiles(snapshot=INTERVAL), "wanted": "power:std=0.15"}
+        with client.trainer("run/net", weights(0), profiles=followed) as trainer:
+            train(client, trainer, "run/net", 1, 32 * INTERVAL, lambda step: settled(client, 2 * (step // INTERVAL)))
+        out = tmp_path / "wanted.safetensors"
+        done = subprocess.run(
+            [emactl, "--socket", keeper.url, "posthoc", "run/net", "--std", "0.15", "-o", out, "--json"],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+        )
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        found = safetensors.numpy.load_file(str(out))
+        with client.view("run/net", "wanted") as view:
+            assert report["step"] == view.step == 32 * INTERVAL
+            for name in view:
+                wanted = np.array(view[name], dtype=np.float64)
+                # Of noise an average is made as well as its weights are: that is what the error says.
+                assert np.linalg.norm(found[name] - wanted) < 0.01 * np.linalg.norm(wanted)
+        assert 0 < report["error"] < 0.01

@@ -151,7 +151,9 @@ def test_a_seed_of_an_older_step_counts_as_of_the_newest(client, name):
 def test_a_seed_without_a_step_belongs_to_the_newest(client, name):
     with client.trainer(name, weights(0), profiles=HALF, start_step=5) as trainer:
         trainer.push(6, weights(1))
-        assert trainer.seed("ema", weights(7), updates=3).step == 6
+        assert trainer.seed("ema", weights(7), updates=3).outcome == "applied"
+        with client.view(name) as view:
+            assert (view.step, view.updates) == (6, 3)
         assert trainer.push(7, weights(1), wait=True).calls == 1
         assert value_of(client, name) == 4
 

@@ -1,5 +1,6 @@
 """The daemon dies, the process forks, the interpreter ends: training goes on."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -80,6 +81,33 @@ def test_a_stopped_daemon_does_not_stop_training(own_daemon, name):
         finally:
             own_daemon.signal(signal.SIGCONT)
         assert ema.updates == 501
+
+
+def test_updates_that_were_missed_are_counted_by_the_next(own_daemon, name):
+    model = torch.nn.Linear(4, 2)
+    start = model.weight.detach().clone()
+    with emad.torch.ModelEMA(model, decay=0.999, tau=100, name=name, url=own_daemon.url, timeout=0.5) as ema:
+        with torch.no_grad():
+            model.weight.add_(1)
+        ema.update(model)
+        ema.flush()
+        own_daemon.signal(signal.SIGSTOP)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for _ in range(300):
+                    ema.update(model)
+        finally:
+            own_daemon.signal(signal.SIGCONT)
+        ema._pause_until = 0.0  # as if it had passed
+        ema.update(model)
+        ema.flush(timeout=20)
+        with ema._client.view(name) as view:
+            assert view.updates == view.step == ema.updates == 302
+            # The weights were the same all along, so that nothing at all was missed.
+            kept = math.prod(0.999 * (1 - math.exp(-call / 100)) for call in range(1, 303))
+            expected = kept * start + (1 - kept) * model.weight.detach()
+            assert torch.allclose(view.tensor("weight"), expected, atol=1e-6)
 
 
 def test_calls_fail_at_once_while_the_daemon_is_away_and_work_when_it_is_back(own_daemon, name):

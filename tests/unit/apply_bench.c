@@ -77,7 +77,8 @@ static void stages_fill(struct apply_bench *bench, uint64_t *state)
 			enum dtype dtype = rank->tensors[piece->tensor].dtype;
 
 			for (uint64_t e = 0; e < piece->element_count; e++)
-				element_fill(dtype, bench->stages[r] + piece->stage_offset + e * dtype_bytes(dtype), state);
+				element_fill(dtype, bench->stages[r] + piece->stage_offset + e * dtype_bytes(dtype),
+				             state);
 		}
 	}
 }
@@ -92,7 +93,8 @@ static void slots_fill(struct apply_bench *bench, uint64_t *state)
 		for (uint32_t p = 0; p < before->profile_count; p++) {
 			const struct placement *at = &before->placements[t * before->profile_count + p];
 
-			for (uint64_t e = 0; at->entry != ENTRY_DROP && e < before->manifest->tensors[t].element_count; e++)
+			for (uint64_t e = 0; at->entry != ENTRY_DROP && e < before->manifest->tensors[t].element_count;
+			     e++)
 				element_fill(at->dtype, bench->shadow + at->offset + e * dtype_bytes(at->dtype), state);
 		}
 	}
@@ -187,7 +189,7 @@ void apply_bench_run(struct apply_bench *bench)
 
 /* ---- the reference ----------------------------------------------------------------------------------------------- */
 
-static float blend_f32(enum schedule_form form, double decay, float s, float x)
+float blend_f32(enum schedule_form form, double decay, float s, float x)
 {
 	float keep = (float)decay, take = (float)(1.0 - decay);
 
@@ -202,7 +204,7 @@ static float blend_f32(enum schedule_form form, double decay, float s, float x)
 	abort();
 }
 
-static double blend_f64(enum schedule_form form, double decay, double s, double x)
+double blend_f64(enum schedule_form form, double decay, double s, double x)
 {
 	double take = 1.0 - decay;
 
@@ -299,7 +301,8 @@ static bool element_expect(const struct apply_bench *bench, uint32_t t, uint32_t
 	else if (at->dtype == DTYPE_F64)
 		element_write(at->dtype, blend_f64(bench->apply.profiles[p].form, action.decay, s, x), to);
 	else
-		element_write(at->dtype, (double)blend_f32(bench->apply.profiles[p].form, action.decay, (float)s, (float)x), to);
+		element_write(at->dtype,
+		              (double)blend_f32(bench->apply.profiles[p].form, action.decay, (float)s, (float)x), to);
 	if (old && at->dtype == DTYPE_F64)
 		*ret_drift_square = (x - s) * (x - s);
 	else if (old)

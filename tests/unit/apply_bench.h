@@ -28,6 +28,10 @@ double element_read(enum dtype dtype, const uint8_t *bytes);
 /* Random bytes that are a finite value of the dtype. */
 void element_fill(enum dtype dtype, uint8_t *bytes, uint64_t *state);
 
+/* One step of an average, each operation rounded on its own. */
+float blend_f32(enum schedule_form form, double decay, float s, float x);
+double blend_f64(enum schedule_form form, double decay, double s, double x);
+
 /*
  * Fills in everything of a bench whose model is there. before: profiles of the old slot over its manifest, which the
  * bench does not keep; NULL: as the new one.

@@ -28,7 +28,7 @@ static void memory_drop(void *context, struct memory *memory)
 	struct fake_segment *segment = &host->segments[memory->fd / 2];
 
 	assert(memory->base && segment->base == memory->base && segment->bytes == memory->bytes);
-	if (host->keeps && host->kept_count < FAKE_SEGMENT_COUNT_MAX)
+	if (host->keeps && host->kept_count < FAKE_KEPT_COUNT_MAX)
 		host->kept[host->kept_count++] = segment->base;
 	else
 		free(segment->base);
@@ -182,8 +182,8 @@ uint64_t fake_host_ask(struct fake_host *host, uint64_t peer, const struct reque
 	exchange.peer.refused = host->refused;
 	exchange.tag_bytes = sizeof number;
 	memcpy(exchange.tag, &number, sizeof number);
-	service_request(host->service, &host->now, &exchange, message + MESSAGE_PREFIX_BYTES, bytes - MESSAGE_PREFIX_BYTES,
-	                body, body_bytes);
+	service_request(host->service, &host->now, &exchange, message + MESSAGE_PREFIX_BYTES,
+	                bytes - MESSAGE_PREFIX_BYTES, body, body_bytes);
 	if (host->prompt)
 		fake_host_settle(host);
 	return number;
@@ -423,8 +423,8 @@ void fake_trainer_attached(struct fake_trainer *trainer, uint64_t number)
 
 	trainer->stages = fake_host_map(trainer->host, answer->fd);
 	header = (const void *)trainer->stages;
-	ck_assert_msg(segment_header_check(&header->segment, SEGMENT_STAGE, answer->reply.segment_bytes, &reason) == 0, "%s",
-	              reason.text);
+	ck_assert_msg(segment_header_check(&header->segment, SEGMENT_STAGE, answer->reply.segment_bytes, &reason) == 0,
+	              "%s", reason.text);
 	trainer->stage_stride = header->stage_stride;
 }
 
@@ -533,7 +533,8 @@ char *fake_metadata(struct fake_host *host, const struct fake_reply *view, const
 	const char *value;
 	char *copy = NULL;
 
-	ck_assert_int_eq(safetensors_parse(image, view->reply.region_bytes, view->reply.region_bytes, &tensors, NULL), 0);
+	ck_assert_int_eq(safetensors_parse(image, view->reply.region_bytes, view->reply.region_bytes, &tensors, NULL),
+	                 0);
 	value = safetensors_metadata_get(tensors, key);
 	if (value)
 		copy = strdup(value);
@@ -558,7 +559,8 @@ const uint8_t *fake_tensor(struct fake_host *host, const struct fake_reply *view
 	const uint8_t *bytes = NULL;
 	struct reason reason = { "" };
 
-	ck_assert_msg(safetensors_parse(image, view->reply.region_bytes, view->reply.region_bytes, &tensors, &reason) == 0,
+	ck_assert_msg(safetensors_parse(image, view->reply.region_bytes, view->reply.region_bytes, &tensors, &reason) ==
+	                      0,
 	              "%s", reason.text);
 	entry = safetensors_find(tensors, name);
 	if (entry)

@@ -14,6 +14,7 @@
 enum {
 	FAKE_WAITING_MAX = 64,
 	FAKE_SEGMENT_COUNT_MAX = 256,
+	FAKE_KEPT_COUNT_MAX = 2048,
 	FAKE_REPLY_COUNT = 128, /* of the latest requests */
 	FAKE_HEADER_BYTES_MAX = 4096,
 	FAKE_ELEMENTS = 24,
@@ -40,7 +41,7 @@ struct fake_host {
 	struct instant now;
 	bool keeps;                       /* what is dropped stays mapped until the end, as readers have it */
 	uint64_t kept_count;
-	uint8_t *kept[FAKE_SEGMENT_COUNT_MAX]; /* owned */
+	uint8_t *kept[FAKE_KEPT_COUNT_MAX]; /* owned */
 	bool prompt;                      /* segments are made and updates done before a call below returns */
 	int memory_status;                /* what orders come back with */
 	bool holds_files;                 /* files are written when the test says so, even if the host is prompt */

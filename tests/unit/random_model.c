@@ -89,8 +89,8 @@ void random_model_init(struct random_model *model, uint64_t *state, uint32_t wor
 
 		snprintf(name, sizeof name, "t%u", t);
 		for (uint32_t r = 0; r < world; r++)
-			ck_assert_int_eq(manifest_add_tensor(model->ranks[r], name, strlen(name), dtype, is_buffer, extents,
-			                                     dimension_count, NULL),
+			ck_assert_int_eq(manifest_add_tensor(model->ranks[r], name, strlen(name), dtype, is_buffer,
+			                                     extents, dimension_count, NULL),
 			                 0);
 		pieces_add(model, extents, dimension_count, state);
 	}
@@ -145,7 +145,8 @@ void laid_out_init(struct laid_out *out, struct manifest *const *ranks, uint32_t
 	struct reason reason = { "" };
 
 	for (uint32_t p = 0; p < profile_count; p++)
-		ck_assert_msg(profile_parse(profiles[p], strlen(profiles[p]), &parsed[p], &reason) == 0, "%s", reason.text);
+		ck_assert_msg(profile_parse(profiles[p], strlen(profiles[p]), &parsed[p], &reason) == 0, "%s",
+		              reason.text);
 	ck_assert_msg(geometry_create(ranks[0], parsed, profile_count, 500, &out->geometry, &reason) == 0, "%s",
 	              reason.text);
 	ck_assert_int_eq(plan_create(out->geometry, (const struct manifest *const *)ranks, world, &out->plan, NULL), 0);

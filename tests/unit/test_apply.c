@@ -265,7 +265,8 @@ int main(void)
 	tcase_add_loop_test(tcase, does_what_the_reference_does, 0, 8);
 	tcase_add_loop_test(tcase, starts_as_a_copy_of_the_values, 0, 4);
 	tcase_add_test(tcase, order_of_blocks_and_kernels_change_no_bit);
-	tcase_add_loop_test(tcase, counts_what_is_not_finite_wherever_it_is, 0, sizeof bad_values / sizeof bad_values[0]);
+	tcase_add_loop_test(tcase, counts_what_is_not_finite_wherever_it_is, 0,
+	                    sizeof bad_values / sizeof bad_values[0]);
 	tcase_add_test(tcase, does_not_look_at_what_every_profile_drops);
 	tcase_add_test(tcase, huge_values_are_finite);
 	tcase_add_test(tcase, room_for_the_results_is_all_that_is_allocated);

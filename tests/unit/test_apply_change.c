@@ -27,7 +27,8 @@ static void profiles_choose(struct choice *choice, uint64_t *state)
 		"constant:form=lerp", "yolo:precision=f64", "power:precision=f64", "timm:precision=f32", "paddle",
 	};
 	static const char *const rules[] = {
-		"copy=t1*", "freeze=t2", "drop=t[3-5]", "average@0.9=t[1-6]", "average=t*", "freeze=*", "copy=*", "average@0.25=t7",
+		"copy=t1*",   "freeze=t2", "drop=t[3-5]", "average@0.9=t[1-6]",
+		"average=t*", "freeze=*",  "copy=*",      "average@0.25=t7",
 	};
 	uint32_t first = (uint32_t)random_below(state, PROFILES);
 
@@ -42,7 +43,8 @@ static void profiles_choose(struct choice *choice, uint64_t *state)
 			                 rules[random_below(state, sizeof rules / sizeof rules[0])]);
 		/* A decay of its own is not for schedules without one. */
 		if (strstr(text, "@") && !strstr(text, "=yolo") && !strstr(text, "=constant"))
-			snprintf(text, SPECIFICATION_BYTES, "p%u=timm;average=t0;average@0.75=t[1-4]", (first + p) % PROFILES);
+			snprintf(text, SPECIFICATION_BYTES, "p%u=timm;average=t0;average@0.75=t[1-4]",
+			         (first + p) % PROFILES);
 		choice->specifications[p] = text;
 	}
 }
@@ -58,13 +60,14 @@ static struct manifest *manifest_before(const struct manifest *manifest, uint64_
 	ck_assert_int_eq(manifest_add_piece(before, NULL, NULL, NULL), 0);
 	for (uint32_t i = manifest->tensor_count; i-- > 0;) {
 		const struct tensor *tensor = &manifest->tensors[i];
-		enum dtype dtype = random_below(state, 3) ? tensor->dtype : (enum dtype)random_below(state, DTYPE_COUNT);
+		enum dtype dtype = random_below(state, 3) ? tensor->dtype
+		                                          : (enum dtype)random_below(state, DTYPE_COUNT);
 		bool reshaped = random_below(state, 6) == 0;
 
 		if (random_below(state, 6) == 0)
 			continue;
-		ck_assert_int_eq(manifest_add_tensor(before, tensor->name, strlen(tensor->name), dtype, tensor->is_buffer,
-		                                     reshaped ? extents : tensor->extents,
+		ck_assert_int_eq(manifest_add_tensor(before, tensor->name, strlen(tensor->name), dtype,
+		                                     tensor->is_buffer, reshaped ? extents : tensor->extents,
 		                                     reshaped ? 1 : tensor->dimension_count, NULL),
 		                 0);
 		ck_assert_int_eq(manifest_add_piece(before, NULL, NULL, NULL), 0);
@@ -88,7 +91,8 @@ static void bench_init(struct apply_bench *bench, uint64_t *state, bool adapts)
 	manifest = adapts ? manifest_before(bench->model.ranks[0], state) : manifest_share(bench->model.ranks[0]);
 	for (uint32_t p = 0; adapts && p < before.count; p++)
 		strcat(before.texts[p], ";average=gone");
-	apply_bench_fill(bench, state, after.specifications, after.count, manifest, before.specifications, before.count);
+	apply_bench_fill(bench, state, after.specifications, after.count, manifest, before.specifications,
+	                 before.count);
 	apply_bench_choose(bench, state);
 	manifest_destroy(manifest);
 }
@@ -186,8 +190,8 @@ static void change_check(const char *from, const char *to, enum dtype before, en
 START_TEST(every_change_of_type_with_every_action)
 {
 	static const char *const profiles[] = {
-		"a=yolo", "a=yolo:precision=f64", "a=constant:form=lerp", "a=timm:form=sub,precision=f64", "a=yolo;copy=w",
-		"a=yolo;freeze=w",
+		"a=yolo",        "a=yolo:precision=f64", "a=constant:form=lerp", "a=timm:form=sub,precision=f64",
+		"a=yolo;copy=w", "a=yolo;freeze=w",
 	};
 	static const enum dtype dtypes[] = {
 		DTYPE_F64, DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_F8_E4M3, DTYPE_F8_E5M2, DTYPE_I64, DTYPE_BOOL,
@@ -209,7 +213,8 @@ END_TEST
 
 START_TEST(a_start_at_zero_is_zero_and_says_nothing_of_the_values)
 {
-	const struct tensor_row rows[] = { { "w", DTYPE_BF16, false, SHAPE(3, 700) }, { "n", DTYPE_I64, true, SHAPE(5) } };
+	const struct tensor_row rows[] = { { "w", DTYPE_BF16, false, SHAPE(3, 700) },
+		                           { "n", DTYPE_I64, true, SHAPE(5) } };
 	const char *profiles[] = { "a=yolo", "b=yolo:precision=f64" };
 	uint64_t state = 0x853c49e6748fea9b;
 	struct apply_bench bench = { 0 };

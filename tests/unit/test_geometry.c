@@ -29,8 +29,8 @@ static struct geometry *geometry_of(struct manifest *manifest, const char *const
 	uint32_t count = 0;
 
 	for (; profiles[count]; count++)
-		ck_assert_msg(profile_parse(profiles[count], strlen(profiles[count]), &parsed[count], &reason) == 0, "%s",
-		              reason.text);
+		ck_assert_msg(profile_parse(profiles[count], strlen(profiles[count]), &parsed[count], &reason) == 0,
+		              "%s", reason.text);
 	ck_assert_msg(geometry_create(manifest, parsed, count, 200, &geometry, &reason) == 0, "%s", reason.text);
 	return geometry;
 }
@@ -39,7 +39,8 @@ static struct geometry *geometry_of(struct manifest *manifest, const char *const
 START_TEST(profiles_lie_behind_one_another_and_tensors_where_the_image_has_them)
 {
 	struct manifest *manifest = manifest_of_rows(ROWS, ROW_COUNT);
-	struct geometry *geometry = geometry_of(manifest, PROFILES("a=diffusers", "b=yolo;average@0.9=run*", "c=k-diffusion"));
+	struct geometry *geometry = geometry_of(manifest,
+	                                        PROFILES("a=diffusers", "b=yolo;average@0.9=run*", "c=k-diffusion"));
 	uint64_t end = 0;
 
 	manifest_destroy(manifest); /* it has a share */
@@ -110,7 +111,8 @@ START_TEST(slots_fit_where_the_same_bytes_mean_the_same)
 	struct manifest *manifest = manifest_of_rows(ROWS, ROW_COUNT);
 
 	for (size_t i = 0; i < sizeof fits / sizeof fits[0]; i++) {
-		struct geometry *before = geometry_of(manifest, fits[i].before), *after = geometry_of(manifest, fits[i].after);
+		struct geometry *before = geometry_of(manifest, fits[i].before),
+				*after = geometry_of(manifest, fits[i].after);
 
 		ck_assert_msg(geometry_fits(after, before) == fits[i].fits, "case %zu", i);
 		ck_assert_msg(geometry_fits(before, after) == fits[i].fits, "case %zu the other way round", i);

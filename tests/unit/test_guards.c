@@ -55,7 +55,9 @@ END_TEST
 START_TEST(what_is_printed_reads_back)
 {
 	static const char *const texts[] = {
-		"nonfinite=refuse", "nonfinite=skip-tensor,loss_max=-1.5e+300,norm_jump=0.25", "nonfinite=apply,norm_jump=1e-300",
+		"nonfinite=refuse",
+		"nonfinite=skip-tensor,loss_max=-1.5e+300,norm_jump=0.25",
+		"nonfinite=apply,norm_jump=1e-300",
 		"nonfinite=refuse,loss_max=0",
 	};
 
@@ -109,7 +111,8 @@ START_TEST(texts_that_are_long_or_hold_nul_are_refused)
 	char long_text[300];
 
 	memset(long_text, ',', sizeof long_text);
-	ck_assert_int_eq(guards_parse((struct text){ long_text, sizeof long_text }, &guards, &reason), STATUS_EARGUMENT);
+	ck_assert_int_eq(guards_parse((struct text){ long_text, sizeof long_text }, &guards, &reason),
+	                 STATUS_EARGUMENT);
 	ck_assert_msg(strstr(reason.text, "300 bytes, at most 256") != NULL, "%s", reason.text);
 	ck_assert_int_eq(guards_parse((struct text){ "loss_max=1\0002", 12 }, &guards, &reason), STATUS_EARGUMENT);
 	ck_assert_ptr_nonnull(strstr(reason.text, "NUL"));

@@ -15,7 +15,9 @@
 
 START_TEST(entries_come_in_order_with_what_they_have)
 {
-	const struct history_entry first = { .step = 1200, .updates = 1100, .change = "schedule", .from = "a", .to = "b" };
+	const struct history_entry first = {
+		.step = 1200, .updates = 1100, .change = "schedule", .from = "a", .to = "b"
+	};
 	const struct history_entry second = { .step = 1300, .updates = 0, .change = "seeded" };
 	char *history = NULL;
 
@@ -35,7 +37,9 @@ START_TEST(the_oldest_give_way_to_the_newest)
 	size_t count;
 
 	for (uint64_t i = 0; i < 500; i++) {
-		const struct history_entry entry = { .step = i, .updates = i, .change = "continued", .from = "\"step\" 5" };
+		const struct history_entry entry = {
+			.step = i, .updates = i, .change = "continued", .from = "\"step\" 5"
+		};
 
 		ck_assert_int_eq(history_append(&history, &entry), 0);
 		ck_assert_uint_le(strlen(history), HISTORY_BYTES_MAX);
@@ -108,7 +112,8 @@ static int append(void *context)
 
 START_TEST(without_memory_it_stays_as_it_was)
 {
-	struct attempt attempts[] = { { .before = NULL }, { .before = "[{\"step\":1,\"updates\":1,\"change\":\"seeded\"}]" } };
+	struct attempt attempts[] = { { .before = NULL },
+		                      { .before = "[{\"step\":1,\"updates\":1,\"change\":\"seeded\"}]" } };
 
 	json_set_alloc_funcs(json_room, free);
 	for (int i = 0; i < 2; i++) {

@@ -79,7 +79,10 @@ START_TEST(a_repeated_request_gets_its_answer_again_and_is_not_applied)
 		enum outcome outcome;
 		uint64_t version, refused_count;
 	} ends[] = {
-		{ OUTCOME_STARTED, 1, 0 }, { OUTCOME_APPLIED, 9, 0 }, { OUTCOME_NONFINITE, 0, 1 }, { OUTCOME_INCOMPLETE, 0, 1 },
+		{ OUTCOME_STARTED, 1, 0 },
+		{ OUTCOME_APPLIED, 9, 0 },
+		{ OUTCOME_NONFINITE, 0, 1 },
+		{ OUTCOME_INCOMPLETE, 0, 1 },
 	};
 
 	for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
@@ -307,7 +310,8 @@ START_TEST(selects_the_oldest_step_that_all_ranks_have)
 		records[r] = claimed();
 		for (uint32_t i = 0; i < STAGES; i++)
 			if (at->steps[r][i] != NONE)
-				records[r].stages[i] = (struct stage_record){ .state = STAGE_READY, .step = at->steps[r][i] };
+				records[r].stages[i] = (struct stage_record){ .state = STAGE_READY,
+					                                      .step = at->steps[r][i] };
 	}
 	intake_select(records, at->world, STAGES, false, &next);
 	ck_assert_int_eq(next.choice, at->choice);
@@ -321,6 +325,110 @@ START_TEST(selects_the_oldest_step_that_all_ranks_have)
 	}
 	for (uint32_t r = 0; r < at->world; r++)
 		ck_assert_uint_eq(next.stages[r], at->stages[r]);
+}
+END_TEST
+
+/* Under the policy coalesce; as above. */
+static const struct select_case coalesce_cases[] = {
+	{ { { NONE } }, 1, INTAKE_NOTHING, 0, 0, { 0 } },
+	{ { { NONE, 5 } }, 1, INTAKE_APPLY, 5, 0, { 1 } },
+	{ { { 7, 5, 6 } }, 1, INTAKE_COALESCE, 5, 0, { 1 } },
+	{ { { 7, NONE, 6 } }, 1, INTAKE_COALESCE, 6, 0, { 2 } },
+	{ { { 5, 6 }, { 5 } }, 2, INTAKE_APPLY, 5, 0, { 0, 0 } },
+	{ { { 5, 6 }, { 5, 7 } }, 2, INTAKE_APPLY, 5, 0, { 0, 0 } },
+	{ { { 5, 6 }, { 6, 5 } }, 2, INTAKE_COALESCE, 5, 0, { 0, 1 } },
+	{ { { 5, 6, 8 }, { 5, 7, 8 } }, 2, INTAKE_COALESCE, 5, 0, { 0, 0 } },
+	{ { { 6, 8 }, { 5, 8 } }, 2, INTAKE_DROP, 6, 1, { 0, 0 } },
+	{ { { 5, 6 }, { 5, 6 }, { 5 } }, 3, INTAKE_APPLY, 5, 0, { 0, 0, 0 } },
+	{ { { 5, 6 }, { 6, 5 }, { 5, NONE, 6 } }, 3, INTAKE_COALESCE, 5, 0, { 0, 1, 0 } },
+};
+
+START_TEST(a_step_gives_way_where_a_newer_one_is_whole)
+{
+	const struct select_case *at = &coalesce_cases[_i];
+	struct rank_record records[3];
+	struct intake_next next;
+
+	for (uint32_t r = 0; r < at->world; r++) {
+		records[r] = claimed();
+		for (uint32_t i = 0; i < STAGES; i++)
+			if (at->steps[r][i] != NONE)
+				records[r].stages[i] = (struct stage_record){ .state = STAGE_READY,
+					                                      .step = at->steps[r][i] };
+	}
+	intake_select(records, at->world, STAGES, true, &next);
+	ck_assert_int_eq(next.choice, at->choice);
+	if (at->choice == INTAKE_NOTHING)
+		return;
+	ck_assert_uint_eq(next.step, at->step);
+	for (uint32_t r = 0; r < at->world; r++)
+		if (at->choice != INTAKE_DROP || r == at->rank)
+			ck_assert_uint_eq(next.stages[r], at->stages[r]);
+	/* What is being applied does not count: nothing newer waits behind it. */
+	for (uint32_t i = 0; i < STAGES; i++)
+		if (records[0].stages[i].step != at->step)
+			records[0].stages[i].state = STAGE_APPLYING;
+	intake_select(records, at->world, STAGES, true, &next);
+	ck_assert_int_ne(next.choice, INTAKE_COALESCE);
+}
+END_TEST
+
+START_TEST(what_gave_way_is_counted_and_not_refused)
+{
+	struct rank_record record = claimed();
+
+	push(&record, 2, 10, 0);
+	push(&record, 3, 11, 1);
+	intake_settle(&record, 0, OUTCOME_COALESCED, 0, 0);
+	intake_settle(&record, 1, OUTCOME_APPLIED, 5, 2);
+	same_answer(intake_answer(&record, 2), OUTCOME_COALESCED, 10, 0);
+	same_answer(intake_answer(&record, 3), OUTCOME_APPLIED, 11, 5);
+	ck_assert_uint_eq(intake_answer(&record, 2)->calls, 0);
+	ck_assert_uint_eq(intake_answer(&record, 3)->calls, 2);
+	ck_assert_uint_eq(record.coalesced_count, 1);
+	ck_assert_uint_eq(record.refused_count, 0);
+}
+END_TEST
+
+START_TEST(a_push_that_is_refused_at_once_takes_no_stage)
+{
+	const struct push request = { .client = CLIENT, .epoch = EPOCH, .sequence = 2, .step = 10, .stage = 1 };
+	struct rank_record record = claimed();
+	struct answer answer;
+
+	intake_refuse(&record, &request, OUTCOME_LOSS, &answer);
+	same_answer(&answer, OUTCOME_LOSS, 10, 0);
+	same_answer(intake_answer(&record, 2), OUTCOME_LOSS, 10, 0);
+	ck_assert_uint_eq(record.refused_count, 1);
+	ck_assert_uint_eq(intake_pending(&record, STAGES), 0);
+	/* The step may be pushed again. */
+	answer = push(&record, 3, 10, 1);
+	same_answer(&answer, OUTCOME_ACCEPTED, 10, 0);
+}
+END_TEST
+
+START_TEST(an_average_may_be_of_any_step)
+{
+	static const uint64_t steps[] = { 3, 10, 11, 500 };
+	const uint64_t newest = 10;
+
+	for (int i = 0; i < 4; i++) {
+		struct push request = {
+			.client = CLIENT, .epoch = EPOCH, .sequence = 3, .step = steps[i], .stage = 1, .seeds = true
+		};
+		struct rank_record record = claimed();
+		struct answer answer;
+
+		push(&record, 2, 11, 0);
+		ck_assert_int_eq(intake_push(&record, STAGES, &newest, &request, &answer, NULL), 0);
+		same_answer(&answer, OUTCOME_ACCEPTED, steps[i], 0);
+		ck_assert_uint_eq(intake_pending(&record, STAGES), 2);
+		/* But not in a stage that is taken, nor twice. */
+		ck_assert_int_eq(intake_push(&record, STAGES, &newest, &request, &answer, NULL), 0);
+		ck_assert_uint_eq(intake_pending(&record, STAGES), 2);
+		request.sequence = 4;
+		ck_assert_int_eq(intake_push(&record, STAGES, &newest, &request, &answer, NULL), STATUS_EARGUMENT);
+	}
 }
 END_TEST
 
@@ -402,6 +510,11 @@ int main(void)
 	tcase_add_test(tcase, the_free_stage_is_one_that_is_free);
 	tcase_add_loop_test(tcase, selects_the_oldest_step_that_all_ranks_have, 0,
 	                    sizeof select_cases / sizeof select_cases[0]);
+	tcase_add_loop_test(tcase, a_step_gives_way_where_a_newer_one_is_whole, 0,
+	                    sizeof coalesce_cases / sizeof coalesce_cases[0]);
+	tcase_add_test(tcase, what_gave_way_is_counted_and_not_refused);
+	tcase_add_test(tcase, a_push_that_is_refused_at_once_takes_no_stage);
+	tcase_add_test(tcase, an_average_may_be_of_any_step);
 	tcase_add_test(tcase, stages_being_applied_are_not_selected_again);
 	tcase_add_loop_test(tcase, ranks_in_any_order_apply_each_whole_step_once, 0, 4);
 	suite_add_tcase(suite, tcase);

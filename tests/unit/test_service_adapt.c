@@ -96,7 +96,8 @@ static const struct fake_reply *push(struct fake_trainer *trainer, uint64_t step
 
 	fill(trainer, 0, value);
 	answer = fake_host_expect(&host, fake_trainer_push(trainer, step, 0, true), 0);
-	ck_assert_msg(strcmp(answer->outcome, outcome) == 0, "%s, not %s: %s", answer->outcome, outcome, answer->refusal);
+	ck_assert_msg(strcmp(answer->outcome, outcome) == 0, "%s, not %s: %s", answer->outcome, outcome,
+	              answer->refusal);
 	return answer;
 }
 
@@ -134,13 +135,14 @@ static void holds(const char *tensor, double value)
 	ck_assert_msg(bytes != NULL && index >= 0, "there is no '%s'", tensor);
 	at = &geometry->placements[index];
 	for (uint64_t e = 0; e < geometry->manifest->tensors[index].element_count; e++) {
-		double wide;
-		float narrow;
-		int64_t integer;
+		double wide = value;
+		float narrow = (float)value;
+		int64_t integer = (int64_t)value;
+		void *element = at->dtype == DTYPE_F64   ? (void *)&wide
+		                : at->dtype == DTYPE_I64 ? (void *)&integer
+		                                         : &narrow;
 
-		memcpy(&narrow, bytes + e * dtype_bytes(at->dtype), sizeof narrow);
-		memcpy(&wide, bytes + e * dtype_bytes(at->dtype), sizeof wide);
-		memcpy(&integer, bytes + e * dtype_bytes(at->dtype), sizeof integer);
+		memcpy(element, bytes + e * dtype_bytes(at->dtype), dtype_bytes(at->dtype));
 		ck_assert_double_eq(at->dtype == DTYPE_F64   ? wide
 		                    : at->dtype == DTYPE_I64 ? (double)integer
 		                                             : (double)narrow,
@@ -277,7 +279,9 @@ START_TEST(attributes_and_management_are_inherited)
 
 	old.attributes = "{\"nc\":80}";
 	averaged();
-	fake_host_expect(&host, fake_profiles_set(&host, "net", (const char *const[]){ "ema=constant:decay=0.25", NULL }, 100), 0);
+	fake_host_expect(&host,
+	                 fake_profiles_set(&host, "net", (const char *const[]){ "ema=constant:decay=0.25", NULL }, 100),
+	                 0);
 	adapting(rows, 1, 1);
 	fake_trainer_join(&new[0]);
 	says(fake_host_expect(&host, fake_query(&host, OP_SHOW, "net"), 0)->body, "\"attributes\":{\"nc\":80}");
@@ -352,7 +356,8 @@ START_TEST(readers_keep_what_they_read)
 	ck_assert_uint_eq(slot->fence, fence);
 	ck_assert_float_eq(before[0], 8);
 	fake_host_gone(&host, 51);
-	ck_assert_ptr_null(fake_tensor(&host, fake_host_expect(&host, fake_view(&host, 52, "net", NULL, 0, 0), 0), "v"));
+	ck_assert_ptr_null(
+		fake_tensor(&host, fake_host_expect(&host, fake_view(&host, 52, "net", NULL, 0, 0), 0), "v"));
 }
 END_TEST
 
@@ -571,7 +576,8 @@ START_TEST(memory_that_cannot_be_made_leaves_everything_as_it_was)
 	host.memory_status = STATUS_EMEMORY;
 	fake_host_make(&host);
 	for (uint32_t r = 0; r < 2; r++)
-		says(fake_host_expect(&host, numbers[r], STATUS_EMEMORY)->error, "9 bytes are needed and 3 are available");
+		says(fake_host_expect(&host, numbers[r], STATUS_EMEMORY)->error,
+		     "9 bytes are needed and 3 are available");
 	host.memory_status = 0;
 	host.prompt = true;
 	fake_host_settle(&host);
@@ -632,7 +638,8 @@ END_TEST
 int main(void)
 {
 	Suite *suite = suite_create("service_adapt");
-	TCase *averages = tcase_create("averages"), *meanwhile = tcase_create("meanwhile"), *failures = tcase_create("failures");
+	TCase *averages = tcase_create("averages"), *meanwhile = tcase_create("meanwhile"),
+	      *failures = tcase_create("failures");
 	SRunner *runner;
 	int failed;
 

@@ -81,7 +81,8 @@ static const struct fake_reply *push(uint64_t step, const char *outcome)
 {
 	const struct fake_reply *answer = fake_host_expect(&host, fake_trainer_push(&trainer, step, 0, true), 0);
 
-	ck_assert_msg(strcmp(answer->outcome, outcome) == 0, "%s, not %s: %s", answer->outcome, outcome, answer->refusal);
+	ck_assert_msg(strcmp(answer->outcome, outcome) == 0, "%s, not %s: %s", answer->outcome, outcome,
+	              answer->refusal);
 	return answer;
 }
 
@@ -93,14 +94,17 @@ static double average_at(const char *tensor, uint64_t index)
 	const struct image *image = model->geometry->images[0];
 	const uint8_t *bytes = fake_tensor(&host, view, tensor);
 	int64_t at = manifest_find(model->manifest, tensor);
-	double wide;
-	float narrow;
+	bool is_wide = image->tensors[image->index_of[at]].dtype == DTYPE_F64;
+	double wide = 0;
+	float narrow = 0;
 
 	ck_assert_ptr_nonnull(bytes);
-	memcpy(&narrow, bytes + index * sizeof narrow, sizeof narrow);
-	memcpy(&wide, bytes + index * sizeof wide, sizeof wide);
+	if (is_wide)
+		memcpy(&wide, bytes + index * sizeof wide, sizeof wide);
+	else
+		memcpy(&narrow, bytes + index * sizeof narrow, sizeof narrow);
 	fake_host_gone(&host, 900);
-	return image->tensors[image->index_of[at]].dtype == DTYPE_F64 ? wide : (double)narrow;
+	return is_wide ? wide : (double)narrow;
 }
 
 static const struct slot_header *newest(void)
@@ -159,7 +163,8 @@ START_TEST(a_bad_value_is_refused_and_named)
 
 			zeros_and(bad, PLACES[i]);
 			answer = push(11 + i, "nonfinite");
-			says(answer->refusal, "was refused: tensor 'bad' holds 1 NaN or infinite values (in all 1 in 1 tensors)");
+			says(answer->refusal,
+			     "was refused: tensor 'bad' holds 1 NaN or infinite values (in all 1 in 1 tensors)");
 			says(host.event, answer->refusal);
 			if (start)
 				ck_assert_ptr_null(newest());
@@ -248,7 +253,9 @@ START_TEST(an_average_that_stays_or_is_guarded_again_still_says_what_it_holds)
 
 	/* Every second call alone counts; "bad" is frozen at the start in one case, copied in the other. */
 	joined(DTYPE_F32, true,
-	       _i == 0 ? "ema=constant:decay=0.5,cadence=2" : _i == 1 ? "ema=constant;freeze=bad" : "ema=constant;copy=bad",
+	       _i == 0   ? "ema=constant:decay=0.5,cadence=2"
+	       : _i == 1 ? "ema=constant;freeze=bad"
+	                 : "ema=constant;copy=bad",
 	       "nonfinite=apply");
 	zeros_and(bad, 3);
 	push(10, "started");
@@ -380,7 +387,8 @@ START_TEST(a_loss_above_the_limit_is_refused)
 
 	joined(DTYPE_F32, false, "ema=constant:decay=0.5", "loss_max=2.5");
 	ones(&bad_cases[2]);
-	says(push_with_loss(9, 2.6, "loss")->refusal, "step 9 was refused: its loss 2.6 is above loss_max 2.5; the average is unchanged");
+	says(push_with_loss(9, 2.6, "loss")->refusal,
+	     "step 9 was refused: its loss 2.6 is above loss_max 2.5; the average is unchanged");
 	push_with_loss(10, 2.5, "started");
 	says(push_with_loss(11, NAN, "loss")->refusal, "its loss nan is above loss_max 2.5");
 	says(push_with_loss(12, INFINITY, "loss")->refusal, "its loss inf is above");
@@ -436,8 +444,9 @@ START_TEST(a_norm_that_jumps_is_refused)
 	push(11, "applied");
 	fill(2, bits_of(2.2F));
 	answer = push(12, "norm-jump");
-	says(answer->refusal, "step 12 was refused: the norm of tensor 'tail' went from 4.2 to 6.6, a change of 0.5714 times "
-	                      "what it was, above norm_jump 0.5");
+	says(answer->refusal,
+	     "step 12 was refused: the norm of tensor 'tail' went from 4.2 to 6.6, a change of 0.5714 times "
+	     "what it was, above norm_jump 0.5");
 	/* It is compared with the latest that was taken. */
 	says(push(13, "norm-jump")->refusal, "from 4.2 to 6.6");
 	fill(2, bits_of(0.5F));
@@ -507,7 +516,8 @@ END_TEST
 int main(void)
 {
 	Suite *suite = suite_create("service_guards");
-	TCase *nonfinite = tcase_create("nonfinite"), *overflow = tcase_create("overflow"), *others = tcase_create("others");
+	TCase *nonfinite = tcase_create("nonfinite"), *overflow = tcase_create("overflow"),
+	      *others = tcase_create("others");
 	SRunner *runner;
 	int failed;
 

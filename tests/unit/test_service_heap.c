@@ -4,6 +4,7 @@
  */
 #include "tests/unit/failing_heap.h"
 #include "tests/unit/fake_host.h"
+#include "tests/unit/random_model.h"
 
 #include <check.h>
 #include <errno.h>
@@ -39,6 +40,31 @@ static void full_scene(struct scene *scene)
 	fake_trainer_join(&scene->trainer);
 	push(scene, 10, 4, "started");
 	push(scene, 11, 4, "applied");
+}
+
+static uint64_t ask_profile(struct scene *scene)
+{
+	return fake_profiles_set(&scene->host, "net", (const char *const[]){ "slow=constant", NULL }, 1000);
+}
+
+/* Two profiles, and a history. */
+static void changed_scene(struct scene *scene)
+{
+	full_scene(scene);
+	fake_host_expect(&scene->host, ask_profile(scene), 0);
+	push(scene, 12, 4, "applied");
+}
+
+static void adapting_scene(struct scene *scene)
+{
+	static const struct tensor_row rows[] = {
+		{ "w", DTYPE_F64, false, SHAPE(FAKE_ELEMENTS / 2, 2) }, { "v", DTYPE_F32, false, SHAPE(3) },
+	};
+
+	full_scene(scene);
+	fake_trainer_finish(&scene->newcomer);
+	fake_trainer_init(&scene->newcomer, &scene->host, "net", manifest_of_rows(rows, 2));
+	scene->newcomer.resume = "adapt";
 }
 
 static void attached_scene(struct scene *scene)
@@ -136,6 +162,61 @@ static uint64_t ask_remove(struct scene *scene)
 	return fake_query(&scene->host, OP_REMOVE, "net");
 }
 
+static uint64_t ask_schedule(struct scene *scene)
+{
+	return fake_profiles_set(&scene->host, "net", (const char *const[]){ "ema=constant", NULL }, 1000);
+}
+
+/* While an update runs, so that even what needs no memory must wait. */
+static uint64_t ask_schedule_later(struct scene *scene)
+{
+	uint64_t number;
+
+	scene->host.prompt = false;
+	fake_trainer_push(&scene->trainer, 12, 0, false);
+	number = ask_schedule(scene);
+	fake_host_settle(&scene->host);
+	scene->host.prompt = true;
+	return number;
+}
+
+static uint64_t ask_profile_removal(struct scene *scene)
+{
+	return fake_profile_remove(&scene->host, "net", "slow", 1000);
+}
+
+static uint64_t ask_rewind(struct scene *scene)
+{
+	static const uint64_t start_step = 11;
+
+	scene->newcomer.rewind = "back";
+	scene->newcomer.start_step = &start_step;
+	return fake_trainer_register(&scene->newcomer);
+}
+
+static uint64_t ask_continue(struct scene *scene)
+{
+	static const uint64_t start_step = 11;
+
+	scene->newcomer.rewind = "continue";
+	scene->newcomer.start_step = &start_step;
+	return fake_trainer_register(&scene->newcomer);
+}
+
+static uint64_t ask_push_with_metadata(struct scene *scene)
+{
+	const struct fake_push push = { .step = 12, .waits = true, .metadata = "{\"epoch\": [1, 2, \"three\"]}" };
+
+	return fake_trainer_push_with(&scene->trainer, &push);
+}
+
+static uint64_t ask_seed(struct scene *scene)
+{
+	const struct fake_push push = { .step = 12, .waits = true, .profile = "ema", .updates = 7 };
+
+	return fake_trainer_push_with(&scene->trainer, &push);
+}
+
 struct request_case {
 	const char *name;
 	void (*prepare)(struct scene *scene);
@@ -151,6 +232,15 @@ static const struct request_case cases[] = {
 	{ "attach", attached_scene, ask_attach, 0, 1 },
 	{ "push", full_scene, ask_push, 0, 0 },
 	{ "push and wait", full_scene, ask_push_and_wait, 0, 0 },
+	{ "push with metadata", full_scene, ask_push_with_metadata, 0, 5 },
+	{ "push an average", full_scene, ask_seed, 0, 5 },
+	{ "add a profile", full_scene, ask_profile, 0, 15 },
+	{ "change a schedule", full_scene, ask_schedule, 0, 15 },
+	{ "change a schedule later", full_scene, ask_schedule_later, 0, 15 },
+	{ "remove a profile", changed_scene, ask_profile_removal, 0, 15 },
+	{ "adapt", adapting_scene, ask_register, 0, 40 },
+	{ "go back", full_scene, ask_rewind, 0, 20 },
+	{ "begin again", full_scene, ask_continue, 0, 20 },
 	{ "view", full_scene, ask_view, 0, 1 },
 	{ "view later", full_scene, ask_later_view, STATUS_ETIMEOUT, 0 },
 	{ "attributes", full_scene, ask_attributes, 0, 2 },
@@ -179,7 +269,7 @@ static void body_check(const struct fake_reply *answer)
 	json_decref(root);
 }
 
-/* One request with its nth allocation failing; false when it needed fewer. expected: the whole body, where it has one. */
+/* One request with its nth allocation failing; false when it needed fewer. expected: the whole body, if it has one. */
 static bool attempt(const struct request_case *request, uint64_t nth, bool for_ever, const char *expected)
 {
 	static struct scene scene;
@@ -205,15 +295,24 @@ static bool attempt(const struct request_case *request, uint64_t nth, bool for_e
 		ck_assert_msg(answer->reply.status == -ENOMEM || answer->reply.status == STATUS_EMEMORY ||
 		                      strstr(answer->error, "not valid JSON"),
 		              "%s: %s when allocation %lu fails", request->name, answer->error, (unsigned long)nth);
-		/* What was to be replaced may be gone. */
+		/* What was to be replaced may be gone; who cannot wait for new slots does not keep them from coming. */
 		ck_assert_msg(scene.host.segment_count == segment_count ||
-		                      (request->ask == ask_replace && scene.host.segment_count == 0),
+		                      (request->ask == ask_replace && scene.host.segment_count == 0) ||
+		                      ((request->ask == ask_profile || request->ask == ask_profile_removal) &&
+		                       scene.host.segment_count == segment_count + 1) ||
+		                      request->prepare == adapting_scene,
 		              "%s: %lu segments, not %lu", request->name,
 		              (unsigned long)scene.host.segment_count, (unsigned long)segment_count);
-		if (request->prepare == full_scene && scene.host.segment_count > 0) {
+		if (request->prepare == adapting_scene &&
+		    fake_host_answer(&scene.host, fake_trainer_attach(&scene.trainer))->reply.status != 0) {
+			/* It had been adapted when the memory ran out. */
+			ck_assert_float_eq(fake_average(&scene.host, "net", NULL), 4);
+			fake_host_expect(&scene.host, request->ask(&scene), 0);
+		} else if (request->prepare != empty_scene && request->prepare != attached_scene &&
+		           scene.host.segment_count > 0) {
 			ck_assert_float_eq(fake_average(&scene.host, "net", NULL), 4);
 			/* Who held the rank goes on. */
-			push(&scene, 12, 4, "applied");
+			push(&scene, 13, 4, "applied");
 			ck_assert_float_eq_tol(fake_average(&scene.host, "net", NULL), 4, 1e-5F);
 		} else {
 			number = request->ask(&scene);
@@ -250,7 +349,8 @@ START_TEST(a_request_without_memory_is_refused_and_changes_nothing)
 
 		while (attempt(request, nth, for_ever, expected))
 			nth++;
-		ck_assert_msg(nth - 1 >= request->sites_min, "%s: %lu allocations", request->name, (unsigned long)nth - 1);
+		ck_assert_msg(nth - 1 >= request->sites_min, "%s: %lu allocations", request->name,
+		              (unsigned long)nth - 1);
 	}
 	free(expected);
 }

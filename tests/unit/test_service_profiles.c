@@ -52,7 +52,8 @@ static const struct fake_reply *push(uint64_t step, float value, const char *out
 
 	fake_trainer_fill(&trainer, 0, value);
 	answer = fake_host_expect(&host, fake_trainer_push(&trainer, step, 0, true), 0);
-	ck_assert_msg(strcmp(answer->outcome, outcome) == 0, "%s, not %s: %s", answer->outcome, outcome, answer->refusal);
+	ck_assert_msg(strcmp(answer->outcome, outcome) == 0, "%s, not %s: %s", answer->outcome, outcome,
+	              answer->refusal);
 	return answer;
 }
 
@@ -175,7 +176,9 @@ END_TEST
 START_TEST(a_profile_that_would_hold_nothing_is_refused)
 {
 	averaged();
-	says(fake_host_expect(&host, fake_profiles_set(&host, "net", PROFILES("ema=yolo;drop=*"), 1000), STATUS_EPROFILE)->error,
+	says(fake_host_expect(&host, fake_profiles_set(&host, "net", PROFILES("ema=yolo;drop=*"), 1000),
+	                      STATUS_EPROFILE)
+	             ->error,
 	     "holds none of the 1 tensors");
 	push(12, 0, "applied");
 	ck_assert_float_eq(fake_average(&host, "net", "ema"), 4);
@@ -193,9 +196,12 @@ START_TEST(a_profile_is_removed_and_the_others_go_on)
 	push(12, 0, "applied");
 	ck_assert_float_eq(fake_average(&host, "net", "slow"), 9);
 	ck_assert_float_eq(fake_average(&host, "net", NULL), 9);
-	says(fake_host_expect(&host, fake_view(&host, 901, "net", "ema", 0, 0), STATUS_ENOPROFILE)->error, "it has: slow");
-	says(fake_host_expect(&host, fake_profile_remove(&host, "net", "slow", 1000), STATUS_EPROFILE)->error, "only profile");
-	says(fake_host_expect(&host, fake_profile_remove(&host, "net", "ema", 1000), STATUS_ENOPROFILE)->error, "'ema'");
+	says(fake_host_expect(&host, fake_view(&host, 901, "net", "ema", 0, 0), STATUS_ENOPROFILE)->error,
+	     "it has: slow");
+	says(fake_host_expect(&host, fake_profile_remove(&host, "net", "slow", 1000), STATUS_EPROFILE)->error,
+	     "only profile");
+	says(fake_host_expect(&host, fake_profile_remove(&host, "net", "ema", 1000), STATUS_ENOPROFILE)->error,
+	     "'ema'");
 	/* Its history is that of its name, not of its place. */
 	ck_assert_ptr_null(text = metadata("slow", "emad.history"));
 	set(PROFILES("ema=constant"));
@@ -329,7 +335,9 @@ START_TEST(a_trainer_that_never_pauses_does_not_hold_a_change_back)
 {
 	uint64_t step = 12, number, updates;
 	const char *const *wanted[] = {
-		PROFILES("slow=constant:decay=0.75"), PROFILES("ema=constant:decay=0.25"), PROFILES("ema=constant:decay=0.25;copy=w"),
+		PROFILES("slow=constant:decay=0.75"),
+		PROFILES("ema=constant:decay=0.25"),
+		PROFILES("ema=constant:decay=0.25;copy=w"),
 	};
 
 	averaged();
@@ -407,6 +415,9 @@ START_TEST(who_gives_up_waiting_leaves_the_change_to_be_made)
 	fake_host_settle(&host);
 	push(12, 4, "applied");
 	ck_assert_float_eq(fake_average(&host, "net", "a"), 4);
+	/* A registration with the profiles of before takes it as it is. */
+	fake_trainer_join(&trainer);
+	push(13, 4, "applied");
 }
 END_TEST
 
@@ -423,11 +434,15 @@ START_TEST(memory_that_is_not_there_is_refused_with_both_numbers)
 	/* Twice as many profiles, and the old slots meanwhile. */
 	needed = bytes + 3 * (net()->geometry->slot_bytes * 2 - LAYOUT_PAGE_BYTES);
 	snprintf(both, sizeof both, "model 'net' needs %lu bytes", (unsigned long)needed);
-	says(fake_host_expect(&host, fake_profiles_set(&host, "net", PROFILES("a=constant:decay=0.25"), 1000), STATUS_EMEMORY)->error,
+	says(fake_host_expect(&host, fake_profiles_set(&host, "net", PROFILES("a=constant:decay=0.25"), 1000),
+	                      STATUS_EMEMORY)
+	             ->error,
 	     both);
 	snprintf(both, sizeof both, "but %lu of %lu (memory-max) are left", (unsigned long)bytes + 4096,
 	         (unsigned long)bytes + 4096);
-	says(fake_host_expect(&host, fake_profiles_set(&host, "net", PROFILES("a=constant:decay=0.25"), 1000), STATUS_EMEMORY)->error,
+	says(fake_host_expect(&host, fake_profiles_set(&host, "net", PROFILES("a=constant:decay=0.25"), 1000),
+	                      STATUS_EMEMORY)
+	             ->error,
 	     both);
 	ck_assert_uint_eq(service_memory_bytes(host.service), bytes);
 	push(12, 0, "applied");
@@ -445,7 +460,9 @@ START_TEST(memory_that_cannot_be_made_leaves_everything_as_it_was)
 	bytes = service_memory_bytes(host.service);
 	segments = host.segment_count;
 	host.memory_status = STATUS_EMEMORY;
-	says(fake_host_expect(&host, fake_profiles_set(&host, "net", PROFILES("a=constant:decay=0.25"), 1000), STATUS_EMEMORY)->error,
+	says(fake_host_expect(&host, fake_profiles_set(&host, "net", PROFILES("a=constant:decay=0.25"), 1000),
+	                      STATUS_EMEMORY)
+	             ->error,
 	     "9 bytes are needed and 3 are available");
 	ck_assert_uint_eq(service_memory_bytes(host.service), bytes);
 	ck_assert_uint_eq(host.segment_count, segments);
@@ -493,9 +510,13 @@ START_TEST(mistakes_are_refused)
 	char texts[PROFILE_COUNT_MAX][24];
 
 	averaged();
-	says(fake_host_expect(&host, fake_profiles_set(&host, "net", PROFILES("a=yoloo"), 1000), STATUS_ESCHEDULE)->error, "yolo");
+	says(fake_host_expect(&host, fake_profiles_set(&host, "net", PROFILES("a=yoloo"), 1000), STATUS_ESCHEDULE)
+	             ->error,
+	     "yolo");
 	fake_host_expect(&host, fake_profiles_set(&host, "nett", PROFILES("a=yolo"), 1000), STATUS_ENOMODEL);
-	says(fake_host_expect(&host, fake_profiles_set(&host, "net", PROFILES("a=yolo", "a=timm"), 1000), STATUS_EPROFILE)->error,
+	says(fake_host_expect(&host, fake_profiles_set(&host, "net", PROFILES("a=yolo", "a=timm"), 1000),
+	                      STATUS_EPROFILE)
+	             ->error,
 	     "two profiles have the name 'a'");
 	fake_host_expect(&host, fake_profiles_set(&host, "net", PROFILES(NULL), 1000), STATUS_EPROFILE);
 	fake_host_expect(&host, fake_profile_remove(&host, "net", "a/b", 1000), STATUS_ENAME);
@@ -503,7 +524,8 @@ START_TEST(mistakes_are_refused)
 		snprintf(texts[i], sizeof texts[i], "p%d=yolo", i);
 		many[i] = texts[i];
 	}
-	says(fake_host_expect(&host, fake_profiles_set(&host, "net", many, 1000), STATUS_ELIMIT)->error, "more than 16 profiles");
+	says(fake_host_expect(&host, fake_profiles_set(&host, "net", many, 1000), STATUS_ELIMIT)->error,
+	     "more than 16 profiles");
 	many[PROFILE_COUNT_MAX - 1] = NULL;
 	set(many);
 	push(12, 4, "applied");
@@ -584,7 +606,8 @@ END_TEST
 int main(void)
 {
 	Suite *suite = suite_create("service_profiles");
-	TCase *averages = tcase_create("averages"), *meanwhile = tcase_create("meanwhile"), *requests = tcase_create("requests");
+	TCase *averages = tcase_create("averages"), *meanwhile = tcase_create("meanwhile"),
+	      *requests = tcase_create("requests");
 	SRunner *runner;
 	int failed;
 

@@ -177,7 +177,9 @@ START_TEST(what_makes_no_sense_is_refused)
 	for (int i = 0; i < 2; i++) {
 		const struct fake_push what = { .step = 11, .profile = i ? "e/ma" : "emma", .updates = 3 };
 
-		says(fake_host_expect(&host, fake_trainer_push_with(&trainers[0], &what), i ? STATUS_ENAME : STATUS_ENOPROFILE)->error,
+		says(fake_host_expect(&host, fake_trainer_push_with(&trainers[0], &what),
+		                      i ? STATUS_ENAME : STATUS_ENOPROFILE)
+		             ->error,
 		     i ? "name" : "has no profile 'emma'");
 	}
 	request_set(&request, model, text_of("net"));
@@ -188,7 +190,8 @@ START_TEST(what_makes_no_sense_is_refused)
 	request_set(&request, step, 11);
 	request_set(&request, stage, 0);
 	request_set(&request, updates, 5);
-	says(fake_host_expect(&host, fake_host_ask(&host, 2000, &request, NULL, 0), STATUS_EARGUMENT)->error, "name the profile");
+	says(fake_host_expect(&host, fake_host_ask(&host, 2000, &request, NULL, 0), STATUS_EARGUMENT)->error,
+	     "name the profile");
 	ck_assert_str_eq(push(11, 3, NULL, 0)->outcome, "applied");
 	ck_assert_float_eq(fake_average(&host, "net", NULL), 2);
 }
@@ -230,7 +233,8 @@ START_TEST(metadata_stays_with_its_version)
 		free(text);
 		fake_host_gone(&host, 901);
 	}
-	says(fake_host_expect(&host, fake_trainer_push_with(&trainers[0], &bad), STATUS_EARGUMENT)->error, "must be a JSON object");
+	says(fake_host_expect(&host, fake_trainer_push_with(&trainers[0], &bad), STATUS_EARGUMENT)->error,
+	     "must be a JSON object");
 	memset(long_text, ' ', sizeof long_text);
 	long_text[0] = '{';
 	long_text[sizeof long_text - 2] = '}';

@@ -1,6 +1,7 @@
 /*
  * A random walk through the service: trainers that compete, run ahead, repeat themselves, send NaN and vanish; readers
- * that hold their views; models that are removed and replaced; memory and updates that come at any time. After every
+ * that hold their views; models that are removed and replaced, and get other profiles; memory and updates that come at
+ * any time. After every
  * step the published averages are compared, bit by bit, with a model of doubles that knows nothing but which pushes
  * were accepted, and every view that is held must show what it showed when it was opened.
  */
@@ -56,7 +57,6 @@ struct reader {
 	uint64_t peer; /* 0: holds nothing */
 	uint64_t since_ms, fence;
 	const struct slot_header *slot;
-	uint64_t id; /* of the model */
 	size_t bytes;
 	uint8_t *copy;
 };
@@ -68,7 +68,7 @@ struct walk {
 	struct actor actors[ACTORS];
 	struct reader readers[READERS];
 	uint64_t peer_next, step_next;
-	uint64_t published_count, refused_count, revoked_count;
+	uint64_t published_count, revoked_count, inherited_count;
 };
 
 static uint32_t world_of(uint32_t model)
@@ -128,12 +128,21 @@ static void entries_forget(struct reference *reference, uint32_t rank, uint64_t 
 	reference->counts[rank] = kept;
 }
 
+static void entry_forget(struct reference *reference, uint32_t rank, uint64_t step)
+{
+	struct entry *entry = entry_find(reference, rank, step);
+
+	if (entry)
+		*entry = reference->entries[rank][--reference->counts[rank]];
+}
+
 /* A version of this step was published: the reference takes the step too. */
 static void reference_advance(struct walk *walk, uint32_t index, uint64_t step)
 {
 	struct reference *reference = &walk->references[index];
 	uint32_t world = world_of(index);
-	uint64_t calls = reference->started ? step - reference->step : 0; /* also those of steps that nobody pushed whole */
+	uint64_t calls = reference->started ? step - reference->step
+	                                    : 0; /* also those of steps that nobody pushed whole */
 	double decay = 1;
 
 	ck_assert(!reference->started || step > reference->step);
@@ -141,7 +150,8 @@ static void reference_advance(struct walk *walk, uint32_t index, uint64_t step)
 	              (unsigned long)step);
 	for (uint32_t i = 0; i < reference->counts[0]; i++)
 		if (reference->entries[0][i].step < step && is_whole(reference, world, reference->entries[0][i].step))
-			ck_abort_msg("%s: step %lu was passed over", names[index], (unsigned long)reference->entries[0][i].step);
+			ck_abort_msg("%s: step %lu was passed over", names[index],
+			             (unsigned long)reference->entries[0][i].step);
 	for (uint64_t i = 1; i <= calls; i++)
 		decay *= 0.9999 * (1.0 - exp(-(double)(reference->updates + i) / 2000.0));
 	for (uint32_t r = 0; r < world; r++) {
@@ -165,6 +175,7 @@ static void reference_check(struct walk *walk, uint32_t index)
 	struct reference *reference = &walk->references[index];
 	const struct model *model = model_now(walk, index);
 	const struct slot_header *newest;
+	const struct geometry *geometry;
 	const double *average;
 
 	reference_follow(walk, index);
@@ -174,9 +185,13 @@ static void reference_check(struct walk *walk, uint32_t index)
 	ck_assert_int_eq(newest != NULL, reference->started);
 	if (!newest)
 		return;
+	/* Of an earlier geometry, until the first version of the new one. "ema" is always its first profile. */
+	geometry = model_newest_geometry(model);
+	ck_assert_str_eq(geometry->profiles[0].name, "ema");
+	walk->inherited_count += model->heirloom.geometry != NULL;
 	ck_assert_uint_eq(newest->updates, reference->updates);
 	ck_assert_uint_eq(newest->checksum, slot_header_checksum(newest));
-	average = (const void *)((const uint8_t *)newest + model->geometry->placements[0].offset);
+	average = (const void *)((const uint8_t *)newest + geometry->placements[0].offset);
 	if (memcmp(average, reference->average, world_of(index) * ROWS * sizeof *average) != 0)
 		ck_abort_msg("%s: the average of step %lu differs from the reference", names[index],
 		             (unsigned long)newest->step);
@@ -212,7 +227,6 @@ static void reader_act(struct walk *walk, struct reader *reader)
 		.since_ms = walk->host.now.monotonic_ms,
 		.fence = view->reply.fence,
 		.slot = (const void *)fake_host_map(&walk->host, view->fd),
-		.id = model->id,
 		.bytes = view->reply.segment_bytes - LAYOUT_PAGE_BYTES,
 	};
 	reader->copy = malloc(reader->bytes);
@@ -222,16 +236,8 @@ static void reader_act(struct walk *walk, struct reader *reader)
 /* What the fence vouches for has not changed; and it vouches for as long as was promised. */
 static void reader_check(struct walk *walk, struct reader *reader)
 {
-	bool is_there = false;
-
 	if (!reader->peer)
 		return;
-	for (const struct model *model = walk->host.service->models; model; model = model->next)
-		is_there = is_there || model->id == reader->id;
-	if (!is_there) {
-		reader_let_go(reader); /* a reader's own mapping would still be there; this one is not */
-		return;
-	}
 	if (reader->slot->fence != reader->fence) {
 		ck_assert_uint_ge(walk->host.now.monotonic_ms - reader->since_ms, walk->host.settings.lease_min_ms);
 		walk->revoked_count++;
@@ -250,7 +256,7 @@ static void actor_register(struct walk *walk, struct actor *actor)
 
 	if (actor->registering)
 		return;
-	trainer->resume = chance(walk, 40) ? "never" : chance(walk, 10) ? "must" : "auto";
+	trainer->resume = chance(walk, 40) ? "never" : chance(walk, 10) ? "must" : chance(walk, 4) ? "adapt" : "auto";
 	actor->attached = false;
 	actor->attaching = 0;
 	actor->registering = fake_trainer_register(trainer);
@@ -322,6 +328,10 @@ static void entry_accepted(struct walk *walk, struct actor *actor, const struct 
 	ck_assert(!reference->started || entry->step > reference->step);
 	if (before) {
 		ck_assert(before->is_bad || world_of(actor->model) > 1);
+		/* The step was refused or dropped before, and that in all ranks. */
+		for (uint32_t r = 0; r < world_of(actor->model); r++)
+			if (r != rank)
+				entry_forget(reference, r, entry->step);
 		*before = *entry;
 		return;
 	}
@@ -347,6 +357,9 @@ static void actor_push(struct walk *walk, struct actor *actor)
 			return;
 		entry_make(walk, actor, stage, step, &entry);
 	}
+	/* A trainer that waits to be registered anew, and has lost its connection meanwhile, pushes nothing. */
+	if (!mapped && actor->registering)
+		return;
 	number = fake_trainer_push(trainer, step, stage, false);
 	answer = fake_host_answer(&walk->host, number);
 	ck_assert_ptr_nonnull(answer);
@@ -358,7 +371,8 @@ static void actor_push(struct walk *walk, struct actor *actor)
 	entry_accepted(walk, actor, &entry);
 	if (chance(walk, 4)) {
 		trainer->sequence--; /* the very same request once more */
-		ck_assert_int_eq(fake_host_expect(&walk->host, fake_trainer_push(trainer, step, stage, false), 0)->reply.status,
+		ck_assert_int_eq(fake_host_expect(&walk->host, fake_trainer_push(trainer, step, stage, false), 0)
+		                         ->reply.status,
 		                 0);
 	}
 }
@@ -399,6 +413,22 @@ static void check_all(struct walk *walk)
 		reader_check(walk, &walk->readers[i]);
 }
 
+/* Another profile beside the one that is followed: it comes, changes with and without other memory, and goes. */
+static void profile_act(struct walk *walk)
+{
+	static const char *const profiles[] = {
+		"extra=constant", "extra=constant:decay=0.5", "extra=constant:precision=f32", "more=swa",
+	};
+	const char *const set[] = { profiles[random_below(&walk->state, 4)], NULL };
+	const char *model = names[random_below(&walk->state, MODELS)];
+	uint64_t timeout_ms = 1 + random_below(&walk->state, 500);
+
+	if (chance(walk, 3))
+		fake_profile_remove(&walk->host, model, chance(walk, 3) ? "more" : "extra", timeout_ms);
+	else
+		fake_profiles_set(&walk->host, model, set, timeout_ms);
+}
+
 static void host_act(struct walk *walk)
 {
 	struct fake_host *host = &walk->host;
@@ -408,6 +438,8 @@ static void host_act(struct walk *walk)
 		fake_host_apply(host);
 	else if (what < 80 && host->order_count > 0)
 		fake_host_make(host);
+	else if (what >= 80 && what < 86)
+		profile_act(walk);
 	else if (what < 95)
 		fake_host_wait(host, random_below(&walk->state, 300));
 	else if (what < 96)
@@ -424,6 +456,7 @@ static void walk_init(struct walk *walk, uint64_t seed)
 	walk->step_next = 10;
 	fake_host_init(&walk->host);
 	walk->host.prompt = false;
+	walk->host.keeps = true;
 	walk->host.settings.lease_min_ms = 400;
 	walk->host.settings.slot_count = 2 + random_below(&walk->state, 3);
 	walk->host.settings.stage_count = 1 + random_below(&walk->state, 3);
@@ -479,6 +512,7 @@ START_TEST(averages_follow_the_reference_wherever_chance_leads)
 	}
 	nonfinite = service_counters(walk.host.service)->pushes_nonfinite;
 	ck_assert_uint_gt(walk.published_count, 50);
+	ck_assert_uint_gt(walk.inherited_count, 3);
 	ck_assert_uint_gt(nonfinite, 3);
 	printf("%lu versions, %lu snapshots refused, %lu views revoked\n", (unsigned long)walk.published_count,
 	       (unsigned long)nonfinite, (unsigned long)walk.revoked_count);

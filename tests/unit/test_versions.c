@@ -286,6 +286,107 @@ static int lease_anew(void *context)
 	return error;
 }
 
+/* ---- going back -------------------------------------------------------------------------------------------------- */
+
+START_TEST(the_newest_version_of_that_step_or_before_is_kept)
+{
+	struct set set;
+	uint32_t slots[4];
+
+	set_init(&set, 4);
+	ck_assert_int_eq(versions_kept(&set.versions, UINT64_MAX), -1);
+	for (int i = 0; i < 4; i++)
+		slots[i] = publish(&set); /* steps 10, 20, 30, 40 */
+	ck_assert_int_eq(versions_kept(&set.versions, 9), -1);
+	ck_assert_int_eq(versions_kept(&set.versions, 10), (int32_t)slots[0]);
+	ck_assert_int_eq(versions_kept(&set.versions, 29), (int32_t)slots[1]);
+	ck_assert_int_eq(versions_kept(&set.versions, UINT64_MAX), (int32_t)slots[3]);
+	/* Of two of a step the later one, whatever lies between. */
+	set.headers[slots[3]].step = 10;
+	set.headers[slots[3]].checksum = slot_header_checksum(&set.headers[slots[3]]);
+	ck_assert_int_eq(versions_kept(&set.versions, 25), (int32_t)slots[3]);
+	/* What is damaged or being overwritten is not kept. */
+	set.headers[slots[3]].step = 15;
+	ck_assert_int_eq(versions_kept(&set.versions, 25), (int32_t)slots[1]);
+	ck_assert_uint_eq(begin(&set), slots[0]);
+	versions_abandon(&set.versions);
+	ck_assert_int_eq(versions_kept(&set.versions, 12), -1);
+	versions_finish(&set.versions);
+}
+END_TEST
+
+START_TEST(going_back_ends_the_leases_on_that_version_alone)
+{
+	struct set set;
+	uint32_t first, second;
+	uint64_t fence, other_fence;
+
+	set_init(&set, 3);
+	first = publish(&set);
+	lease(&set, 1, 5);
+	lease(&set, 2, 5);
+	second = publish(&set);
+	lease(&set, 3, 5);
+	fence = set.headers[first].fence;
+	other_fence = set.headers[second].fence;
+	ck_assert_uint_eq(versions_reopen(&set.versions, first), 2);
+	ck_assert_uint_eq(set.headers[first].fence, fence + 1);
+	ck_assert_uint_eq(set.headers[second].fence, other_fence);
+	ck_assert_uint_eq(set.headers[first].step, 10);
+	ck_assert_uint_eq(versions_lease_count(&set.versions, second), 1);
+	ck_assert_int_eq(set.versions.writing, (int32_t)first);
+	versions_publish(&set.versions, set.version_next++);
+	ck_assert_ptr_eq(versions_newest(&set.versions), &set.headers[first]);
+	ck_assert_uint_eq(set.headers[first].version, 3);
+	ck_assert_uint_eq(set.headers[first].checksum, slot_header_checksum(&set.headers[first]));
+	versions_finish(&set.versions);
+}
+END_TEST
+
+/* ---- a version of earlier slots ---------------------------------------------------------------------------------- */
+
+START_TEST(an_heirloom_is_read_until_the_first_version_and_never_written)
+{
+	struct slot_header heirloom = { .version = 7, .step = 70, .fence = 3 };
+	struct set set;
+
+	set_init(&set, 2);
+	versions_inherit(&set.versions, &heirloom);
+	ck_assert_ptr_eq(versions_newest(&set.versions), &heirloom);
+	ck_assert_uint_eq(lease(&set, 1, 5), 2);
+	ck_assert_uint_eq(versions_lease_count(&set.versions, 2), 1);
+	/* All slots are free for updates, also when some are thrown away; and nothing of it is kept to go back to. */
+	for (int i = 0; i < 5; i++) {
+		ck_assert_uint_lt(begin(&set), 2);
+		versions_abandon(&set.versions);
+		ck_assert_ptr_eq(versions_newest(&set.versions), &heirloom);
+	}
+	ck_assert_int_eq(versions_kept(&set.versions, UINT64_MAX), -1);
+	ck_assert_uint_lt(publish(&set), 2);
+	versions_disinherit(&set.versions);
+	ck_assert_uint_eq(set.versions.lease_count, 0);
+	ck_assert_uint_eq(heirloom.fence, 3);
+	ck_assert_uint_eq(heirloom.version, 7);
+	ck_assert_uint_eq(versions_newest(&set.versions)->step, 10);
+	versions_finish(&set.versions);
+}
+END_TEST
+
+START_TEST(an_heirloom_fits_behind_as_many_slots_as_there_may_be)
+{
+	struct slot_header heirloom = { .version = 7 };
+	struct set set;
+
+	set_init(&set, SLOT_COUNT_MAX);
+	versions_inherit(&set.versions, &heirloom);
+	ck_assert_uint_eq(lease(&set, 1, 5), SLOT_COUNT_MAX);
+	ck_assert_uint_eq(versions_release(&set.versions, 1), 1);
+	publish(&set);
+	versions_disinherit(&set.versions);
+	versions_finish(&set.versions);
+}
+END_TEST
+
 START_TEST(a_lease_needs_memory)
 {
 	struct set set;
@@ -325,6 +426,7 @@ START_TEST(a_pinned_slot_stays_until_it_is_unpinned)
 	versions_unpin(&set.versions, first);
 	ck_assert_uint_eq(publish(&set), first);
 	ck_assert_uint_eq(set.versions.lease_count, 0);
+	versions_finish(&set.versions);
 }
 END_TEST
 
@@ -343,6 +445,7 @@ START_TEST(pins_alone_leave_no_time_at_which_there_is_room)
 		ck_assert_uint_eq(due_ms, UINT64_MAX);
 		ck_assert_uint_eq(versions_reclaim(&set.versions, lease_min_ms, UINT64_MAX - 1), 0);
 	}
+	versions_finish(&set.versions);
 }
 END_TEST
 
@@ -359,6 +462,7 @@ START_TEST(a_slot_without_a_version_is_not_pinned)
 	/* What was never pinned can be unpinned. */
 	versions_unpin(&set.versions, slot);
 	ck_assert_uint_eq(set.versions.lease_count, 0);
+	versions_finish(&set.versions);
 }
 END_TEST
 
@@ -380,6 +484,10 @@ int main(void)
 	tcase_add_test(tcase, leases_end_with_their_peer);
 	tcase_add_test(tcase, a_peer_that_asks_again_holds_one_lease_and_its_time_begins_anew);
 	tcase_add_test(tcase, a_lease_that_lasts_for_ever_is_not_taken_back);
+	tcase_add_test(tcase, the_newest_version_of_that_step_or_before_is_kept);
+	tcase_add_test(tcase, going_back_ends_the_leases_on_that_version_alone);
+	tcase_add_test(tcase, an_heirloom_is_read_until_the_first_version_and_never_written);
+	tcase_add_test(tcase, an_heirloom_fits_behind_as_many_slots_as_there_may_be);
 	tcase_add_test(tcase, a_lease_needs_memory);
 	tcase_add_test(tcase, a_pinned_slot_stays_until_it_is_unpinned);
 	tcase_add_test(tcase, pins_alone_leave_no_time_at_which_there_is_room);

@@ -220,17 +220,18 @@ class Trainer:
 
         tensors: of the names, dtypes and shapes that are pushed. All other profiles stay as they are.
         updates: how many updates this average is of; the schedule goes on from that count.
-        step: the trainer's step that it belongs to; None, or an older one than is averaged already: the newest.
+        step: the trainer's step that it belongs to; one that is older than what is averaged already counts as that,
+        and so does None (PushResult.step is 0 then). What was pushed before is decided first.
         Of a model with several ranks all of them call it, with the same step.
 
         RefusedError (its .result is the PushResult): the values are not finite. NoProfileError, TimeoutError.
         """
         with self._lock:
-            if step is None:
-                step = self._flushed_step(timeout)
+            with contextlib.suppress(RefusedError):  # of earlier pushes
+                self.flush(timeout)
             handle = self._begin(tensors)
             with self._enclosing(handle, None, metadata, _library.text(profile, "profile"), updates):
-                result = self._push(handle, step, _library.PUSH_WAIT, timeout)
+                result = self._push(handle, 0 if step is None else step, _library.PUSH_WAIT, timeout)
         if result.outcome not in ("applied", "started"):
             error = RefusedError(f"the seed of '{profile}' was not taken ({result.outcome}): {result.refusal}")
             error.result = result
@@ -365,14 +366,6 @@ class Trainer:
         except BaseException:
             self._library.emad_enclose(handle, None)
             raise
-
-    def _flushed_step(self, timeout: Optional[float]) -> int:
-        """The newest averaged step when everything that was pushed is decided."""
-        try:
-            return self.flush(timeout).step
-        except RefusedError as error:
-            assert error.result is not None
-            return error.result.step
 
     def _push(self, handle: c_void_p, step: int, flags: int, timeout: Optional[float]) -> PushResult:
         result = CPushResult()
@@ -561,7 +554,7 @@ def _apply_choices(options: CTrainerOptions, resume: str, rewind: str, policy: s
 def _stride_of(stride: Any) -> int:
     number = count_number(stride, "stride")
     if number == 0:
-        raise ValueError("stride is 0; it is the number of steps from one call of the schedules to the next, at least 1")
+        raise ValueError("stride is 0; it is the number of steps from one call of the schedules to the next")
     return number
 
 

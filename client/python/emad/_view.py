@@ -150,7 +150,7 @@ class View(Mapping):
 
     @property
     def image_metadata(self) -> Dict[str, str]:
-        """The image's own metadata, strings only as in safetensors: emad.schedule, emad.rules, emad.decay and others."""
+        """The image's own metadata, strings only as in safetensors: emad.schedule, emad.rules, emad.decay, ..."""
         self._index()
         return dict(self._strings)
 

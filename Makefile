@@ -21,9 +21,9 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access apply attributes config config_text defaults geometry guards history intake json_text keep kernel \
+	access apply attributes config config_text defaults event geometry guards history intake json_text keep kernel \
 	kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model plan profiles push query register \
-	registration_report relay report retention service update verdict versions)
+	registration_report relay report retention service throttle update verdict versions)
 
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file files log memory runtime systemd transport workers)
@@ -35,13 +35,15 @@ library := $(proto) $(addprefix client/, \
 	pusher recast registration served snapshot source sum target team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask command_daemon command_explain command_export command_import command_merge command_model \
-	command_posthoc command_profile command_verify copying emactl explain_list explain_plots explain_reference \
-	explain_scale facts figure input output plot progress scan sum_report table verify_report)
+	arguments ask command_daemon command_doctor command_explain command_export command_import command_merge \
+	command_model command_posthoc command_profile command_verify copying doctor_host doctor_judge emactl \
+	explain_list explain_plots explain_reference explain_scale facts figure input output plot progress scan \
+	sum_report table verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
 needs_client/emactl/command_daemon := jansson
+needs_client/emactl/command_doctor := jansson
 needs_client/emactl/command_model := jansson
 needs_client/emactl/command_posthoc := jansson
 needs_client/emactl/explain_plots := m
@@ -100,6 +102,7 @@ test_config := $(config) $(addprefix daemon/core/, config_text json_text)
 test_config_file := $(config) daemon/edge/config_file
 test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
+test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
 test_files := daemon/edge/files daemon/core/retention proto/status
@@ -138,6 +141,7 @@ test_served := $(addprefix client/, error served) $(addprefix proto/, dtype near
 test_service := $(service)
 test_service_adapt := $(service)
 test_service_changes := $(service) tests/unit/apply_bench
+test_service_events := $(service)
 test_service_gaps := $(service)
 test_service_guards := $(service)
 test_service_heap := $(service)
@@ -152,6 +156,7 @@ test_service_walk := $(service)
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
+test_throttle := daemon/core/event daemon/core/throttle
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
 test_workers := daemon/edge/workers $(apply)
 
@@ -171,6 +176,7 @@ needs_tests/unit/test_schedule_scale := m
 needs_tests/unit/test_service := jansson m
 needs_tests/unit/test_service_adapt := m
 needs_tests/unit/test_service_changes := m
+needs_tests/unit/test_service_events := m
 needs_tests/unit/test_service_gaps := m
 needs_tests/unit/test_service_guards := m
 needs_tests/unit/test_service_heap := jansson m
@@ -193,6 +199,8 @@ integration_test_config := $(roles)
 integration_test_daemon := $(wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
+integration_test_stop := $(roles)
+integration_test_watchdog := $(addprefix tests/integration/, harness process)
 integration_test_wire := $(wire)
 needs_tests/integration/harness := check
 needs_tests/integration/test_choices := check
@@ -202,6 +210,8 @@ needs_tests/integration/test_daemon := check
 needs_tests/integration/role := m
 needs_tests/integration/test_load := check
 needs_tests/integration/test_security := check
+needs_tests/integration/test_stop := check
+needs_tests/integration/test_watchdog := check
 needs_tests/integration/test_wire := check nng
 
 fuzz_config := $(config) $(addprefix daemon/core/, config_text json_text) daemon/edge/config_file
@@ -251,6 +261,10 @@ docdir ?= $(PREFIX)/share/doc/emad
 unitdir ?= $(PREFIX)/lib/systemd/system
 # Where the daemon looks for its settings, whatever PREFIX is.
 sysconfdir ?= /etc
+presetdir ?= $(PREFIX)/lib/systemd/system-preset
+catalogdir ?= $(PREFIX)/lib/systemd/catalog
+sysusersdir ?= $(PREFIX)/lib/sysusers.d
+tmpfilesdir ?= $(PREFIX)/lib/tmpfiles.d
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 
@@ -287,7 +301,8 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-asan check-tsan fuzz bench demo lint
+setting_up := check check-unit check-integration check-python check-stop check-systemd check-asan check-tsan fuzz \
+	bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
 libraries := uv nng msgpack systemd xxhash inih jansson
 ifneq ($(filter-out all install,$(building)),)
@@ -417,13 +432,17 @@ endif
 
 lints := $(filter-out %/lint.py,$(wildcard tests/lint/*.py))
 unit_jobs := $(unit_programs:%=unit:%)
-integration_jobs := $(integration_programs:%=integration:%)
+integration_jobs := $(integration_programs:%=integration:%) integration:tests/systemd/install.py
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
+systemd_jobs := systemd:tests/systemd/service.py
+stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
 lint_jobs := $(lints:%=lint:%)
 unit_needs := $(unit_programs)
 integration_needs := $(integration_programs) $(products)
 replay_needs := $(replay_programs)
+stop_needs := $(B)/tests/integration/test_stop $(products)
+systemd_needs := $(B)/tests/integration/test_stop $(products)
 python_needs := $(products)
 
 # Sanitizers slow programs down, and the thread sanitizer wants addresses where it expects them.
@@ -460,6 +479,15 @@ check-integration: ## the tests with real processes
 check-python: ## the tests of the Python package
 	@tests/setup.sh build check
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=python PYTHON="$$python"
+
+check-stop: ## ends the daemon under load a hundred times
+	@tests/setup.sh build check
+	+@EMAD_STOP_ROUNDS=100 $(inner) tests-run SUITES=stop
+
+check-systemd: ## the service in a systemd of its own, in namespaces; needs root
+	@tests/setup.sh build check
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh systemd
+	+@$(inner) tests-run SUITES=systemd
 
 check-asan: ## everything in C under the address and undefined-behaviour sanitizers
 	@tests/setup.sh build check
@@ -515,11 +543,17 @@ bench-run: $(products) $(bench_programs)
 
 # ---- installing ------------------------------------------------------------------------------------------------------
 
-installed := $(bindir)/emad $(bindir)/emactl $(libdir)/libemad.so.$(VERSION) $(libdir)/$(SONAME) $(libdir)/libemad.so \
-	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(unitdir)/emad.service $(docdir)/README.md $(docdir)/LICENSE
+units := emad.service emad@.service emad-attach.socket
 
-fill_in := sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(libdir)|g' -e 's|@INCLUDEDIR@|$(includedir)|g' \
-	-e 's|@bindir@|$(bindir)|g' -e 's|@docdir@|$(docdir)|g' -e 's|@VERSION@|$(VERSION)|g'
+installed := $(bindir)/emad $(bindir)/emactl $(libdir)/libemad.so.$(VERSION) $(libdir)/$(SONAME) $(libdir)/libemad.so \
+	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(docdir)/README.md $(docdir)/LICENSE $(units:%=$(unitdir)/%) \
+	$(presetdir)/50-emad.preset $(catalogdir)/emad.catalog $(sysusersdir)/emad.conf $(tmpfilesdir)/emad.conf
+# What `make uninstall` removes when it is empty: what is ours, and below DESTDIR everything.
+directories := $(if $(DESTDIR),$(sort $(dir $(installed))),$(docdir)/)
+
+fill_in := sed -e '/^@service@$$/{r systemd/service.conf' -e 'd;}' -e 's|@PREFIX@|$(PREFIX)|g' \
+	-e 's|@LIBDIR@|$(libdir)|g' -e 's|@INCLUDEDIR@|$(includedir)|g' -e 's|@bindir@|$(bindir)|g' \
+	-e 's|@docdir@|$(docdir)|g' -e 's|@VERSION@|$(VERSION)|g'
 
 .PHONY: install
 install: $(products) ## installs under DESTDIR and PREFIX (/usr/local); the Python package: pip install client/python
@@ -530,7 +564,11 @@ install: $(products) ## installs under DESTDIR and PREFIX (/usr/local); the Pyth
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libemad.so
 	install -m 644 client/emad.h $(DESTDIR)$(includedir)
 	$(fill_in) client/emad.pc.in >$(DESTDIR)$(libdir)/pkgconfig/emad.pc
-	$(fill_in) systemd/emad.service.in >$(DESTDIR)$(unitdir)/emad.service
+	set -e; for unit in $(units); do $(fill_in) systemd/$$unit.in >$(DESTDIR)$(unitdir)/$$unit; done
+	install -m 644 systemd/system-preset/50-emad.preset $(DESTDIR)$(presetdir)
+	install -m 644 systemd/emad.catalog $(DESTDIR)$(catalogdir)
+	install -m 644 systemd/sysusers.d/emad.conf $(DESTDIR)$(sysusersdir)
+	install -m 644 systemd/tmpfiles.d/emad.conf $(DESTDIR)$(tmpfilesdir)
 	install -d $(DESTDIR)$(sysconfdir)/emad/emad.conf.d
 	test -e $(DESTDIR)$(sysconfdir)/emad/emad.conf || \
 		install -m 644 systemd/emad.conf $(DESTDIR)$(sysconfdir)/emad/emad.conf
@@ -540,6 +578,8 @@ install: $(products) ## installs under DESTDIR and PREFIX (/usr/local); the Pyth
 .PHONY: uninstall
 uninstall: ## removes what install put there, but for the settings in sysconfdir
 	rm -f $(addprefix $(DESTDIR),$(installed))
+	$(if $(DESTDIR),-cd $(DESTDIR) && rmdir -p --ignore-fail-on-non-empty $(directories:/%=%) 2>/dev/null,\
+		-rmdir --ignore-fail-on-non-empty $(directories))
 
 .PHONY: clean
 clean: ## removes everything that was built

@@ -434,3 +434,8 @@ int link_call(struct link *link, const struct link_request *request, int64_t dea
 			patience_ms = wait_now_ms() + LINK_GRACE_MS;
 	}
 }
+
+const char *link_nng_version(void)
+{
+	return nng_version();
+}

@@ -47,3 +47,6 @@ struct link_request {
 };
 int link_call(struct link *link, const struct link_request *request, int64_t deadline_ms, uint8_t **ret_bytes,
               size_t *ret_count, struct reason *reason);
+
+/* "1.5.2" */
+const char *link_nng_version(void);

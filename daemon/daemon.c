@@ -30,6 +30,7 @@
 
 #include "daemon/core/access.h"
 #include "daemon/core/service.h"
+#include "daemon/core/throttle.h"
 #include "daemon/edge/accounts.h"
 #include "daemon/edge/attach.h"
 #include "daemon/edge/files.h"
@@ -43,7 +44,12 @@
 
 enum {
 	STATUS_EVERY_MS = 5000,
-	CLOSE_MS_MAX = 2000, /* how long the last replies may take to be sent */
+	EXTEND_EVERY_MS = 1000,  /* meanwhile the service manager hears this often that the end goes on, */
+	EXTEND_MS = 10000,       /* and how long it may stay silent */
+	CLOSE_MS_MAX = 2000,     /* to send the last replies */
+	END_SECONDS_MAX = 10,    /* for all that comes behind the draining; then the process ends wherever it is */
+	HURRIED_CLOSE_MS_MAX = 200, /* the same after a second signal */
+	HURRIED_END_SECONDS_MAX = 1,
 };
 
 struct daemon {
@@ -52,7 +58,7 @@ struct daemon {
 	struct accounts accounts;
 	uv_loop_t loop;
 	uv_async_t wake;
-	uv_timer_t due, status, drain;
+	uv_timer_t due, status, drain, watchdog;
 	uv_signal_t terminate, interrupt, hangup;
 	struct runtime runtime;
 	struct transport *transport;
@@ -63,8 +69,11 @@ struct daemon {
 	struct service *service;
 	struct service_facts facts;
 	char state_dir[CONFIG_PATH_BYTES_MAX];
+	struct throttle throttle;
+	uint64_t drain_due_ms;
 	bool journal;
 	bool stopping;
+	bool hurried; /* a second signal: what was accepted is not waited for */
 };
 
 static struct instant instant_now(void)
@@ -81,10 +90,8 @@ static struct instant instant_now(void)
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */
 
-static void on_event(void *context, const struct event *event)
+static void tell(const struct daemon *daemon, const struct event *event)
 {
-	const struct daemon *daemon = context;
-
 	if (event->severity > daemon->config->log_level)
 		return;
 	if (daemon->journal)
@@ -93,11 +100,33 @@ static void on_event(void *context, const struct event *event)
 		log_line(event);
 }
 
-static void say(void *context, enum event_severity severity, const char *text)
+static void on_event(void *context, const struct event *event)
 {
-	struct event event = { .severity = severity, .text = text, .step = UINT64_MAX, .pid = -1 };
+	struct daemon *daemon = context;
 
-	on_event(context, &event);
+	if (throttle_admit(&daemon->throttle, event->origin, event->text, instant_now().monotonic_ms))
+		tell(daemon, event);
+}
+
+/* What the daemon says of itself is rare, and not throttled. */
+static void say_of(struct daemon *daemon, enum event_kind kind, enum event_severity severity, const char *text)
+{
+	struct event event = { .severity = severity, .kind = kind, .text = text, .step = UINT64_MAX, .pid = -1 };
+
+	tell(daemon, &event);
+}
+
+static void say(void *daemon, enum event_severity severity, const char *text)
+{
+	say_of(daemon, EVENT_OTHER, severity, text);
+}
+
+static void say_left_out(struct daemon *daemon, uint64_t now_ms)
+{
+	char text[THROTTLE_TEXT_BYTES_MAX + 64];
+
+	while (throttle_take(&daemon->throttle, now_ms, text, sizeof text))
+		say(daemon, EVENT_NOTICE, text);
 }
 
 /* ---- from the edges to the service ------------------------------------------------------------------------------- */
@@ -199,6 +228,8 @@ static void on_wake(uv_async_t *wake)
 	if (daemon->files)
 		files_poll(daemon->files, on_files, daemon);
 	transport_poll(daemon->transport);
+	if (workers_pulse_end(daemon->workers))
+		systemd_alive();
 }
 
 /* Any thread. */
@@ -265,12 +296,28 @@ static void on_status(uv_timer_t *timer)
 
 	service_summary(daemon->service, text, sizeof text);
 	systemd_status(text);
+	say_left_out(daemon, instant_now().monotonic_ms);
 }
 
-static void on_drain_over(uv_timer_t *timer)
+/*
+ * The service manager hears that we are alive when the loop runs, and every worker has answered it since: a thread that
+ * hangs is missed, one that only waits for a processor has half the watchdog's time to get it.
+ */
+static void on_watchdog(uv_timer_t *timer)
 {
 	struct daemon *daemon = timer->data;
 
+	workers_pulse_begin(daemon->workers);
+}
+
+static void on_drain(uv_timer_t *timer)
+{
+	struct daemon *daemon = timer->data;
+
+	if (instant_now().monotonic_ms < daemon->drain_due_ms) {
+		systemd_extend(EXTEND_MS);
+		return;
+	}
 	say(daemon, EVENT_WARNING, "not everything that was accepted could be applied in time");
 	uv_stop(&daemon->loop);
 }
@@ -282,13 +329,15 @@ static void on_signal(uv_signal_t *handle, int number)
 
 	(void)number;
 	if (daemon->stopping) {
+		daemon->hurried = true;
 		uv_stop(&daemon->loop);
 		return;
 	}
 	daemon->stopping = true;
+	daemon->drain_due_ms = now.monotonic_ms + daemon->config->stop_timeout_ms;
 	systemd_stopping();
-	say(daemon, EVENT_NOTICE, "stopping: new work is refused, what was accepted is finished");
-	uv_timer_start(&daemon->drain, on_drain_over, daemon->config->stop_timeout_ms, 0);
+	say_of(daemon, EVENT_STOPPING, EVENT_NOTICE, "stopping: new work is refused, what was accepted is finished");
+	uv_timer_start(&daemon->drain, on_drain, 0, EXTEND_EVERY_MS);
 	if (daemon->files)
 		files_drain(daemon->files);
 	service_stop(daemon->service, &now);
@@ -359,8 +408,8 @@ static void on_hangup(uv_signal_t *handle, int number)
 }
 
 /*
- * The signals that end the daemon wait while it starts and while it stops: their handlers are in place only between,
- * and one that came earlier or later would kill it half-way. So does SIGHUP, which would do the same.
+ * The signals that end the daemon wait while it starts, and while what they do changes: one that came too early would
+ * kill it half-way. So does SIGHUP, which would do the same.
  */
 static void ending_signals(int how)
 {
@@ -380,6 +429,36 @@ static void hangup_ignore(struct daemon *daemon)
 	(void)signal(SIGHUP, SIG_IGN);
 }
 
+static void on_end_overdue(int number)
+{
+	(void)number;
+	_exit(EXIT_SUCCESS);
+}
+
+static void on_end_hurried(int number)
+{
+	(void)number;
+	(void)alarm(HURRIED_END_SECONDS_MAX);
+}
+
+/*
+ * From here on nothing is left that would be lost, and the process ends in time even if a library hangs (closing is
+ * known to deadlock in NNG) or a thread takes long to give memory back. A signal that comes now makes it hurry.
+ */
+static void end_limit(struct daemon *daemon)
+{
+	struct sigaction overdue = { .sa_handler = on_end_overdue }, hurried = { .sa_handler = on_end_hurried };
+
+	(void)uv_signal_stop(&daemon->terminate);
+	(void)uv_signal_stop(&daemon->interrupt);
+	(void)sigaction(SIGALRM, &overdue, NULL);
+	(void)sigaction(SIGTERM, &hurried, NULL);
+	(void)sigaction(SIGINT, &hurried, NULL);
+	(void)alarm(daemon->hurried ? HURRIED_END_SECONDS_MAX : END_SECONDS_MAX);
+	systemd_extend((END_SECONDS_MAX + 1) * 1000);
+	ending_signals(SIG_UNBLOCK);
+}
+
 /* ---- starting and ending ----------------------------------------------------------------------------------------- */
 
 static int loop_init(struct daemon *daemon)
@@ -392,6 +471,7 @@ static int loop_init(struct daemon *daemon)
 	(void)uv_timer_init(&daemon->loop, &daemon->due);
 	(void)uv_timer_init(&daemon->loop, &daemon->status);
 	(void)uv_timer_init(&daemon->loop, &daemon->drain);
+	(void)uv_timer_init(&daemon->loop, &daemon->watchdog);
 	(void)uv_signal_init(&daemon->loop, &daemon->terminate);
 	(void)uv_signal_init(&daemon->loop, &daemon->interrupt);
 	(void)uv_signal_init(&daemon->loop, &daemon->hangup);
@@ -399,6 +479,7 @@ static int loop_init(struct daemon *daemon)
 	daemon->due.data = daemon;
 	daemon->status.data = daemon;
 	daemon->drain.data = daemon;
+	daemon->watchdog.data = daemon;
 	daemon->terminate.data = daemon;
 	daemon->interrupt.data = daemon;
 	daemon->hangup.data = daemon;
@@ -460,6 +541,7 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 		.loop = &daemon->loop,
 		.connection_count_max = (uint32_t)config->connection_count_max,
 		.socket_mode = (uint32_t)config->socket_mode,
+		.listener_fd = systemd_listener("attach"),
 		.counters = service_counters(daemon->service),
 		.context = daemon,
 		.classify = classify,
@@ -482,6 +564,7 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 static int start(struct daemon *daemon, struct reason *reason)
 {
 	char text[CONFIG_PATH_BYTES_MAX + 128];
+	uint64_t watchdog_ms = systemd_watchdog_ms();
 	int error = runtime_open(daemon->config->runtime_dir, &daemon->runtime, reason);
 
 	if (!error)
@@ -496,10 +579,12 @@ static int start(struct daemon *daemon, struct reason *reason)
 	(void)uv_signal_start(&daemon->interrupt, on_signal, SIGINT);
 	(void)uv_signal_start(&daemon->hangup, on_hangup, SIGHUP);
 	(void)uv_timer_start(&daemon->status, on_status, STATUS_EVERY_MS, STATUS_EVERY_MS);
+	if (watchdog_ms > 1)
+		(void)uv_timer_start(&daemon->watchdog, on_watchdog, 0, watchdog_ms / 2);
 	snprintf(text, sizeof text, "emad " EMAD_VERSION " serves at ipc://%s/emad.sock: %" PRIu64 " workers, %s kernels, "
 	         "at most %.1f GiB of shared memory", daemon->runtime.path, daemon->config->worker_count,
 	         kernel_best()->name, (double)daemon->config->memory_bytes_max / (double)(UINT64_C(1) << 30));
-	say(daemon, EVENT_NOTICE, text);
+	say_of(daemon, EVENT_STARTED, EVENT_NOTICE, text);
 	systemd_ready("no models");
 	return 0;
 }
@@ -514,11 +599,13 @@ static void on_walk(uv_handle_t *handle, void *context)
 /* The ordinary destructor: takes what was started, also half of it. */
 static void stop(struct daemon *daemon)
 {
-	transport_stop(daemon->transport, CLOSE_MS_MAX);
+	uint32_t close_ms = daemon->hurried ? HURRIED_CLOSE_MS_MAX : CLOSE_MS_MAX;
+
+	transport_stop(daemon->transport, close_ms);
 	attach_stop(daemon->attach);
 	workers_stop(daemon->workers);
 	/* A thread that hangs on a disk still reads the models' memory: then all of it goes with the process. */
-	if (files_stop(daemon->files, CLOSE_MS_MAX)) {
+	if (files_stop(daemon->files, close_ms)) {
 		service_destroy(daemon->service);
 		memory_stop(daemon->maker);
 	} else {
@@ -554,8 +641,13 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 		(void)uv_run(&daemon.loop, UV_RUN_DEFAULT);
 		ending_signals(SIG_BLOCK);
 		hangup_ignore(&daemon);
+		end_limit(&daemon);
+	} else {
+		/* What was begun is closed in time, too, or not at all. */
+		(void)alarm(END_SECONDS_MAX);
 	}
 	stop(&daemon);
+	say_left_out(&daemon, instant_now().monotonic_ms + THROTTLE_REFILL_MS);
 	if (!error)
 		say(&daemon, EVENT_NOTICE, "stopped");
 	free(daemon.config);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,8 @@ static void help(FILE *file)
 	      "settings again.\n"
 	      "\n"
 	      "  -c, --config FILE       read settings from FILE (default: /etc/emad/emad.conf if there),\n"
-	      "                          then from FILE.d/*.conf in the order of their names\n"
+	      "                          then from FILE.d/*.conf in the order of their names; with '-'\n"
+	      "                          before it FILE need not be there\n"
 	      "      --check-config      say everything that is wrong with the settings, and end\n"
 	      "      --print-config      print the settings in effect, and where each was set; --json\n"
 	      "      --default-config    print a settings file of all defaults, with explanations\n"

@@ -2,7 +2,7 @@
 #
 # Makes a Debian machine ready, installing only what is missing, so that running it again costs a moment.
 #
-#   tests/setup.sh build ...    Debian packages by purpose: build, check, lint, fuzz, python-debian
+#   tests/setup.sh build ...    Debian packages by purpose: build, check, lint, fuzz, systemd, python-debian
 #   tests/setup.sh python       an interpreter with PyTorch for tests, demo and bench; prints its path
 #
 # Packages are installed by root alone; anybody else is shown the command. The interpreter is PYTHON if that is set,
@@ -38,8 +38,9 @@ packages() {
 	check) echo python3 check ;;
 	lint) echo python3 python3-pyflakes shellcheck cppcheck git ;;
 	fuzz) echo clang llvm ;;
+	systemd) echo python3 systemd procps util-linux passwd ;;
 	python-debian) echo "${debian_python_packages[@]}" ;;
-	*) die "unknown purpose '$1': build, check, lint, fuzz, python-debian, python" ;;
+	*) die "unknown purpose '$1': build, check, lint, fuzz, systemd, python-debian, python" ;;
 	esac
 }
 
@@ -150,7 +151,7 @@ python() {
 	fi
 }
 
-[ $# -gt 0 ] || die "usage: tests/setup.sh build|check|lint|fuzz|python-debian ... | python"
+[ $# -gt 0 ] || die "usage: tests/setup.sh build|check|lint|fuzz|systemd|python-debian ... | python"
 if [ "$1" = python ]; then
 	python
 else

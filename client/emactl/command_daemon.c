@@ -67,6 +67,7 @@ static const struct fact STATUS_FACTS[] = {
 	{"instance", "instance", FACT_INTEGER, TABLE_PLAIN},
 	{"up", "uptime_ms", FACT_MS, TABLE_PLAIN},
 	{"runtime directory", "runtime_dir", FACT_TEXT, TABLE_PLAIN},
+	{"state directory", "state_dir", FACT_TEXT, TABLE_PLAIN},
 	{"workers", "workers", FACT_INTEGER, TABLE_PLAIN},
 	{"kernel", "kernel", FACT_TEXT, TABLE_PLAIN},
 	{"requests waiting", "waiting", FACT_INTEGER, TABLE_PLAIN},
@@ -137,8 +138,8 @@ const struct command COMMAND_STATUS = {
 	.summary = "show the daemon's state and counters",
 	.text = "Shows who the daemon is, what it holds and what it has counted since it started. A member that\n"
 		"the daemon does not send is shown as '-'. With --quiet the counters are left out.\n"
-		"\nJSON: the daemon's answer as one object: agent, pid, instance, uptime_ms, runtime_dir, workers,\n"
-		"kernel, connections, waiting, models, memory_bytes, memory_bytes_max, counters.\n",
+		"\nJSON: the daemon's answer as one object: agent, pid, instance, uptime_ms, runtime_dir,\n"
+		"state_dir, workers, kernel, connections, waiting, models, memory_bytes, memory_bytes_max, counters.\n",
 	.examples = "  emactl status\n"
 		    "  emactl status --json | jq .counters\n",
 	.exits = "  0   done\n" DAEMON_EXITS,

@@ -54,6 +54,7 @@ struct emactl {
 /* ---- commands, by file ---------------------------------------------------------------------------------------- */
 
 extern const struct command COMMAND_PING, COMMAND_STATUS, COMMAND_REMOVE; /* command_daemon.c */
+extern const struct command COMMAND_DOCTOR;                               /* command_doctor.c */
 extern const struct command COMMAND_LIST, COMMAND_SHOW;                   /* command_model.c */
 extern const struct command COMMAND_EXPORT;                               /* command_export.c */
 extern const struct command COMMAND_POSTHOC;                              /* command_posthoc.c */

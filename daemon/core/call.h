@@ -119,5 +119,10 @@ void service_touch(struct service *service, struct model *model);
 /* Orders memory. -ENOMEM. */
 int service_order(struct service *service, const struct segment_order *order);
 
+/* Tells of something without an id that concerns a model (NULL: none); error is of our int space, 0 for none. */
 void service_event(const struct service *service, enum event_severity severity, const char *model, int error,
                    const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+/* The same with all that is known: about's text and origin are filled in here. */
+void service_event_about(const struct service *service, const struct event *about, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "daemon/core/apply.h"
+#include "daemon/core/event.h"
 #include "daemon/core/exchange.h"
 #include "proto/limits.h"
 #include "proto/message.h"
@@ -65,23 +66,6 @@ struct file_order {
 	uint32_t count;
 	struct file_item items[PROFILE_COUNT_MAX];
 	struct file_order *next; /* the host's */
-};
-
-/* Something that a person may want to know. */
-enum event_severity {
-	EVENT_ERROR,
-	EVENT_WARNING,
-	EVENT_NOTICE,
-	EVENT_DEBUG,
-};
-
-struct event {
-	enum event_severity severity;
-	const char *model; /* NULL: none, like the others */
-	const char *error; /* status_name */
-	const char *text;
-	uint64_t step; /* UINT64_MAX: none */
-	int64_t pid;   /* of the client; -1: none */
 };
 
 /* The time, taken once per event of the loop. */

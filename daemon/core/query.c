@@ -144,13 +144,16 @@ int show_handle(struct call *call)
 
 int remove_handle(struct call *call)
 {
+	struct event about = { .severity = EVENT_NOTICE, .kind = EVENT_MODEL_REMOVED, .pid = call->exchange->peer.pid };
 	struct reply reply = { 0 };
 	struct model *model;
 	int error = call_model(call, &model);
 
 	if (error)
 		return error;
-	service_event(call->service, EVENT_NOTICE, model->name, 0, "%s: removed on request", model->name);
+	about.model = model->name;
+	about.step = model->has_step ? model->step : UINT64_MAX;
+	service_event_about(call->service, &about, "%s: removed on request", model->name);
 	reply_set(&reply, freed_bytes, model->memory_bytes);
 	service_doom(call->service, model);
 	call_reply(call, &reply, NULL);

@@ -277,6 +277,11 @@ static bool rank_vacate(struct service *service, struct model *model, uint32_t r
 
 static void rank_claim(struct call *call, struct model *model, struct wish *wish)
 {
+	struct event about = {
+		.severity = EVENT_NOTICE,
+		.kind = EVENT_MODEL_REGISTERED,
+		.pid = call->exchange->peer.pid,
+	};
 	struct service *service = call->service;
 	struct rank *rank = &model->ranks[wish->rank];
 
@@ -297,11 +302,13 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 		model->attributes = wish->attributes;
 		wish->attributes = NULL;
 	}
-	service_event(service, EVENT_NOTICE, model->name, 0,
-	              "%s: rank %" PRIu32 " of %" PRIu32 " registered as epoch %" PRIu64 ", %" PRIu32
-	              " tensors, %" PRIu64 " bytes a snapshot",
-	              model->name, wish->rank, model->world, model->records[wish->rank].epoch,
-	              model->manifest->tensor_count, rank->manifest->stage_bytes);
+	about.model = model->name;
+	about.step = model->has_step ? model->step : UINT64_MAX;
+	service_event_about(service, &about,
+	                    "%s: rank %" PRIu32 " of %" PRIu32 " registered as epoch %" PRIu64 ", %" PRIu32
+	                    " tensors, %" PRIu64 " bytes a snapshot",
+	                    model->name, wish->rank, model->world, model->records[wish->rank].epoch,
+	                    model->manifest->tensor_count, rank->manifest->stage_bytes);
 }
 
 static void register_reply(struct call *call, struct model *model, uint32_t rank)

@@ -75,6 +75,7 @@ char *report_status(const struct service *service, const struct instant *now)
 	put(whole, root, "instance", number(service->instance));
 	put(whole, root, "uptime_ms", number(now->monotonic_ms - service->facts.started_ms));
 	put(whole, root, "runtime_dir", json_string(service->facts.runtime_dir));
+	put(whole, root, "state_dir", json_string(service->facts.state_dir ? service->facts.state_dir : ""));
 	put(whole, root, "workers", number(service->facts.worker_count));
 	put(whole, root, "kernel", json_string(kernel_best()->name));
 	put(whole, root, "models", number(models));

@@ -95,24 +95,40 @@ struct counters *service_counters(struct service *service)
 	return &service->counters;
 }
 
+static void event_tell(const struct service *service, struct event event, const char *format, va_list arguments)
+{
+	char text[768];
+
+	vsnprintf(text, sizeof text, format, arguments);
+	event.text = text;
+	event.origin = format;
+	service->host.event(service->host.context, &event);
+}
+
 void service_event(const struct service *service, enum event_severity severity, const char *model, int error,
                    const char *format, ...)
 {
-	char text[768];
-	struct event event = {
+	const struct event event = {
 		.severity = severity,
 		.model = model,
 		.error = error ? status_name(error) : NULL,
-		.text = text,
 		.step = UINT64_MAX,
 		.pid = -1,
 	};
 	va_list arguments;
 
 	va_start(arguments, format);
-	vsnprintf(text, sizeof text, format, arguments);
+	event_tell(service, event, format, arguments);
 	va_end(arguments);
-	service->host.event(service->host.context, &event);
+}
+
+void service_event_about(const struct service *service, const struct event *about, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	event_tell(service, *about, format, arguments);
+	va_end(arguments);
 }
 
 /* ---- models ------------------------------------------------------------------------------------------------------ */
@@ -223,7 +239,15 @@ int service_admit(struct service *service, struct model *model, struct model *ot
 	if (replaced && replaced->heir)
 		service_doom(service, replaced->heir);
 	if (replaced) {
-		service_event(service, EVENT_NOTICE, model->name, 0, "%s: replaced by a new registration", model->name);
+		const struct event about = {
+			.severity = EVENT_NOTICE,
+			.kind = EVENT_MODEL_REMOVED,
+			.model = model->name,
+			.step = replaced->has_step ? replaced->step : UINT64_MAX,
+			.pid = -1,
+		};
+
+		service_event_about(service, &about, "%s: replaced by a new registration", model->name);
 		service_doom(service, replaced);
 	}
 	if (inherits) {
@@ -555,8 +579,25 @@ static void adopt(struct service *service, struct model *model)
 	order_failed(service, model->id, &failure);
 }
 
+static void views_revoked(const struct service *service, const struct model *model, uint64_t count)
+{
+	const struct event about = {
+		.severity = EVENT_NOTICE,
+		.kind = EVENT_VIEWS_REVOKED,
+		.model = model->name,
+		.error = status_name(STATUS_EREVOKED),
+		.step = model->has_step ? model->step : UINT64_MAX,
+		.pid = -1,
+	};
+
+	service_event_about(service, &about, "%s: %" PRIu64 " view%s revoked: an update waited for memory that readers had "
+	                    "held for longer than %" PRIu64 " ms (lease-min); more slots let them hold it longer",
+	                    model->name, count, count == 1 ? " was" : "s were", service->settings.lease_min_ms);
+}
+
 static void model_settle(struct service *service, const struct instant *now, struct model *model)
 {
+	uint64_t revoked_before;
 	bool begun;
 
 	if (model->ancestor)
@@ -565,7 +606,10 @@ static void model_settle(struct service *service, const struct instant *now, str
 	if (model->doomed)
 		return;
 	adopt(service, model);
+	revoked_before = service->counters.leases_revoked;
 	update_begin(model, &service->settings, now, &service->counters, &begun);
+	if (service->counters.leases_revoked > revoked_before)
+		views_revoked(service, model, service->counters.leases_revoked - revoked_before);
 	if (begun)
 		service->host.apply_start(service->host.context, &model->apply);
 	for (uint32_t r = 0; model->serving && r < model->world; r++)
@@ -677,9 +721,26 @@ void service_memory_made(struct service *service, const struct instant *now, str
 	settle(service, now);
 }
 
+/* The whole step was, or some tensors of it. */
+static void snapshot_refused(const struct service *service, const struct model *model, uint64_t step,
+                             const struct reason *reason)
+{
+	const struct event about = {
+		.severity = EVENT_WARNING,
+		.kind = EVENT_SNAPSHOT_REFUSED,
+		.model = model->name,
+		.error = status_name(STATUS_EREFUSED),
+		.step = step,
+		.pid = model->world == 1 ? model->ranks[0].pid : -1,
+	};
+
+	service_event_about(service, &about, "%s: %s", model->name, reason->text);
+}
+
 void service_applied(struct service *service, const struct instant *now, struct apply *apply)
 {
 	struct model *model = apply->owner;
+	uint64_t step = model->applying_next.step;
 	enum update_result result = UPDATE_REFUSED;
 	struct reason reason = { "" };
 
@@ -692,7 +753,7 @@ void service_applied(struct service *service, const struct instant *now, struct 
 		return;
 	}
 	if (reason.text[0])
-		service_event(service, EVENT_WARNING, model->name, STATUS_EREFUSED, "%s: %s", model->name, reason.text);
+		snapshot_refused(service, model, step, &reason);
 	if (result == UPDATE_PUBLISHED)
 		keep_published(service, now, model, model->applying_after);
 	service_touch(service, model);

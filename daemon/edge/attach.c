@@ -4,6 +4,7 @@
 #include "daemon/edge/attach.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -158,30 +159,65 @@ static void on_connection(uv_poll_t *poll, int status, int events)
 	(void)uv_poll_start(&peer->poll, UV_READABLE | UV_DISCONNECT, on_readable);
 }
 
+/* Makes a socket that listens at the path. -errno. */
+static int listener_make(struct attach *attach, const struct sockaddr_un *address)
+{
+	attach->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (attach->fd < 0)
+		return -errno;
+	(void)unlink(address->sun_path);
+	if (bind(attach->fd, (const struct sockaddr *)address, sizeof *address) != 0 ||
+	    chmod(address->sun_path, attach->options.socket_mode) != 0 || listen(attach->fd, 128) != 0)
+		return -errno;
+	return 0;
+}
+
+/* Makes the path lead to the socket that was handed over. -errno. */
+static int listener_adopt(struct attach *attach, const struct sockaddr_un *address)
+{
+	struct sockaddr_un given = { .sun_family = AF_UNIX };
+	socklen_t given_bytes = sizeof given - 1;
+	int flags;
+
+	attach->fd = attach->options.listener_fd;
+	flags = fcntl(attach->fd, F_GETFL);
+	if (flags < 0 || fcntl(attach->fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+	    getsockname(attach->fd, (struct sockaddr *)&given, &given_bytes) != 0)
+		return -errno;
+	if (strcmp(given.sun_path, address->sun_path) == 0) {
+		attach->path[0] = '\0'; /* not ours to remove */
+		return 0;
+	}
+	(void)unlink(address->sun_path);
+	return symlink(given.sun_path, address->sun_path) == 0 ? 0 : -errno;
+}
+
 int attach_start(const struct attach_options *options, const char *path, struct attach **ret_attach,
                  struct reason *reason)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct attach *attach = calloc(1, sizeof *attach);
-	int error;
+	int error = 0;
 
 	if (!attach)
-		return -ENOMEM;
-	if (strlen(path) >= sizeof address.sun_path) {
+		error = -ENOMEM;
+	else if (strlen(path) >= sizeof address.sun_path)
+		error = reason_set(reason, -ENAMETOOLONG, "the socket path '%s' is longer than %zu bytes", path,
+		                   sizeof address.sun_path - 1);
+	if (error) {
+		if (options->listener_fd >= 0)
+			close(options->listener_fd);
 		free(attach);
-		return reason_set(reason, -ENAMETOOLONG, "the socket path '%s' is longer than %zu bytes", path,
-		                  sizeof address.sun_path - 1);
+		return error;
 	}
 	strcpy(address.sun_path, path);
 	strcpy(attach->path, path);
 	attach->options = *options;
 	attach->peer_next = ATTACH_PEER_FIRST;
-	attach->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (attach->fd < 0)
-		goto fail;
-	(void)unlink(path);
-	if (bind(attach->fd, (struct sockaddr *)&address, sizeof address) != 0 || chmod(path, options->socket_mode) != 0 ||
-	    listen(attach->fd, 128) != 0 || uv_poll_init(options->loop, &attach->poll, attach->fd) != 0)
+	error = options->listener_fd >= 0 ? listener_adopt(attach, &address) : listener_make(attach, &address);
+	if (!error)
+		error = uv_poll_init(options->loop, &attach->poll, attach->fd);
+	if (error)
 		goto fail;
 	attach->poll.data = attach;
 	(void)uv_timer_init(options->loop, &attach->pause);
@@ -190,7 +226,7 @@ int attach_start(const struct attach_options *options, const char *path, struct 
 	*ret_attach = attach;
 	return 0;
 fail:
-	error = reason_set(reason, -errno, "cannot listen at '%s': %s", path, strerror(errno));
+	error = reason_set(reason, error, "cannot listen at '%s': %s", path, strerror(-error));
 	if (attach->fd >= 0)
 		close(attach->fd);
 	free(attach);
@@ -249,7 +285,8 @@ void attach_stop(struct attach *attach)
 	if (!attach)
 		return;
 	attach->closing = true;
-	(void)unlink(attach->path);
+	if (attach->path[0])
+		(void)unlink(attach->path);
 	uv_close((uv_handle_t *)&attach->pause, NULL);
 	uv_close((uv_handle_t *)&attach->poll, on_listener_closed);
 	for (struct attached *peer = attach->peers; peer; peer = peer->next)

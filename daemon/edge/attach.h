@@ -18,7 +18,8 @@ struct attach;
 struct attach_options {
 	uv_loop_t *loop;
 	uint32_t connection_count_max;
-	uint32_t socket_mode;
+	uint32_t socket_mode; /* of a socket that is made here */
+	int listener_fd;      /* already listening; owned from here on, also on failure; -1: none */
 	struct counters *counters;
 	void *context; /* for the functions below */
 	/* What a peer is not let into (struct peer's refused). groups: its further ones; NULL: not known. */
@@ -31,7 +32,10 @@ struct attach_options {
 /* Peers of the attach socket have ids from here up, so that they never meet those of the transport. */
 #define ATTACH_PEER_FIRST (UINT64_C(1) << 63)
 
-/* Listens at path; a stale socket is replaced (the runtime directory's lock is held). -errno with a sentence. */
+/*
+ * Listens at path; a stale socket is replaced (the runtime directory's lock is held). With a listener that somebody else
+ * has made, path becomes a link to it, unless it is there anyway. -errno with a sentence.
+ */
 int attach_start(const struct attach_options *options, const char *path, struct attach **ret_attach,
                  struct reason *reason);
 

@@ -436,12 +436,15 @@ void config_file_read(struct config *config, const char *path, const struct conf
                       struct config_faults *faults)
 {
 	char folder[CONFIG_PATH_BYTES_MAX + 8];
-	FILE *there = path ? NULL : fopen(CONFIG_FILE_DEFAULT, "re");
+	bool may_be_missing = !path || path[0] == '-';
+	FILE *there;
 
-	if (path || there || errno != ENOENT)
-		file_read(config, path ? path : CONFIG_FILE_DEFAULT, host, faults);
+	path = !path ? CONFIG_FILE_DEFAULT : path + may_be_missing;
+	there = may_be_missing ? fopen(path, "re") : NULL;
+	if (!may_be_missing || there || errno != ENOENT)
+		file_read(config, path, host, faults);
 	if (there)
 		fclose(there);
-	snprintf(folder, sizeof folder, "%.*s.d", CONFIG_PATH_BYTES_MAX, path ? path : CONFIG_FILE_DEFAULT);
+	snprintf(folder, sizeof folder, "%.*s.d", CONFIG_PATH_BYTES_MAX, path);
 	folder_read(config, folder, host, faults);
 }

@@ -25,9 +25,9 @@ void config_fault(struct config_faults *faults, int error, const char *format, .
         __attribute__((format(printf, 3, 4)));
 
 /*
- * Reads over what is there the file (NULL: CONFIG_FILE_DEFAULT, which need not exist), then what ends in .conf in the
- * folder of its name with ".d" behind it, which need not exist either, in the order of the names. What is wrong is added
- * to the faults and left out; the rest is read all the same.
+ * Reads over what is there the file (NULL: CONFIG_FILE_DEFAULT; this one, and a path with '-' before it, need not be
+ * there), then what ends in .conf in the folder of its name with ".d" behind it, which need not be there either, in the
+ * order of the names. What is wrong is added to the faults and left out; the rest is read all the same.
  */
 void config_file_read(struct config *config, const char *path, const struct config_host *host,
                       struct config_faults *faults);

@@ -5,23 +5,72 @@
 #include "daemon/edge/systemd.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <syslog.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-journal.h>
 #include <time.h>
+#include <unistd.h>
+
+/* sd_notify would wait for a service manager that does not read; nothing that is said from here on is worth that. */
+static void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static void report(const char *format, ...)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	size_t path_bytes = path ? strlen(path) : 0;
+	char text[512];
+	va_list arguments;
+	int fd;
+
+	if (path_bytes < 2 || path_bytes >= sizeof address.sun_path || (path[0] != '/' && path[0] != '@'))
+		return;
+	memcpy(address.sun_path, path, path_bytes);
+	if (path[0] == '@')
+		address.sun_path[0] = '\0';
+	va_start(arguments, format);
+	vsnprintf(text, sizeof text, format, arguments);
+	va_end(arguments);
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return;
+	(void)sendto(fd, text, strlen(text), MSG_NOSIGNAL, (const struct sockaddr *)&address,
+	             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + path_bytes));
+	close(fd);
+}
 
 void systemd_ready(const char *status)
 {
 	(void)sd_notifyf(0, "READY=1\nSTATUS=%s", status);
 }
 
+int systemd_listener(const char *name)
+{
+	char **names = NULL;
+	int count = sd_listen_fds_with_names(0, &names), found = -1;
+
+	for (int i = 0; i < count; i++) {
+		if (found < 0 && strcmp(names[i], name) == 0 &&
+		    sd_is_socket(SD_LISTEN_FDS_START + i, AF_UNIX, SOCK_SEQPACKET, 1) > 0)
+			found = SD_LISTEN_FDS_START + i;
+		free(names[i]);
+	}
+	free(names);
+	return found;
+}
+
 void systemd_status(const char *status)
 {
-	(void)sd_notifyf(0, "STATUS=%s", status);
+	report("STATUS=%s", status);
 }
 
 void systemd_reloading(void)
@@ -29,13 +78,29 @@ void systemd_reloading(void)
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	(void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64,
-	                 (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
+	report("RELOADING=1\nMONOTONIC_USEC=%" PRIu64, (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
 }
 
 void systemd_stopping(void)
 {
-	(void)sd_notify(0, "STOPPING=1\nSTATUS=finishing what was accepted");
+	report("STOPPING=1\nSTATUS=finishing what was accepted");
+}
+
+void systemd_extend(uint64_t timeout_ms)
+{
+	report("EXTEND_TIMEOUT_USEC=%" PRIu64, timeout_ms * 1000);
+}
+
+uint64_t systemd_watchdog_ms(void)
+{
+	uint64_t timeout_us = 0;
+
+	return sd_watchdog_enabled(0, &timeout_us) > 0 ? timeout_us / 1000 : 0;
+}
+
+void systemd_alive(void)
+{
+	report("WATCHDOG=1");
 }
 
 bool systemd_has_journal(void)
@@ -56,13 +121,16 @@ void systemd_journal(const struct event *event)
 		[EVENT_NOTICE] = LOG_NOTICE,
 		[EVENT_DEBUG] = LOG_DEBUG,
 	};
-	char fields[6][1024];
-	struct iovec parts[6];
+	const char *id = event_id(event->kind);
+	char fields[7][1024];
+	struct iovec parts[7];
 	int count = 0;
 
 #define FIELD(...) (parts[count] = (struct iovec){ fields[count], (size_t)snprintf(fields[count], 1024, __VA_ARGS__) }, count++)
 	FIELD("MESSAGE=%.1000s", event->text);
 	FIELD("PRIORITY=%d", priorities[event->severity]);
+	if (id)
+		FIELD("MESSAGE_ID=%s", id);
 	if (event->model)
 		FIELD("EMAD_MODEL=%.1000s", event->model);
 	if (event->error)

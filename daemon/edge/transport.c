@@ -81,7 +81,7 @@ struct transport {
 	uint64_t queued_bytes; /* of replies, unsent */
 	uint32_t listener_count;
 	struct listener listeners[LISTENER_COUNT_MAX];
-	bool stopping;
+	bool stopping; /* written with lock, by the loop thread */
 };
 
 /* The one place where NNG's codes become ours. */
@@ -117,6 +117,7 @@ static int error_from_nng(int code)
 static void source_ready(struct source *source, bool *ended)
 {
 	struct transport *transport = source->transport;
+	bool wakes;
 
 	pthread_mutex_lock(&transport->lock);
 	*ended = true;
@@ -125,8 +126,11 @@ static void source_ready(struct source *source, bool *ended)
 		source->ready_next = transport->ready;
 		transport->ready = source;
 	}
+	/* A stopping transport polls by itself, and who would be woken may soon be gone. */
+	wakes = !transport->stopping;
 	pthread_mutex_unlock(&transport->lock);
-	transport->options.wake(transport->options.context);
+	if (wakes)
+		transport->options.wake(transport->options.context);
 }
 
 static void receive_ended(void *context)
@@ -682,7 +686,9 @@ void transport_stop(struct transport *transport, uint32_t deadline_ms)
 
 	if (!transport)
 		return;
+	pthread_mutex_lock(&transport->lock);
 	transport->stopping = true;
+	pthread_mutex_unlock(&transport->lock);
 	for (uint32_t i = 0; i < transport->listener_count; i++)
 		nng_stream_listener_close(transport->listeners[i].stream);
 	while (has_unsent(transport) && nng_clock() < due_ms) {

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct workers {
@@ -14,6 +15,9 @@ struct workers {
 	struct apply *queue; /* guarded by lock; the first is being done */
 	struct apply *done;  /* guarded by lock */
 	bool stopping;       /* guarded by lock */
+	_Atomic uint32_t pulse;     /* number of the sign of life that is asked for; written with lock */
+	uint32_t pulse_given_count; /* guarded by lock; workers that have given it */
+	bool pulse_ended;           /* guarded by lock; the loop has seen that all have */
 	void (*wake)(void *context);
 	void *wake_context;
 	uint32_t thread_count;
@@ -46,23 +50,49 @@ static bool leave(struct workers *workers, struct apply *apply)
 	return true;
 }
 
+/* Gives the sign of life that is asked for, unless this worker has. With the lock. */
+static void pulse_give(struct workers *workers, uint32_t *pulse_given)
+{
+	if (*pulse_given == workers->pulse)
+		return;
+	*pulse_given = workers->pulse;
+	workers->pulse_given_count++;
+	if (workers->pulse_given_count == workers->thread_count)
+		workers->wake(workers->wake_context);
+}
+
+/* Does blocks of an update until there are none left. A large update takes longer than a sign of life may. */
+static void blocks_do(struct workers *workers, struct apply *apply, uint32_t *pulse_given)
+{
+	uint32_t block;
+
+	while ((block = atomic_fetch_add(&apply->block_next, 1)) < apply->plan->block_count) {
+		apply_block(apply, block);
+		if (atomic_load_explicit(&workers->pulse, memory_order_relaxed) == *pulse_given)
+			continue;
+		pthread_mutex_lock(&workers->lock);
+		pulse_give(workers, pulse_given);
+		pthread_mutex_unlock(&workers->lock);
+	}
+}
+
 static void *run(void *context)
 {
 	struct workers *workers = context;
+	uint32_t pulse_given = 0;
 
 	pthread_mutex_lock(&workers->lock);
 	while (!workers->stopping) {
 		struct apply *apply = find_work(workers);
-		uint32_t block;
 
+		pulse_give(workers, &pulse_given);
 		if (!apply) {
 			pthread_cond_wait(&workers->cond, &workers->lock);
 			continue;
 		}
 		apply->user_count++;
 		pthread_mutex_unlock(&workers->lock);
-		while ((block = atomic_fetch_add(&apply->block_next, 1)) < apply->plan->block_count)
-			apply_block(apply, block);
+		blocks_do(workers, apply, &pulse_given);
 		pthread_mutex_lock(&workers->lock);
 		if (leave(workers, apply))
 			workers->wake(workers->wake_context);
@@ -74,11 +104,13 @@ static void *run(void *context)
 int workers_start(uint32_t count, void (*wake)(void *context), void *context, struct workers **ret_workers)
 {
 	struct workers *workers = calloc(1, sizeof *workers + count * sizeof workers->threads[0]);
+	char name[32];
 
 	if (!workers)
 		return -ENOMEM;
 	pthread_mutex_init(&workers->lock, NULL);
 	pthread_cond_init(&workers->cond, NULL);
+	workers->pulse_ended = true;
 	workers->wake = wake;
 	workers->wake_context = context;
 	while (workers->thread_count < count) {
@@ -88,6 +120,8 @@ int workers_start(uint32_t count, void (*wake)(void *context), void *context, st
 			workers_stop(workers);
 			return -error;
 		}
+		snprintf(name, sizeof name, "emad-worker-%u", workers->thread_count);
+		(void)pthread_setname_np(workers->threads[workers->thread_count], name);
 		workers->thread_count++;
 	}
 	*ret_workers = workers;
@@ -146,4 +180,28 @@ void workers_poll(struct workers *workers, void (*done)(void *context, struct ap
 		done(context, apply);
 		apply = next;
 	}
+}
+
+void workers_pulse_begin(struct workers *workers)
+{
+	pthread_mutex_lock(&workers->lock);
+	if (workers->pulse_ended) {
+		workers->pulse_ended = false;
+		workers->pulse_given_count = 0;
+		workers->pulse++;
+		pthread_cond_broadcast(&workers->cond);
+	}
+	pthread_mutex_unlock(&workers->lock);
+}
+
+bool workers_pulse_end(struct workers *workers)
+{
+	bool ended;
+
+	pthread_mutex_lock(&workers->lock);
+	ended = !workers->pulse_ended && workers->pulse_given_count == workers->thread_count;
+	if (ended)
+		workers->pulse_ended = true;
+	pthread_mutex_unlock(&workers->lock);
+	return ended;
 }

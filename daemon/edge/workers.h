@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "daemon/core/apply.h"
 
 struct workers;
@@ -22,3 +24,12 @@ void workers_submit(struct workers *workers, struct apply *apply);
 
 /* Calls done for every update that is finished. Loop thread. */
 void workers_poll(struct workers *workers, void (*done)(void *context, struct apply *apply), void *context);
+
+/*
+ * Asks every worker for a sign of life: each gives it between two blocks, or at once when it has nothing to do. wake is
+ * called when the last has given it. Does nothing while signs are still missing. Loop thread.
+ */
+void workers_pulse_begin(struct workers *workers);
+
+/* True once after each workers_pulse_begin, as soon as all workers have given their sign. Loop thread. */
+bool workers_pulse_end(struct workers *workers);

@@ -201,6 +201,23 @@ int harness_stop(struct harness *harness)
 	return status;
 }
 
+int harness_report_wait(struct harness *harness, const char *text, int timeout_ms)
+{
+	long long begun_ms = harness_now_ms(), left_ms = timeout_ms;
+	struct pollfd poller = {.fd = harness->notify, .events = POLLIN};
+	char report[4096];
+
+	while (left_ms > 0 && (poll(&poller, 1, (int)left_ms) >= 0 || errno == EINTR)) {
+		ssize_t count = recv(harness->notify, report, sizeof(report) - 1, MSG_DONTWAIT);
+
+		report[count < 0 ? 0 : count] = '\0';
+		if (strstr(report, text))
+			return (int)(harness_now_ms() - begun_ms);
+		left_ms = begun_ms + timeout_ms - harness_now_ms();
+	}
+	return -1;
+}
+
 static int entry_remove(const char *path, const struct stat *facts, int kind, struct FTW *place)
 {
 	(void)facts;

@@ -37,6 +37,12 @@ void harness_kill(struct harness *harness);
 /* Sends SIGTERM and waits for the end; the status as from waitpid. */
 int harness_stop(struct harness *harness);
 
+/*
+ * Waits for the daemon's next report with that text in it ("WATCHDOG=1"); others before it are passed over. The time
+ * that took, -1 when none came within the time.
+ */
+int harness_report_wait(struct harness *harness, const char *text, int timeout_ms);
+
 /* Prints the daemon's log to the standard error stream. */
 void harness_log_print(const struct harness *harness);
 

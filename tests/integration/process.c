@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/ptrace.h>
 #include <sys/random.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -133,6 +134,64 @@ uint64_t process_cpu_ms(pid_t pid)
 	if (behind)
 		sscanf(behind + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64, &user, &system);
 	return (user + system) * 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
+}
+
+pid_t process_thread(pid_t pid, const char *name)
+{
+	char path[300], line[64];
+	struct dirent *entry;
+	pid_t found = 0;
+	DIR *folder;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	folder = opendir(path);
+	while (folder && !found && (entry = readdir(folder))) {
+		FILE *file;
+
+		snprintf(path, sizeof(path), "/proc/%d/task/%.40s/comm", (int)pid, entry->d_name);
+		file = fopen(path, "re");
+		if (file && fgets(line, sizeof(line), file)) {
+			line[strcspn(line, "\n")] = '\0';
+			if (strcmp(line, name) == 0)
+				found = (pid_t)strtol(entry->d_name, NULL, 10);
+		}
+		if (file)
+			fclose(file);
+	}
+	if (folder)
+		closedir(folder);
+	return found;
+}
+
+bool process_thread_hang(pid_t thread)
+{
+	int status;
+
+	if (ptrace(PTRACE_SEIZE, thread, NULL, NULL) != 0) {
+		printf("a thread cannot be stopped alone here: %s\n", strerror(errno));
+		return false;
+	}
+	ptrace(PTRACE_INTERRUPT, thread, NULL, NULL);
+	while (waitpid(thread, &status, __WALL) < 0 && errno == EINTR)
+		;
+	return true;
+}
+
+void process_thread_release(pid_t thread)
+{
+	ptrace(PTRACE_DETACH, thread, NULL, NULL);
+}
+
+bool process_thread_reap(pid_t thread, int timeout_ms)
+{
+	int status;
+
+	for (int waited_ms = 0; waited_ms < timeout_ms; waited_ms += 5) {
+		if (waitpid(thread, &status, __WALL | WNOHANG) == thread && (WIFSIGNALED(status) || WIFEXITED(status)))
+			return true;
+		process_sleep_ms(5);
+	}
+	return false;
 }
 
 int process_scale(void)

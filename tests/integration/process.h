@@ -32,6 +32,19 @@ size_t process_fd_count(pid_t pid, const char *text);
 /* Processor time so far, user and system. */
 uint64_t process_cpu_ms(pid_t pid);
 
+/* A thread of that name ("emad-worker-0"); 0 when there is none. */
+pid_t process_thread(pid_t pid, const char *name);
+
+/*
+ * Stops one thread of a child alone, as if it hung, and lets it go on. False, with a sentence on the standard output
+ * stream, where the system does not allow that. Nobody else may wait for the child meanwhile.
+ */
+bool process_thread_hang(pid_t thread);
+void process_thread_release(pid_t thread);
+
+/* Waits until a hanging thread has died with its process; false when it has not in time. */
+bool process_thread_reap(pid_t thread, int timeout_ms);
+
 /* How much slower than a release build this one may be: by BUILD in the environment. */
 int process_scale(void);
 

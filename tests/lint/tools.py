@@ -76,6 +76,7 @@ def fill_units(files, folder):
     paths = []
     for path, text in files.items():
         if path.endswith(".service.in") or path.endswith(".socket.in"):
+            text = text.replace("@service@\n", files.get("systemd/service.conf", ""))
             text = re.sub(r"@\w+@", folder, text)
             paths.append(os.path.join(folder, os.path.basename(path)[: -len(".in")]))
             with open(paths[-1], "w", encoding="utf-8") as file:

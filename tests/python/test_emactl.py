@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -31,6 +32,7 @@ COMMANDS = (
     "explain",
     "profile",
     "remove",
+    "doctor",
 )
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 INFINITY, NAN = struct.pack("<f", math.inf), struct.pack("<f", math.nan)
@@ -606,6 +608,37 @@ def test_ping_says_who_answers(ask, daemon):
 def test_the_environment_names_the_daemon(run, daemon):
     assert run("ping", environment={"EMAD_SOCKET": daemon.url}).returncode == 0
     assert run("ping", "-s", daemon.url.removeprefix("ipc://")).returncode == 0
+
+
+DOCTOR_CHECKS = {
+    "daemon", "version", "socket", "attach socket", "memory", "control group", "open files", "state directory",
+    "locked memory", "huge pages", "kernel", "clock", "NNG",
+}
+
+
+def test_doctor_looks_at_everything(ask, daemon):
+    result = ask("doctor", "--json")
+    report = json.loads(result.stdout)
+    assert {check["name"] for check in report["checks"]} == DOCTOR_CHECKS
+    assert report["healthy"] == (report["fail"] == 0) and result.returncode == (0 if report["healthy"] else 1)
+    for check in report["checks"]:
+        assert (check["fix"] is None) == (check["verdict"] == "ok") and check["text"]
+    verdicts = {check["name"]: check for check in report["checks"]}
+    for name in ("daemon", "version", "socket", "attach socket", "kernel"):
+        assert verdicts[name]["verdict"] == "ok", verdicts[name]
+    assert str(daemon.directory) in verdicts["state directory"]["text"]
+    text = ask("doctor").stdout
+    assert all(re.search(rf"^(ok|warn|fail) +{name} ", text, re.M) for name in DOCTOR_CHECKS), text
+    assert not re.search(r"^ok", ask("doctor", "--quiet").stdout, re.M)
+
+
+def test_doctor_says_what_to_do_when_the_daemon_is_away(run, tmp_path):
+    result = run("doctor", "--socket", f"ipc://{tmp_path}/emad.sock", "--timeout", "0.2")
+    assert (result.returncode, result.stderr) == (1, "")
+    assert "fail  daemon" in result.stdout and "-> sudo systemctl start emad" in result.stdout
+    assert f"cannot use {tmp_path}/attach.sock: No such file" in result.stdout
+    report = json.loads(run("doctor", "--json", "--timeout", "0.2").stdout)
+    assert not report["healthy"] and "memory" not in {check["name"] for check in report["checks"]}
 
 
 def test_status_shows_the_daemon_and_its_counters(ask, daemon, model):

@@ -105,6 +105,9 @@ static void event(void *context, const struct event *what)
 
 	host->event_count++;
 	snprintf(host->event, sizeof host->event, "%s", what->text);
+	host->event_kind = what->kind;
+	host->event_step = what->step;
+	host->event_pid = what->pid;
 }
 
 void fake_host_init(struct fake_host *host)

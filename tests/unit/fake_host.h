@@ -60,7 +60,10 @@ struct fake_host {
 	uint64_t request_count;
 	uint64_t random;
 	uint64_t event_count;
-	char event[768];
+	char event[768]; /* the latest event's text, and the rest of it */
+	enum event_kind event_kind;
+	uint64_t event_step;
+	int64_t event_pid;
 };
 
 /* Settings that are roomy: 1 GiB, 3 slots, 2 stages, leases of 30 s. Change them in between. */

@@ -354,6 +354,22 @@ START_TEST(a_path_that_is_too_long_is_refused)
 }
 END_TEST
 
+START_TEST(a_file_that_may_be_missing_is_read_if_it_is_there)
+{
+	char maybe[128];
+
+	snprintf(maybe, sizeof maybe, "-%s", path);
+	config_file_read(&config, maybe, &host, &faults);
+	ck_assert_msg(faults.count == 0, "%s", faults.reasons[0].text);
+	ck_assert_uint_eq(config.file_count, 0);
+	write_text("conf", "[limits]\nslots=4\n");
+	config_file_read(&config, maybe, &host, &faults);
+	ck_assert_msg(faults.count == 0, "%s", faults.reasons[0].text);
+	ck_assert_uint_eq(config.slot_count, 4);
+	ck_assert_str_eq(config.files[0], path);
+}
+END_TEST
+
 /* ---- several files ----------------------------------------------------------------------------------------------- */
 
 START_TEST(the_last_file_counts_in_the_order_of_names)
@@ -456,6 +472,7 @@ int main(void)
 	tcase_add_test(tcase, what_cannot_be_read_is_named);
 	tcase_add_test(tcase, without_permission_there_is_a_sentence);
 	tcase_add_test(tcase, a_path_that_is_too_long_is_refused);
+	tcase_add_test(tcase, a_file_that_may_be_missing_is_read_if_it_is_there);
 	tcase_add_test(tcase, the_last_file_counts_in_the_order_of_names);
 	tcase_add_test(tcase, the_faults_of_all_files_are_found);
 	tcase_add_test(tcase, too_many_files_are_refused_with_the_limit);

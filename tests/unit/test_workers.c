@@ -227,6 +227,70 @@ START_TEST(stopping_does_not_wait_for_what_is_queued)
 }
 END_TEST
 
+static void await_pulse(struct workers *workers)
+{
+	while (!workers_pulse_end(workers))
+		sem_wait(&woken);
+}
+
+START_TEST(every_worker_gives_a_sign_of_life)
+{
+	struct workers *workers;
+
+	ck_assert_int_eq(workers_start((uint32_t)_i, wake, NULL, &workers), 0);
+	ck_assert(!workers_pulse_end(workers));
+	for (int round = 0; round < 500; round++) {
+		workers_pulse_begin(workers);
+		await_pulse(workers);
+		ck_assert(!workers_pulse_end(workers));
+	}
+	workers_stop(workers);
+}
+END_TEST
+
+/* Signs are given in the middle of updates, and asking anew while some are missing neither loses nor doubles any. */
+START_TEST(signs_of_life_come_while_updates_run)
+{
+	static struct job jobs[JOBS];
+	uint64_t state = 0xbf58476d1ce4e5b9;
+	struct workers *workers;
+	int count = 0;
+
+	jobs_init(jobs, &state);
+	ck_assert_int_eq(workers_start(3, wake, NULL, &workers), 0);
+	for (int round = 0; round < 20; round++) {
+		for (int i = 0; i < JOBS; i++)
+			workers_submit(workers, &jobs[i].apply);
+		for (int n = 0; n < 10; n++) {
+			workers_pulse_begin(workers);
+			workers_pulse_begin(workers);
+			await_pulse(workers);
+			ck_assert(!workers_pulse_end(workers));
+		}
+		workers_poll(workers, done, &count);
+		await(workers, &count, JOBS * (round + 1));
+	}
+	workers_stop(workers);
+	for (int i = 0; i < JOBS; i++) {
+		job_check(&jobs[i]);
+		job_finish(&jobs[i]);
+	}
+}
+END_TEST
+
+/* A sign that will not come must not keep the daemon from ending. */
+START_TEST(stopping_does_not_wait_for_signs_of_life)
+{
+	struct workers *workers;
+
+	for (int round = 0; round < 100; round++) {
+		ck_assert_int_eq(workers_start(4, wake, NULL, &workers), 0);
+		workers_pulse_begin(workers);
+		workers_stop(workers);
+	}
+}
+END_TEST
+
 /* The default size of a stack is more than the address space has: pthread_create has no room for the first. */
 START_TEST(threads_that_cannot_be_made_are_an_error)
 {
@@ -255,6 +319,9 @@ int main(void)
 	tcase_add_test(tcase, updates_one_after_the_other_are_handed_back_each);
 	tcase_add_test(tcase, an_update_without_elements_is_done_at_once);
 	tcase_add_test(tcase, stopping_does_not_wait_for_what_is_queued);
+	tcase_add_loop_test(tcase, every_worker_gives_a_sign_of_life, 1, 6);
+	tcase_add_test(tcase, signs_of_life_come_while_updates_run);
+	tcase_add_test(tcase, stopping_does_not_wait_for_signs_of_life);
 	tcase_add_test(tcase, threads_that_cannot_be_made_are_an_error);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);

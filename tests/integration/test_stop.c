@@ -1,0 +1,286 @@
+/*
+ * How the daemon ends: with 0 and in time, whatever is going on, refusing what is new and finishing what was accepted;
+ * at once when it is told twice; and in time even when a thread never comes back.
+ *
+ * EMAD_STOP_ROUNDS says how often it is ended under load (default 4). With 50 or more, the end that takes its full time
+ * limit is tried too.
+ */
+#include "tests/integration/harness.h"
+#include "tests/integration/process.h"
+#include "tests/integration/role.h"
+
+#include <check.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+	ROWS = 20000,
+	TIMEOUT_MS = 20000,
+	END_MAX_MS = 5000,        /* of the daemon, under load */
+	HURRIED_END_MAX_MS = 4000,
+	OVERDUE_END_MAX_MS = 40000, /* 20 s for what was accepted, 10 s for closing */
+	FULL_ROUND_COUNT = 50,
+};
+
+static char configuration[96];
+static struct harness harness;
+static struct progress_page page;
+static pid_t hanging; /* a thread of the daemon; 0: none */
+
+#define OK(call)                                                                                                      \
+	do {                                                                                                          \
+		int code_ = (call);                                                                                   \
+		ck_assert_msg(code_ == 0, "%s: %s: %s", #call, emad_code_name(code_), emad_error());                  \
+	} while (0)
+
+static int round_count(void)
+{
+	const char *given = getenv("EMAD_STOP_ROUNDS");
+
+	return given ? (int)strtol(given, NULL, 10) : 4;
+}
+
+static void daemon_open(void)
+{
+	const char *arguments[] = {"--config", configuration, NULL};
+	FILE *file;
+	int fd;
+
+	/* One worker, so that an update cannot go on without the one that hangs. */
+	snprintf(configuration, sizeof(configuration), "/tmp/emad-stop-XXXXXX");
+	fd = mkstemp(configuration);
+	ck_assert_int_ge(fd, 0);
+	file = fdopen(fd, "w");
+	fputs("[daemon]\nworkers=1\n", file);
+	fclose(file);
+	harness_open(&harness, arguments);
+	progress_open(&page, harness.directory);
+}
+
+static void daemon_close(void)
+{
+	/* A process is not gone before its hanging threads have been waited for. */
+	if (hanging && harness.pid) {
+		kill(harness.pid, SIGKILL);
+		(void)process_thread_reap(hanging, TIMEOUT_MS);
+	}
+	hanging = 0;
+	progress_close(&page);
+	harness_close(&harness);
+	unlink(configuration);
+}
+
+/* Waits for the end, which must be an orderly one. */
+static void ends_with_0(int timeout_ms)
+{
+	int status = process_wait(harness.pid, timeout_ms * process_scale());
+
+	harness.pid = 0;
+	if (status != 0)
+		harness_log_print(&harness);
+	ck_assert_msg(status == 0, status == -1 ? "the daemon did not end in time" : "the daemon ended with status %#x",
+	              (unsigned)status);
+}
+
+static bool log_has(const char *text)
+{
+	char line[1024];
+	bool found = false;
+	FILE *log = fopen(harness.log, "re");
+
+	ck_assert_ptr_nonnull(log);
+	while (!found && fgets(line, sizeof(line), log))
+		found = strstr(line, text) != NULL;
+	fclose(log);
+	return found;
+}
+
+static void is_gone(const char *name)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", harness.directory, name);
+	ck_assert_msg(access(path, F_OK) != 0, "'%s' is left", path);
+}
+
+START_TEST(ends_with_0_under_load_every_time)
+{
+	enum { TRAINER_COUNT = 2, READER_COUNT = 2, COUNT = TRAINER_COUNT + READER_COUNT };
+	static const char *const models[TRAINER_COUNT] = {"run/a", "run/b"};
+	uint64_t seed = seed_take("ended daemons");
+	pid_t pids[COUNT];
+	long long slowest_ms = 0;
+
+	for (uint32_t i = 0; i < TRAINER_COUNT; i++)
+		pids[i] = role_trainer_start(&page, i, harness.url, models[i], ROWS, 0, 1, 1, 0,
+		                             ROLE_PERSISTS | (i ? ROLE_WAITS : 0));
+	for (uint32_t i = TRAINER_COUNT; i < COUNT; i++)
+		pids[i] = role_reader_start(&page, i, harness.url, models[i % 2]);
+	for (int round = 0; round < round_count(); round++) {
+		uint64_t before[COUNT];
+		long long begun_ms;
+
+		for (uint32_t i = 0; i < COUNT; i++)
+			before[i] = i < TRAINER_COUNT ? page.all[i].accepted : page.all[i].versions;
+		for (uint32_t i = 0; i < COUNT; i++)
+			ck_assert_msg(progress_reaches(i < TRAINER_COUNT ? &page.all[i].accepted
+			                                                 : &page.all[i].versions,
+			                               before[i] + 3, TIMEOUT_MS),
+			              "round %d: role %u does not go on", round, i);
+		process_sleep_ms((int)seed_next(&seed, 40));
+		begun_ms = harness_now_ms();
+		kill(harness.pid, SIGTERM);
+		ends_with_0(END_MAX_MS);
+		if (harness_now_ms() - begun_ms > slowest_ms)
+			slowest_ms = harness_now_ms() - begun_ms;
+		ck_assert(!log_has("not everything"));
+		is_gone("emad.sock");
+		is_gone("attach.sock");
+		is_gone("emad.pid");
+		harness_start(&harness);
+	}
+	printf("%d ends under load, the slowest in %lld ms\n", round_count(), slowest_ms);
+	for (int i = 0; i < ROLE_COUNT_MAX; i++)
+		atomic_store(&page.all[i].stop, 1);
+	for (int i = 0; i < COUNT; i++) {
+		ck_assert_int_eq(process_wait(pids[i], TIMEOUT_MS * process_scale()), 0);
+		ck_assert_uint_gt(page.all[i].errors, 0);
+	}
+	ck_assert_int_eq(harness_stop(&harness), 0);
+}
+END_TEST
+
+/* ---- with an update that does not end ---------------------------------------------------------------------------- */
+
+/* A trainer that waits for a push which the hanging worker has in hand. False where no thread can be made to hang. */
+static bool hang(pid_t *ret_trainer)
+{
+	struct emad_client *client;
+	bool waits = false;
+
+	*ret_trainer = role_trainer_start(&page, 0, harness.url, "hangs", ROWS, 0, 1, 1, 0, ROLE_WAITS);
+	ck_assert(progress_reaches(&page.all[0].applied, 3, TIMEOUT_MS));
+	hanging = process_thread(harness.pid, "emad-worker-0");
+	ck_assert_int_gt(hanging, 0);
+	if (!process_thread_hang(hanging)) {
+		hanging = 0;
+		kill(*ret_trainer, SIGKILL);
+		(void)process_wait(*ret_trainer, TIMEOUT_MS);
+		return false;
+	}
+	OK(emad_client_open(harness.url, TIMEOUT_MS, &client));
+	for (long long due_ms = harness_now_ms() + TIMEOUT_MS; !waits && harness_now_ms() < due_ms;
+	     process_sleep_ms(2)) {
+		char *json;
+
+		OK(emad_status_json(client, TIMEOUT_MS, &json));
+		waits = strstr(json, "\"waiting\":1") != NULL;
+		emad_free(json);
+	}
+	emad_client_close(client);
+	ck_assert(waits);
+	return true;
+}
+
+START_TEST(finishes_what_was_accepted_and_refuses_what_is_new)
+{
+	struct emad_trainer *other;
+	struct emad_client *client;
+	struct role_model model;
+	pid_t trainer;
+
+	OK(emad_client_open(harness.url, TIMEOUT_MS, &client));
+	role_model_init(&model, 10, 0, 1);
+	if (hang(&trainer)) {
+		uint64_t applied = page.all[0].applied;
+
+		kill(harness.pid, SIGTERM);
+		ck_assert_int_ge(harness_report_wait(&harness, "STOPPING=1", TIMEOUT_MS), 0);
+		for (int i = 0; i < 3; i++)
+			ck_assert_int_ge(harness_report_wait(&harness, "EXTEND_TIMEOUT_USEC=", TIMEOUT_MS), 0);
+		ck_assert_int_eq(emad_trainer_open(client, "new", model.tensors, ROLE_TENSOR_COUNT, NULL, &other),
+		                 EMAD_ESHUTDOWN);
+		process_thread_release(hanging);
+		hanging = 0;
+		ends_with_0(END_MAX_MS);
+		ck_assert_int_eq(process_wait(trainer, TIMEOUT_MS), 0);
+		ck_assert_uint_eq(page.all[0].applied, applied + 1);
+		ck_assert_uint_eq(page.all[0].errors, 1);
+		ck_assert(!log_has("not everything"));
+	} else {
+		ck_assert_int_eq(harness_stop(&harness), 0);
+	}
+	role_model_finish(&model);
+	emad_client_close(client);
+}
+END_TEST
+
+START_TEST(a_second_signal_ends_it_at_once)
+{
+	pid_t trainer;
+	long long begun_ms;
+
+	if (!hang(&trainer))
+		return;
+	kill(harness.pid, SIGTERM);
+	ck_assert_int_ge(harness_report_wait(&harness, "EXTEND_TIMEOUT_USEC=", TIMEOUT_MS), 0);
+	begun_ms = harness_now_ms();
+	kill(harness.pid, SIGTERM);
+	ck_assert(process_thread_reap(hanging, HURRIED_END_MAX_MS * process_scale()));
+	ends_with_0(HURRIED_END_MAX_MS);
+	printf("a second signal ended it after %lld ms\n", harness_now_ms() - begun_ms);
+	ck_assert_int_eq(process_wait(trainer, TIMEOUT_MS), 0);
+	/* What it has left does no harm. */
+	harness_start(&harness);
+	ck_assert_int_eq(harness_stop(&harness), 0);
+}
+END_TEST
+
+/* Nobody reads what it reports meanwhile, which must not stop it either. */
+START_TEST(ends_in_time_with_a_thread_that_hangs)
+{
+	pid_t trainer;
+
+	if (round_count() < FULL_ROUND_COUNT || !hang(&trainer))
+		return;
+	kill(harness.pid, SIGTERM);
+	ck_assert(process_thread_reap(hanging, OVERDUE_END_MAX_MS));
+	ends_with_0(END_MAX_MS);
+	ck_assert(log_has("not everything that was accepted"));
+	ck_assert_int_eq(process_wait(trainer, TIMEOUT_MS), 0);
+}
+END_TEST
+
+static Suite *stop_suite(void)
+{
+	Suite *suite = suite_create("stop");
+	TCase *cases = tcase_create("stop");
+
+	tcase_add_checked_fixture(cases, daemon_open, daemon_close);
+	tcase_add_test(cases, ends_with_0_under_load_every_time);
+	tcase_add_test(cases, finishes_what_was_accepted_and_refuses_what_is_new);
+	tcase_add_test(cases, a_second_signal_ends_it_at_once);
+	tcase_add_test(cases, ends_in_time_with_a_thread_that_hangs);
+	suite_add_tcase(suite, cases);
+	return suite;
+}
+
+int main(int argc, char **argv)
+{
+	SRunner *runner;
+	int failed;
+
+	if (argc > 1 && strcmp(argv[1], "--role") == 0)
+		return role_main(argc, argv);
+	runner = srunner_create(stop_suite());
+	srunner_set_fork_status(runner, CK_NOFORK);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,285 @@
+#!/usr/bin/env python3
+"""
+The service under a real systemd, in namespaces of its own (host.sh): how it starts, what it may, how it comes back, what
+it writes into the journal, and how it ends. Exit status 77, with a reason, where such namespaces cannot be made.
+
+The tests build on each other and run in this order.
+"""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get("BUILD", "release")
+HOST = os.path.join(ROOT, "tests/systemd/host.sh")
+WAIT_SECONDS = 30
+NO_PERMISSION = 77
+MESSAGE_REGISTERED = "86f8190985db44ec839addf3e5814fac"  # daemon/core/event.h
+
+
+class Host:
+    """A systemd in a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def run(self, *command, check=True):
+        done = subprocess.run(
+            [HOST, "run", self.folder, *command], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+        )
+        assert done.returncode == 0 or not check, f"{command}: {done.returncode}: {done.stdout}{done.stderr}"
+        return done
+
+    def property(self, name, unit="emad.service"):
+        return self.run("systemctl", "show", "--value", "-p", name, unit).stdout.strip()
+
+    def wait(self, what, condition):
+        due = time.monotonic() + WAIT_SECONDS
+        while not condition():
+            assert time.monotonic() < due, f"{what} did not happen in {WAIT_SECONDS} s: {self.status()}"
+            time.sleep(0.05)
+
+    def status(self):
+        return self.run("systemctl", "status", "--no-pager", "emad.service", check=False).stdout
+
+    def write(self, path, text):
+        """A file inside."""
+        self.run("mkdir", "-p", os.path.dirname(path))
+        self.run("bash", "-c", 'printf %s "$1" >"$2"', "bash", text, path)
+
+    def ping(self, directory="/run/emad"):
+        return json.loads(self.run("emactl", "--json", "--socket", f"ipc://{directory}/emad.sock", "ping").stdout)
+
+    def restarts(self):
+        return int(self.property("NRestarts"))
+
+
+def the_user_is_made(host):
+    host.run("systemd-sysusers", "emad.conf")
+    host.run("systemd-tmpfiles", "--create", "emad.conf")
+    assert "(emad)" in host.run("id", "emad").stdout
+    assert host.run("stat", "-c", "%U:%a", "/var/lib/emad", "/etc/emad").stdout.split() == ["emad:750", "root:755"]
+
+
+def the_preset_enables_the_service_alone(host):
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "preset", "emad.service", "emad@x.service", "emad-attach.socket")
+    states = host.run("systemctl", "is-enabled", "emad.service", "emad@x.service", "emad-attach.socket", check=False)
+    assert states.stdout.split() == ["enabled", "disabled", "disabled"], states.stdout
+
+
+def starts_and_says_what_it_is(host):
+    host.run("systemctl", "start", "emad")
+    assert host.property("ActiveState") == "active"
+    assert host.property("StatusText") == "no models"
+    assert host.property("WatchdogUSec") == "1min"
+    assert host.property("FileDescriptorStoreMax") == "4096"
+    assert host.ping()["pid"] == int(host.property("MainPID"))
+    assert "no models" in host.status()
+
+
+def runs_as_its_own_user_and_may_little(host):
+    pid = host.property("MainPID")
+    lines = host.run("cat", f"/proc/{pid}/status").stdout.splitlines()
+    facts = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    uid = host.run("id", "-u", "emad").stdout.strip()
+    assert facts["Uid"].split() == [uid] * 4, facts["Uid"]
+    assert facts["NoNewPrivs"] == "1" and facts["Seccomp"] == "2"
+    assert int(facts["CapEff"], 16) == 0 and int(facts["CapBnd"], 16) == 0
+    sockets = host.run("stat", "-c", "%U:%G:%a", "/run/emad/emad.sock", "/run/emad/attach.sock").stdout.split()
+    assert sockets == ["emad:emad:660"] * 2, sockets
+
+
+def members_of_the_group_may_connect_and_others_not(host):
+    host.run("useradd", "--no-create-home", "--groups", "emad", "trainer")
+    host.run("useradd", "--no-create-home", "stranger")
+    host.run("setpriv", "--reuid=trainer", "--regid=trainer", "--init-groups", "emactl", "ping")
+    refused = host.run("setpriv", "--reuid=stranger", "--regid=stranger", "--init-groups", "emactl", "ping", check=False)
+    assert refused.returncode == NO_PERMISSION, (refused.returncode, refused.stderr)
+
+
+def the_doctor_sees_what_is_wrong(host):
+    report = json.loads(host.run("emactl", "--json", "doctor").stdout)
+    assert report["healthy"] and len(report["checks"]) == 13, report
+    texts = {check["name"]: check["text"] for check in report["checks"]}
+    assert texts["open files"].startswith("the daemon has ") and texts["state directory"].endswith("/var/lib/emad"), texts
+    done = host.run(
+        "setpriv", "--reuid=stranger", "--regid=stranger", "--init-groups", "emactl", "--quiet", "doctor", check=False,
+    )
+    assert done.returncode == 1 and "-> sudo usermod -aG emad stranger" in done.stdout, done.stdout + done.stderr
+
+
+def train(host, model, steps):
+    """A trainer of the integration tests pushes a few steps."""
+    host.run(f"{host.folder}/role", "--role", "trainer", "/tmp/progress", "0", "ipc:///run/emad/emad.sock", model,
+             "1000", "0", "1", "1", str(steps), "1")
+
+
+def the_journal_tells_of_models(host):
+    if host.run("systemctl", "is-active", "systemd-journald", check=False).returncode != 0:
+        return "no journal in these namespaces"
+    host.run("touch", "/tmp/progress")
+    train(host, "run/a", 5)
+    host.run("journalctl", "--sync")
+    lines = host.run("journalctl", "-o", "json", "-u", "emad", f"MESSAGE_ID={MESSAGE_REGISTERED}").stdout.splitlines()
+    assert len(lines) == 1, lines
+    entry = json.loads(lines[0])
+    assert entry["EMAD_MODEL"] == "run/a" and int(entry["EMAD_CLIENT_PID"]) > 0 and entry["PRIORITY"] == "5", entry
+    assert entry["MESSAGE"].startswith("run/a: rank 0 of 1 registered"), entry
+    assert "EMAD_STEP" not in entry
+    train(host, "run/a", 9)
+    host.run("journalctl", "--sync")
+    lines = host.run("journalctl", "-o", "json", "-u", "emad", "EMAD_MODEL=run/a").stdout.splitlines()
+    assert json.loads(lines[-1])["EMAD_STEP"] == "5", lines[-1]
+    host.run("journalctl", "--update-catalog")
+    explained = host.run("journalctl", "-x", "-u", "emad", f"MESSAGE_ID={MESSAGE_REGISTERED}").stdout
+    assert "A trainer has registered run/a" in explained, explained
+    return None
+
+
+def comes_back_when_it_is_killed(host):
+    before, pid = host.restarts(), host.property("MainPID")
+    for number in ("KILL", "SEGV", "ABRT"):
+        host.run("systemctl", "kill", f"--signal={number}", "emad")
+        host.wait("a restart", lambda: host.restarts() > before and host.property("ActiveState") == "active")
+        before = host.restarts()
+        assert host.property("MainPID") != pid
+        pid = host.property("MainPID")
+        assert host.ping()["pid"] == int(pid)
+
+
+def restarts_on_request(host):
+    pid = host.property("MainPID")
+    host.run("systemctl", "restart", "emad")
+    assert host.ping()["pid"] == int(host.property("MainPID")) != int(pid)
+    assert host.property("Result") == "success"
+
+
+def is_killed_and_comes_back_when_it_hangs_and_not_otherwise(host):
+    host.write("/etc/systemd/system/emad.service.d/watchdog.conf", "[Service]\nWatchdogSec=2s\n")
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "restart", "emad")
+    before, pid = host.restarts(), host.property("MainPID")
+    time.sleep(5)  # two and a half times its limit, in which nothing may happen
+    assert (host.restarts(), host.property("MainPID")) == (before, pid)
+    host.run("kill", "-STOP", pid)
+    host.wait("a watchdog's restart", lambda: host.restarts() > before and host.property("ActiveState") == "active")
+    assert host.ping()["pid"] != int(pid)
+    host.run("rm", "-r", "/etc/systemd/system/emad.service.d")
+    host.run("systemctl", "daemon-reload")
+
+
+def a_setting_that_is_mended_is_all_it_needs(host):
+    host.run("systemctl", "stop", "emad")
+    host.write("/etc/emad/emad.conf", "[limits]\nslots=1\n")
+    host.run("systemctl", "start", "--no-block", "emad")
+    host.wait("a start that fails", lambda: host.property("ExecMainStatus") == "78")
+    host.write("/etc/emad/emad.conf", "[limits]\nslots=4\n")
+    host.wait("a start", lambda: host.property("ActiveState") == "active")
+    host.run("rm", "/etc/emad/emad.conf")
+    host.run("systemctl", "restart", "emad")
+
+
+def instances_live_beside_it(host):
+    host.write("/etc/emad/job8.conf", "[daemon]\nworkers=3\n")
+    host.run("systemctl", "start", "emad@job7", "emad@job8")
+    pids = {host.ping(directory)["pid"] for directory in ("/run/emad", "/run/emad-job7", "/run/emad-job8")}
+    assert len(pids) == 3
+    status = host.run("emactl", "--json", "--socket", "ipc:///run/emad-job8/emad.sock", "status").stdout
+    assert json.loads(status)["workers"] == 3
+    assert host.run("stat", "-c", "%U", "/var/lib/emad/job7").stdout.strip() == "emad"
+    host.run("systemctl", "stop", "emad@job7", "emad@job8")
+    host.run("test", "!", "-e", "/run/emad-job7")
+    host.ping()
+
+
+def its_attach_socket_can_be_the_service_managers(host):
+    host.run("systemctl", "stop", "emad")
+    host.run("systemctl", "start", "emad-attach.socket")
+    host.run("systemctl", "start", "emad")
+    assert host.run("readlink", "/run/emad/attach.sock").stdout.strip() == "/run/emad-attach.sock"
+    host.run("touch", "/tmp/progress")
+    train(host, "run/b", 3)
+    before = host.restarts()
+    host.run("systemctl", "kill", "--signal=KILL", "emad")
+    host.wait("a restart", lambda: host.restarts() > before and host.property("ActiveState") == "active")
+    train(host, "run/b", 3)
+    host.run("systemctl", "stop", "emad")
+    host.run("test", "-S", "/run/emad-attach.sock")
+    host.run("systemctl", "stop", "emad-attach.socket")
+    host.run("test", "!", "-e", "/run/emad-attach.sock")
+    host.run("systemctl", "start", "emad")
+    assert host.run("stat", "-c", "%F", "/run/emad/attach.sock").stdout.strip() == "socket"
+
+
+def stops_in_order(host):
+    begun = time.monotonic()
+    host.run("systemctl", "stop", "emad")
+    print(f"stopped in {time.monotonic() - begun:.2f} s")
+    assert host.property("ActiveState") == "inactive" and host.property("Result") == "success"
+    assert host.property("ExecMainStatus") == "0"
+    host.run("test", "!", "-e", "/run/emad")
+
+
+def systemd_has_nothing_to_complain_of(host):
+    done = host.run("systemd-analyze", "verify", "emad.service", "emad@x.service", "emad-attach.socket")
+    complaints = [line for line in (done.stdout + done.stderr).splitlines() if "emad" in line]
+    assert not complaints, complaints
+    for unit in ("emad.service", "emad@x.service"):
+        host.run("systemd-analyze", "security", "--offline=true", "--threshold=15",
+                 "/usr/local/lib/systemd/system/" + unit.replace("@x", "@"))
+
+
+TESTS = (
+    the_user_is_made, the_preset_enables_the_service_alone, starts_and_says_what_it_is,
+    runs_as_its_own_user_and_may_little, members_of_the_group_may_connect_and_others_not,
+    the_doctor_sees_what_is_wrong, the_journal_tells_of_models,
+    comes_back_when_it_is_killed, restarts_on_request, is_killed_and_comes_back_when_it_hangs_and_not_otherwise,
+    a_setting_that_is_mended_is_all_it_needs, instances_live_beside_it, its_attach_socket_can_be_the_service_managers,
+    stops_in_order, systemd_has_nothing_to_complain_of,
+)
+
+
+def run_all(host):
+    passed = failed = skipped = 0
+    host.run("systemctl", "start", "systemd-journald", check=False)
+    for test in TESTS:
+        try:
+            reason = test(host)
+        except (AssertionError, OSError, ValueError):
+            print(f"{test.__name__}: {traceback.format_exc()}")
+            failed += 1
+            continue
+        if reason:
+            print(f"{test.__name__}: skipped: {reason}")
+        passed, skipped = passed + (not reason), skipped + bool(reason)
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    return 1 if failed else 0
+
+
+def main():
+    with tempfile.TemporaryDirectory(prefix="emad-systemd-") as folder:
+        os.chmod(folder, 0o755)
+        subprocess.run(
+            ["make", "-s", "--no-print-directory", "install", f"BUILD={BUILD}", "PREFIX=/usr/local",
+             f"DESTDIR={folder}/root"],
+            cwd=ROOT, check=True, stdin=subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"},
+        )
+        shutil.copy(os.path.join(ROOT, f"build/{BUILD}/tests/integration/test_stop"), os.path.join(folder, "role"))
+        started = subprocess.run([HOST, "start", folder], stdin=subprocess.DEVNULL, check=False)
+        if started.returncode:
+            return started.returncode
+        try:
+            return run_all(Host(folder))
+        finally:
+            subprocess.run([HOST, "stop", folder], check=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -220,7 +220,7 @@ static void judge_kernel(const struct doctor_facts *facts, struct doctor_finding
 	}
 	finding = find(findings, "kernel", DOCTOR_FAIL, "Linux %s makes no memory that can be sealed: %s", facts->kernel,
 	               strerrordesc_np(facts->seal_error));
-	fix(finding, "allow memfd_create and fcntl(F_ADD_SEALS) in the container's seccomp profile");
+	fix(finding, "allow memfd and its seals in the seccomp profile of the container");
 }
 
 static void judge_state(const struct doctor_facts *facts, struct doctor_findings *findings)

@@ -23,7 +23,8 @@ proto := $(addprefix proto/, \
 core := $(addprefix daemon/core/, \
 	access apply attributes config config_text defaults event geometry guards history intake json_text keep kernel \
 	kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model plan profiles push query register \
-	registration_report relay report retention service throttle update verdict versions)
+	registration_report relay report retention service throttle update verdict \
+	version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file files log memory runtime systemd transport workers)

@@ -552,6 +552,9 @@ static void inherit(struct service *service, struct model *heir)
 	if (ancestor->applying || ancestor->room_due_ms != 0 || keep_busy(ancestor))
 		return;
 	failure.status = relay_inherit(heir, &service->host, &failure.reason);
+	/* What other ranks have left out goes down with the ancestor. */
+	for (uint32_t r = 0; !failure.status && r < ancestor->world; r++)
+		service->counters.pushes_incomplete += intake_pending(&ancestor->records[r], ancestor->stage_count);
 	if (failure.status) {
 		service_event(service, EVENT_ERROR, heir->name, failure.status, "%s: %s", heir->name,
 		              failure.reason.text);

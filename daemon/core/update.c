@@ -6,8 +6,8 @@
 #include "daemon/core/history.h"
 #include "daemon/core/relay.h"
 #include "daemon/core/verdict.h"
+#include "daemon/core/version_metadata.h"
 
-#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -66,23 +66,33 @@ static bool seed_waits(const struct model *model)
 	return false;
 }
 
-/* Whether the step is the average of a profile that was removed since it was accepted; then it is dropped. */
-static bool drop_orphan(struct model *model, const struct intake_next *next, struct counters *counters)
+/* Why the ranks' snapshots of a step make no average, or NULL. */
+static const char *contradiction_find(const struct model *model, const struct intake_next *next)
 {
-	const struct enclosure *seed = &model->ranks[0].enclosures[next->stages[0]];
-	char profile[sizeof seed->profile];
+	const struct enclosure *first = &model->ranks[0].enclosures[next->stages[0]];
 
-	if (!seed->seeds || geometry_profile(model->geometry, seed->profile) >= 0)
-		return false;
-	memcpy(profile, seed->profile, sizeof profile);
-	for (uint32_t r = 0; r < model->world; r++) {
-		reason_set(&model->ranks[r].refusal, STATUS_EREFUSED,
-		           "step %" PRIu64 " was dropped: it is the average of profile '%s', which was removed meanwhile",
-		           next->step, profile);
+	for (uint32_t r = 1; r < model->world; r++) {
+		const struct enclosure *other = &model->ranks[r].enclosures[next->stages[r]];
+
+		if (first->seeds != other->seeds || strcmp(first->profile, other->profile) != 0)
+			return "the ranks pushed averages of different profiles, or some of them ordinary snapshots";
+	}
+	if (first->seeds && geometry_profile(model->geometry, first->profile) < 0)
+		return "it is the average of a profile that was removed meanwhile";
+	return NULL;
+}
+
+static bool drop_contradiction(struct model *model, const struct intake_next *next, struct counters *counters)
+{
+	const char *why = contradiction_find(model, next);
+
+	for (uint32_t r = 0; why && r < model->world; r++) {
+		reason_set(&model->ranks[r].refusal, STATUS_EREFUSED, "step %" PRIu64 " was dropped: %s", next->step,
+		           why);
 		settle(model, r, next->stages[r], OUTCOME_INCOMPLETE, 0, 0);
 		counters->pushes_incomplete++;
 	}
-	return true;
+	return why != NULL;
 }
 
 /* The next whole step; snapshots that can never be whole are dropped. */
@@ -96,7 +106,7 @@ static bool select_step(struct model *model, struct intake_next *next, struct co
 		case INTAKE_NOTHING:
 			return false;
 		case INTAKE_APPLY:
-			if (drop_orphan(model, next, counters))
+			if (drop_contradiction(model, next, counters))
 				break;
 			return true;
 		case INTAKE_DROP:
@@ -305,70 +315,6 @@ static void results_record(const struct model *model, struct slot_header *target
 			model->results_next[t].value_squares = model->results[t].value_squares;
 }
 
-struct decimal {
-	char text[32];
-};
-
-static struct decimal decimal(uint64_t number)
-{
-	struct decimal decimal;
-
-	snprintf(decimal.text, sizeof decimal.text, "%" PRIu64, number);
-	return decimal;
-}
-
-static void pair_add(struct image_metadata *metadata, size_t *count, const char *key, const char *value)
-{
-	metadata[(*count)++] = (struct image_metadata){ key, value, strlen(value) };
-}
-
-/* The image's metadata, strings all, as safetensors wants them. */
-static void header_write(const struct model *model, const struct slot_header *target, uint32_t p, uint64_t version,
-                         const char *user_metadata)
-{
-	const struct slot_profile *facts = &target->profiles[p];
-	const struct profile *profile = &model->geometry->profiles[p];
-	const char *history = model->histories[p];
-	struct decimal step = decimal(target->step), updates = decimal(facts->updates), number = decimal(version);
-	struct decimal nonfinite = decimal(facts->nonfinite), decay;
-	char schedule[SCHEDULE_BYTES_MAX + 1], rules[PROFILE_BYTES_MAX + 1];
-	int error = schedule_format(&profile->schedule, schedule, sizeof schedule);
-	struct image_metadata metadata[16];
-	size_t count = 0;
-
-	snprintf(decay.text, sizeof decay.text, "%.17g", facts->decay);
-	if (!error)
-		error = profile_format(profile, rules, sizeof rules);
-	pair_add(metadata, &count, "format", "pt");
-	pair_add(metadata, &count, "emad.model", model->name);
-	pair_add(metadata, &count, "emad.profile", profile->name);
-	pair_add(metadata, &count, "emad.schedule", schedule);
-	if (profile->rule_count > 0)
-		pair_add(metadata, &count, "emad.rules", strchr(rules, ';') + 1);
-	pair_add(metadata, &count, "emad.version", number.text);
-	pair_add(metadata, &count, "emad.step", step.text);
-	pair_add(metadata, &count, "emad.updates", updates.text);
-	pair_add(metadata, &count, "emad.decay", decay.text);
-	if (facts->nonfinite > 0)
-		pair_add(metadata, &count, "emad.nonfinite", nonfinite.text);
-	pair_add(metadata, &count, "emad.attributes", model->attributes);
-	if (user_metadata)
-		pair_add(metadata, &count, "emad.metadata", user_metadata);
-	if (history && strlen(history) <= HISTORY_BYTES_MAX)
-		pair_add(metadata, &count, "emad.history", history);
-	if (!error)
-		error = image_header_write(model->geometry->images[p],
-		                           (uint8_t *)(uintptr_t)target + model->geometry->region_offsets[p], metadata,
-		                           count, NULL);
-	assert(!error); /* model_create reserves room for the largest metadata */
-}
-
-static void headers_write(const struct model *model, const struct slot_header *target, const char *user_metadata)
-{
-	for (uint32_t p = 0; p < model->geometry->profile_count; p++)
-		header_write(model, target, p, model->version_next, user_metadata);
-}
-
 static void publish(struct model *model, const struct instant *now, struct counters *counters)
 {
 	uint32_t slot = (uint32_t)model->versions.writing;
@@ -391,7 +337,7 @@ static void accept(struct model *model, const struct host *host, const struct in
 	uint64_t skipped = target->calls - 1;
 
 	results_record(model, target);
-	headers_write(model, target, model->applying_enclosure.metadata);
+	version_metadata_write(model, target, model->applying_enclosure.metadata);
 	model->results = model->results_next;
 	model->results_next = results;
 	publish(model, now, counters);
@@ -446,12 +392,22 @@ static void refuse(struct model *model, enum outcome outcome, struct counters *c
 	decide(model, outcome, 0, 0, reason);
 }
 
+/* Some tensors get their old average back. */
+static void keep_begin(struct model *model, struct counters *counters, const struct reason *reason)
+{
+	model->keeping = *reason;
+	model->apply.kept = model->kept;
+	for (uint32_t t = 0; t < model->manifest->tensor_count; t++)
+		counters->tensors_skipped += model->kept[t];
+}
+
 enum update_result update_end(struct model *model, const struct host *host, const struct instant *now,
                               struct counters *counters, struct reason *reason)
 {
 	struct slot_header *target = model->versions.slots[model->versions.writing];
 	enum outcome outcome = model->apply.shadow ? OUTCOME_APPLIED : OUTCOME_STARTED;
 	uint64_t version = model->version_next, calls = target->calls;
+	enum verdict verdict;
 
 	reason->text[0] = '\0';
 	/* The wall clock may have been set back meanwhile. */
@@ -459,22 +415,18 @@ enum update_result update_end(struct model *model, const struct host *host, cons
 		counters->apply_us += now->wall_us - model->applying_since_us;
 	model->applying_since_us = now->wall_us;
 	apply_results(&model->apply, model->results_next);
-	if (model->apply.kept) {
+	if (model->apply.kept)
 		*reason = model->keeping;
-	} else {
-		switch (verdict_reach(model, &outcome, reason)) {
-		case VERDICT_PASS:
-			break;
-		case VERDICT_KEEP:
-			model->keeping = *reason;
-			model->apply.kept = model->kept;
-			for (uint32_t t = 0; t < model->manifest->tensor_count; t++)
-				counters->tensors_skipped += model->kept[t];
-			return UPDATE_AGAIN;
-		case VERDICT_REFUSE:
-			refuse(model, outcome, counters, reason);
-			return UPDATE_REFUSED;
-		}
+	verdict = model->apply.kept ? verdict_confirm(model, &outcome, reason) : verdict_reach(model, &outcome, reason);
+	switch (verdict) {
+	case VERDICT_PASS:
+		break;
+	case VERDICT_KEEP:
+		keep_begin(model, counters, reason);
+		return UPDATE_AGAIN;
+	case VERDICT_REFUSE:
+		refuse(model, outcome, counters, reason);
+		return UPDATE_REFUSED;
 	}
 	if (model->applying_enclosure.seeds)
 		seed_record(model, target);
@@ -520,7 +472,7 @@ void update_rewind(struct model *model, const struct instant *now, uint32_t slot
 		(void)history_append(&model->histories[p], &entry);
 	}
 	counters->leases_revoked += versions_reopen(&model->versions, slot);
-	headers_write(model, target, NULL);
+	version_metadata_write(model, target, NULL);
 	publish(model, now, counters);
 	free(model->metadata);
 	model->metadata = NULL;

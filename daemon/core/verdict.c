@@ -181,6 +181,24 @@ enum verdict verdict_reach(struct model *model, enum outcome *ret_outcome, struc
 	return verdict;
 }
 
+enum verdict verdict_confirm(const struct model *model, enum outcome *ret_outcome, struct reason *reason)
+{
+	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
+		for (uint32_t p = 0; model->kept[t] && p < model->geometry->profile_count; p++) {
+			if (!narrowing_overflows(model, t, p))
+				continue;
+			reason_set(reason, STATUS_EREFUSED,
+			           "step %" PRIu64
+			           " was refused: the average of tensor '%.150s', which it should keep, does not "
+			           "fit float32 any more; the average is unchanged",
+			           model->applying_next.step, model->manifest->tensors[t].name);
+			*ret_outcome = OUTCOME_NONFINITE;
+			return VERDICT_REFUSE;
+		}
+	}
+	return VERDICT_PASS;
+}
+
 /* Whether a profile's shadow of the tensor was blended: that leaves the sign of what it has met. */
 static bool is_blended(const struct model *model, uint32_t tensor, uint32_t profile)
 {

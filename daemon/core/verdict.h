@@ -18,5 +18,11 @@ enum verdict {
 /* model->results_next holds the sums of the pass. */
 enum verdict verdict_reach(struct model *model, enum outcome *ret_outcome, struct reason *reason);
 
+/*
+ * The same after the second pass, in which tensors got their old average back: REFUSE where one of them does not fit
+ * the type that it has now.
+ */
+enum verdict verdict_confirm(const struct model *model, enum outcome *ret_outcome, struct reason *reason);
+
 /* Tensors whose average in a profile holds NaN or infinity, after a pass whose values were let in. */
 uint64_t verdict_nonfinite(const struct model *model, uint32_t profile, uint64_t before);

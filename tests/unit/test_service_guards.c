@@ -370,6 +370,23 @@ START_TEST(an_average_of_doubles_that_becomes_one_of_floats_must_fit_them)
 }
 END_TEST
 
+START_TEST(an_average_that_is_kept_must_fit_its_new_type_too)
+{
+	const char *const narrow[] = { "ema=constant:decay=0.5,precision=f32", NULL };
+	const double huge = 1e300, nan = NAN;
+
+	joined(DTYPE_F64, false, "ema=constant:decay=0.5", "nonfinite=skip-tensor");
+	for (uint32_t t = 0; t < 3; t++)
+		fill(t, 0);
+	memcpy(element(1, 777), &huge, sizeof huge);
+	push(10, "started");
+	fake_host_expect(&host, fake_profiles_set(&host, "net", narrow, 1000), 0);
+	memcpy(element(1, 0), &nan, sizeof nan);
+	says(push(11, "nonfinite")->refusal, "the average of tensor 'bad', which it should keep, does not fit float32");
+	ck_assert_uint_eq(newest()->step, 10);
+}
+END_TEST
+
 /* ---- losses ------------------------------------------------------------------------------------------------------ */
 
 static const struct fake_reply *push_with_loss(uint64_t step, double loss, const char *outcome)
@@ -534,6 +551,7 @@ int main(void)
 	tcase_add_loop_test(overflow, huge_values_that_do_not_overflow_are_taken, 0, 2);
 	tcase_add_test(overflow, doubles_that_a_float_shadow_cannot_hold_are_refused);
 	tcase_add_test(overflow, an_average_of_doubles_that_becomes_one_of_floats_must_fit_them);
+	tcase_add_test(overflow, an_average_that_is_kept_must_fit_its_new_type_too);
 	suite_add_tcase(suite, overflow);
 	tcase_add_checked_fixture(others, setup, teardown);
 	tcase_add_test(others, a_loss_above_the_limit_is_refused);

@@ -197,6 +197,31 @@ START_TEST(what_makes_no_sense_is_refused)
 }
 END_TEST
 
+START_TEST(ranks_that_contradict_one_another_are_refused)
+{
+	const struct fake_push pushes[2] = {
+		{ .step = 11, .waits = true, .profile = _i == 0 ? NULL : "ema", .updates = 5 },
+		{ .step = 11, .waits = true, .profile = _i == 1 ? NULL : "slow", .updates = 5 },
+	};
+	uint64_t numbers[2];
+
+	joined(2, "ema=constant:decay=0.5", "slow=constant:decay=0.75");
+	push(10, 16, NULL, 0);
+	for (uint32_t r = 0; r < 2; r++) {
+		fake_trainer_fill(&trainers[r], 0, 100);
+		numbers[r] = fake_trainer_push_with(&trainers[r], &pushes[r]);
+	}
+	for (uint32_t r = 0; r < 2; r++) {
+		ck_assert_str_eq(fake_host_expect(&host, numbers[r], 0)->outcome, "incomplete");
+		says(fake_host_expect(&host, numbers[r], 0)->refusal,
+		     "the ranks pushed averages of different profiles");
+	}
+	ck_assert_uint_eq(newest()->step, 10);
+	ck_assert_str_eq(push(11, 0, NULL, 0)->outcome, "applied");
+	ck_assert_float_eq(fake_average(&host, "net", "ema"), 8);
+}
+END_TEST
+
 START_TEST(it_is_guarded_like_any_other)
 {
 	joined(1, "ema=constant:decay=0.5", "slow=constant:decay=0.75");
@@ -262,6 +287,7 @@ int main(void)
 	tcase_add_test(tcase, an_average_that_is_debiased_goes_on_with_its_weight);
 	tcase_add_test(tcase, entries_that_are_not_averaged_take_its_values);
 	tcase_add_test(tcase, what_makes_no_sense_is_refused);
+	tcase_add_loop_test(tcase, ranks_that_contradict_one_another_are_refused, 0, 3);
 	tcase_add_test(tcase, it_is_guarded_like_any_other);
 	tcase_add_test(tcase, metadata_stays_with_its_version);
 	suite_add_tcase(suite, tcase);

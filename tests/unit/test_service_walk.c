@@ -31,7 +31,7 @@ static const char *const names[MODELS] = { "one", "pair" };
 
 /* An accepted push of one rank. */
 struct entry {
-	uint64_t step;
+	uint64_t step, epoch, sequence;
 	bool is_bad;
 	double values[ROWS];
 };
@@ -128,12 +128,50 @@ static void entries_forget(struct reference *reference, uint32_t rank, uint64_t 
 	reference->counts[rank] = kept;
 }
 
-static void entry_forget(struct reference *reference, uint32_t rank, uint64_t step)
+/* Whether some rank's part of the step is bad: then it may be refused. */
+static bool is_spoilt(struct reference *reference, uint32_t world, uint64_t step)
 {
-	struct entry *entry = entry_find(reference, rank, step);
+	for (uint32_t r = 0; r < world; r++) {
+		const struct entry *entry = entry_find(reference, r, step);
 
-	if (entry)
-		*entry = reference->entries[rank][--reference->counts[rank]];
+		if (entry && entry->is_bad)
+			return true;
+	}
+	return false;
+}
+
+/* What the service says it has refused or dropped must have been bad, or not whole. */
+static bool is_refused(struct reference *reference, const struct model *model, uint32_t rank, const struct entry *entry)
+{
+	const struct rank_record *record = &model->records[rank];
+	const struct answer *answer = intake_answer(record, entry->sequence);
+
+	if (record->epoch != entry->epoch || !answer || !outcome_refuses((enum outcome)answer->outcome))
+		return false;
+	if (answer->outcome == OUTCOME_NONFINITE)
+		ck_assert(is_spoilt(reference, model->world, entry->step));
+	else if (record->client != 0)
+		ck_assert(!is_whole(reference, model->world, entry->step));
+	return true;
+}
+
+/* Forgets what was refused, or (all) what an earlier registration had pushed. */
+static void entries_clean(struct reference *reference, const struct model *model, bool all)
+{
+	bool gone[WORLD_MOST][ENTRIES];
+
+	for (uint32_t r = 0; r < model->world; r++)
+		for (uint32_t i = 0; i < reference->counts[r]; i++)
+			gone[r][i] = is_refused(reference, model, r, &reference->entries[r][i]) ||
+			             (all && model->records[r].epoch != reference->entries[r][i].epoch);
+	for (uint32_t r = 0; r < model->world; r++) {
+		uint32_t kept = 0;
+
+		for (uint32_t i = 0; i < reference->counts[r]; i++)
+			if (!gone[r][i])
+				reference->entries[r][kept++] = reference->entries[r][i];
+		reference->counts[r] = kept;
+	}
 }
 
 /* A version of this step was published: the reference takes the step too. */
@@ -154,6 +192,9 @@ static void reference_advance(struct walk *walk, uint32_t index, uint64_t step)
 			             (unsigned long)reference->entries[0][i].step);
 	for (uint64_t i = 1; i <= calls; i++)
 		decay *= 0.9999 * (1.0 - exp(-(double)(reference->updates + i) / 2000.0));
+	/* Less of the old average than can be seen is nothing of it. */
+	if (decay < 1e-300)
+		decay = 0;
 	for (uint32_t r = 0; r < world; r++) {
 		const struct entry *entry = entry_find(reference, r, step);
 
@@ -180,8 +221,12 @@ static void reference_check(struct walk *walk, uint32_t index)
 
 	reference_follow(walk, index);
 	newest = model ? versions_newest(&model->versions) : NULL;
+	if (model && model->serving)
+		entries_clean(reference, model, false);
 	if (newest && (!reference->started || newest->step != reference->step))
 		reference_advance(walk, index, newest->step);
+	if (model && model->serving)
+		entries_clean(reference, model, true);
 	ck_assert_int_eq(newest != NULL, reference->started);
 	if (!newest)
 		return;
@@ -275,10 +320,6 @@ static void actor_registered(struct walk *walk, struct actor *actor)
 	ck_assert_msg(answer->reply.status == 0, "%s", answer->error);
 	ck_assert_uint_gt(answer->reply.epoch, actor->trainer.epoch);
 	actor->trainer.epoch = answer->reply.epoch;
-	/* Whatever this rank had pushed and was not averaged is gone. */
-	reference_check(walk, actor->model);
-	if (world_of(actor->model) > 1)
-		walk->references[actor->model].counts[actor->trainer.rank] = 0;
 	actor->attaching = fake_trainer_attach(&actor->trainer);
 }
 
@@ -326,15 +367,7 @@ static void entry_accepted(struct walk *walk, struct actor *actor, const struct 
 	struct entry *before = entry_find(reference, rank, entry->step);
 
 	ck_assert(!reference->started || entry->step > reference->step);
-	if (before) {
-		ck_assert(before->is_bad || world_of(actor->model) > 1);
-		/* The step was refused or dropped before, and that in all ranks. */
-		for (uint32_t r = 0; r < world_of(actor->model); r++)
-			if (r != rank)
-				entry_forget(reference, r, entry->step);
-		*before = *entry;
-		return;
-	}
+	ck_assert_ptr_null(before);
 	ck_assert_uint_lt(reference->counts[rank], ENTRIES);
 	reference->entries[rank][reference->counts[rank]++] = *entry;
 }
@@ -368,6 +401,8 @@ static void actor_push(struct walk *walk, struct actor *actor)
 		return;
 	}
 	ck_assert(mapped);
+	entry.epoch = trainer->epoch;
+	entry.sequence = trainer->sequence;
 	entry_accepted(walk, actor, &entry);
 	if (chance(walk, 4)) {
 		trainer->sequence--; /* the very same request once more */
@@ -475,8 +510,13 @@ static void walk_init(struct walk *walk, uint64_t seed)
 
 static void walk_finish(struct walk *walk)
 {
-	fake_host_settle(&walk->host);
-	check_all(walk);
+	while (walk->host.apply_count > 0 || walk->host.order_count > 0) {
+		if (walk->host.apply_count > 0)
+			fake_host_apply(&walk->host);
+		else
+			fake_host_make(&walk->host);
+		check_all(walk);
+	}
 	for (int i = 0; i < READERS; i++)
 		if (walk->readers[i].peer)
 			reader_let_go(&walk->readers[i]);

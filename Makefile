@@ -21,14 +21,14 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	apply attributes event geometry guards history intake json_text keep kernel kernel_avx2 kernel_avx512 \
-	kernel_portable kernel_scalar model plan profiles push query register registration_report relay report \
-	retention service throttle update verdict version_metadata versions)
+	access apply attributes config config_text defaults event geometry guards history intake json_text keep \
+	kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model plan profiles push query register \
+	registration_report relay report retention service throttle update verdict version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
-	attach config files log memory runtime systemd transport workers)
+	accounts attach config_file files log memory runtime systemd transport workers)
 
-daemon := $(proto) $(core) $(edge) daemon/daemon daemon/main
+daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options reload)
 
 library := $(proto) $(addprefix client/, \
 	attach blend blend_layout call client copy enclosure error export link merge parts posthoc profiles push \
@@ -55,6 +55,7 @@ needs_client/link := nng
 needs_client/posthoc := m
 needs_client/sum := m
 needs_daemon/core/attributes := jansson
+needs_daemon/core/config_text := jansson
 needs_daemon/core/guards := m
 needs_daemon/core/history := jansson
 needs_daemon/core/json_text := jansson
@@ -65,6 +66,7 @@ needs_daemon/core/verdict := m
 needs_daemon/daemon := uv
 needs_daemon/edge/attach := uv
 needs_daemon/edge/config := inih
+needs_daemon/edge/config_file := inih
 needs_daemon/edge/systemd := systemd
 needs_daemon/edge/transport := nng
 needs_proto/layout := xxhash
@@ -94,12 +96,17 @@ stop_jobs := integration:$(B)/tests/integration/test_stop
 stop_needs := $(B)/tests/integration/test_stop $(products)
 units := emad.service emad@.service emad-attach.socket
 directories := $(if $(DESTDIR),$(sort $(dir $(installed))),$(docdir)/)
+test_access := daemon/core/access $(addprefix proto/, message name pack status)
+test_accounts := daemon/edge/accounts
+config := $(addprefix daemon/core/, access config defaults guards) $(schedule) \
+	$(addprefix proto/, dtype message name nearest pack profile)
 test_apply := $(apply) tests/unit/apply_bench
 test_apply_change := $(test_apply)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
 test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc served source sum target) \
 	$(addprefix proto/, convert dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
-test_config := daemon/edge/config proto/nearest proto/status
+test_config := $(config) $(addprefix daemon/core/, config_text json_text)
+test_config_file := $(config) daemon/edge/config_file
 test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
 test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
@@ -150,6 +157,7 @@ test_service_profiles := $(service)
 test_service_register := $(service)
 test_service_rewind := $(service)
 test_service_seeds := $(service)
+test_service_settings := $(service)
 test_service_waits := $(service)
 test_service_walk := $(service)
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
@@ -160,6 +168,7 @@ test_versions := daemon/core/versions proto/layout proto/status tests/unit/faili
 test_workers := daemon/edge/workers $(apply)
 
 needs_tests/unit/failing_heap := failing_heap
+needs_tests/unit/test_config := jansson
 needs_tests/unit/test_convert := m
 needs_tests/unit/test_facts := jansson
 needs_tests/unit/test_guards := m
@@ -183,6 +192,7 @@ needs_tests/unit/test_service_profiles := m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_rewind := m
 needs_tests/unit/test_service_seeds := m
+needs_tests/unit/test_service_settings := m
 needs_tests/unit/test_service_waits := m
 needs_tests/unit/test_service_walk := m
 
@@ -191,6 +201,7 @@ wire := $(manifest) $(addprefix proto/, layout message) \
 
 integration_test_choices := $(library) tests/integration/harness
 integration_test_client := $(library) tests/integration/harness
+integration_test_config := $(roles)
 integration_test_daemon := $(wire)
 roles := $(library) $(addprefix tests/integration/, harness process role wire)
 integration_test_load := $(roles)
@@ -201,6 +212,7 @@ integration_test_wire := $(wire)
 needs_tests/integration/harness := check
 needs_tests/integration/test_choices := check
 needs_tests/integration/test_client := check
+needs_tests/integration/test_config := check
 needs_tests/integration/test_daemon := check
 needs_tests/integration/role := m
 needs_tests/integration/test_load := check
@@ -209,6 +221,7 @@ needs_tests/integration/test_stop := check
 needs_tests/integration/test_watchdog := check
 needs_tests/integration/test_wire := check nng
 
+fuzz_config := $(config) $(addprefix daemon/core/, config_text json_text) daemon/edge/config_file
 fuzz_manifest := $(manifest)
 fuzz_message := $(addprefix proto/, message name pack status)
 fuzz_name := proto/name proto/status

@@ -155,14 +155,14 @@ enum emad_rewind {
 
 /* What happens when every stage still waits to be applied: the daemon lags. */
 enum emad_policy {
-	EMAD_POLICY_BLOCK,    /* the push waits for a stage, at most its timeout */
+	EMAD_POLICY_BLOCK,    /* the push waits for a stage, at most its timeout, unless the daemon's settings say coalesce */
 	EMAD_POLICY_SKIP,     /* the push returns EMAD_SKIPPED at once; the next one stands for its call too */
 	EMAD_POLICY_COALESCE, /* an older snapshot gives way; the newer one stands for its call too */
 };
 
 struct emad_trainer_options {
 	const char *const *profiles; /* "name=schedule", for example "ema=yolo:decay=0.999"; NULL: "ema=yolo" alone */
-	uint32_t profile_count;
+	uint32_t profile_count;      /* 0 with profiles that are not NULL: those that the daemon's settings have for the model */
 	const char *attributes; /* JSON object that travels with the averages; NULL: none */
 	uint64_t start_step;    /* the trainer's step of the first snapshot, if the model is started */
 	uint32_t rank;          /* 0-based; which part of the model this process holds */
@@ -170,8 +170,9 @@ struct emad_trainer_options {
 	enum emad_resume resume;
 	enum emad_rewind rewind;
 	enum emad_policy policy;
-	uint64_t stride;    /* steps from one call of the schedules to the next; 0 is taken as 1 */
-	const char *guards; /* "nonfinite=skip-tensor,loss_max=10,norm_jump=5"; NULL: non-finite snapshots are refused */
+	uint64_t stride;    /* steps from one call of the schedules to the next; 0: as the daemon's settings say, else 1 */
+	const char *guards; /* "nonfinite=skip-tensor,loss_max=10,norm_jump=5"; NULL: as the daemon's settings say, else
+	                       non-finite snapshots are refused */
 	int timeout_ms; /* negative: the client's own, but at least a minute: much memory takes its time */
 };
 

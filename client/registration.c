@@ -34,10 +34,9 @@ static int registration_profiles(struct registration *registration, const struct
 	const char *const *profiles = options->profiles ? options->profiles : fallback;
 	uint32_t count = options->profiles ? options->profile_count : 1;
 
-	if (count < 1 || count > PROFILE_COUNT_MAX)
-		return reason_set(reason, count ? STATUS_ELIMIT : STATUS_EARGUMENT,
-		                  "%u profiles: a model has 1 to %d", count, PROFILE_COUNT_MAX);
-	registration->profiles = calloc(count, sizeof(*registration->profiles));
+	if (count > PROFILE_COUNT_MAX)
+		return reason_set(reason, STATUS_ELIMIT, "%u profiles: a model has 1 to %d", count, PROFILE_COUNT_MAX);
+	registration->profiles = calloc(PROFILE_COUNT_MAX, sizeof(*registration->profiles));
 	if (!registration->profiles)
 		return -ENOMEM;
 	registration->profile_count = count;
@@ -63,7 +62,7 @@ int registration_init(struct registration *registration, struct emad_client *cli
 		.world = options->world ? options->world : 1,
 		.rewind = options->rewind,
 		.policy = options->policy,
-		.stride = options->stride ? options->stride : 1,
+		.stride = options->stride,
 		.connection = -1,
 	};
 	code = client_model_check(model, reason);
@@ -275,16 +274,20 @@ static void registration_request(struct registration *registration, enum emad_re
 	request_set(request, world, registration->world);
 	request_set(request, resume, text_of(RESUME_NAMES[resume]));
 	request_set(request, start_step, registration->start_step);
-	request_set(request, stride, registration->stride);
+	/* What is not said is as the daemon's configuration has it for the model. */
+	if (registration->stride)
+		request_set(request, stride, registration->stride);
 	request_set(request, rewind, text_of(REWIND_NAMES[registration->rewind]));
-	request_set(request, policy, text_of(registration->policy == EMAD_POLICY_COALESCE ? "coalesce" : "block"));
+	if (registration->policy != EMAD_POLICY_BLOCK)
+		request_set(request, policy, text_of(registration->policy == EMAD_POLICY_COALESCE ? "coalesce" : "block"));
 	if (registration->guards)
 		request_set(request, guards, text_of(registration->guards));
 	request_set(request, agent, text_of("libemad"));
 	request->profiles.count = registration->profile_count;
 	for (uint32_t i = 0; i < registration->profile_count; i++)
 		request->profiles.items[i] = text_of(registration->profiles[i]);
-	request->present |= REQUEST_HAS(profiles);
+	if (registration->profile_count > 0)
+		request->present |= REQUEST_HAS(profiles);
 	if (registration->attributes)
 		request_set(request, attributes, text_of(registration->attributes));
 	client_stamp(registration->client, request);

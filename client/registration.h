@@ -38,7 +38,7 @@ struct registration {
 	uint32_t world;
 	enum emad_rewind rewind; /* of the first claim alone */
 	enum emad_policy policy;
-	uint64_t stride;
+	uint64_t stride; /* 0: not said */
 	char *guards; /* owned; NULL for none */
 
 	/* The claim. */

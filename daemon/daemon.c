@@ -28,8 +28,10 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "daemon/core/access.h"
 #include "daemon/core/service.h"
 #include "daemon/core/throttle.h"
+#include "daemon/edge/accounts.h"
 #include "daemon/edge/attach.h"
 #include "daemon/edge/files.h"
 #include "daemon/edge/log.h"
@@ -38,10 +40,10 @@
 #include "daemon/edge/systemd.h"
 #include "daemon/edge/transport.h"
 #include "daemon/edge/workers.h"
+#include "daemon/reload.h"
 
 enum {
 	STATUS_EVERY_MS = 5000,
-	DRAIN_MS_MAX = 20000,    /* how long an orderly end may take to apply what was accepted */
 	EXTEND_EVERY_MS = 1000,  /* meanwhile the service manager hears this often that the end goes on, */
 	EXTEND_MS = 10000,       /* and how long it may stay silent */
 	CLOSE_MS_MAX = 2000,     /* to send the last replies */
@@ -51,11 +53,13 @@ enum {
 };
 
 struct daemon {
-	const struct config *config;
+	const struct options *options;
+	struct config *config; /* owned; the core borrows from it */
+	struct accounts accounts;
 	uv_loop_t loop;
 	uv_async_t wake;
 	uv_timer_t due, status, drain, watchdog;
-	uv_signal_t terminate, interrupt;
+	uv_signal_t terminate, interrupt, hangup;
 	struct runtime runtime;
 	struct transport *transport;
 	struct attach *attach;
@@ -64,6 +68,7 @@ struct daemon {
 	struct files *files; /* NULL: nothing is kept on disk */
 	struct service *service;
 	struct service_facts facts;
+	char state_dir[CONFIG_PATH_BYTES_MAX];
 	struct throttle throttle;
 	uint64_t drain_due_ms;
 	bool journal;
@@ -87,6 +92,8 @@ static struct instant instant_now(void)
 
 static void tell(const struct daemon *daemon, const struct event *event)
 {
+	if (event->severity > daemon->config->log_level)
+		return;
 	if (daemon->journal)
 		systemd_journal(event);
 	else
@@ -109,7 +116,7 @@ static void say_of(struct daemon *daemon, enum event_kind kind, enum event_sever
 	tell(daemon, &event);
 }
 
-static void say(struct daemon *daemon, enum event_severity severity, const char *text)
+static void say(void *daemon, enum event_severity severity, const char *text)
 {
 	say_of(daemon, EVENT_OTHER, severity, text);
 }
@@ -147,6 +154,23 @@ static void on_due(uv_timer_t *timer)
 
 	service_tick(daemon->service, &now);
 	rearm(daemon);
+}
+
+/* What a peer is not let into. The kernel tells the groups of some; of others they are looked up where they matter. */
+static uint32_t classify(void *context, int64_t uid, int64_t gid, const uint32_t *groups, size_t group_count)
+{
+	struct daemon *daemon = context;
+	const struct access_rules *rules = &daemon->config->access;
+	struct access_peer peer = { .uid = uid, .gid = gid, .groups = groups, .group_count = group_count };
+
+	if (!groups && uid >= 0 && access_wants_groups(rules))
+		peer.group_count = accounts_groups(&daemon->accounts, (uint32_t)uid, &peer.groups);
+	return access_refused(rules, (uint32_t)geteuid(), &peer);
+}
+
+static uint32_t classify_by_user(void *context, int64_t uid, int64_t gid)
+{
+	return classify(context, uid, gid, NULL, 0);
 }
 
 static void on_request(void *context, const struct exchange *exchange, const uint8_t *header, size_t header_bytes,
@@ -310,7 +334,7 @@ static void on_signal(uv_signal_t *handle, int number)
 		return;
 	}
 	daemon->stopping = true;
-	daemon->drain_due_ms = now.monotonic_ms + DRAIN_MS_MAX;
+	daemon->drain_due_ms = now.monotonic_ms + daemon->config->stop_timeout_ms;
 	systemd_stopping();
 	say_of(daemon, EVENT_STOPPING, EVENT_NOTICE, "stopping: new work is refused, what was accepted is finished");
 	uv_timer_start(&daemon->drain, on_drain, 0, EXTEND_EVERY_MS);
@@ -320,9 +344,72 @@ static void on_signal(uv_signal_t *handle, int number)
 	rearm(daemon);
 }
 
+static struct transport_options transport_options(struct daemon *daemon)
+{
+	const struct config *config = daemon->config;
+
+	return (struct transport_options){
+		.connection_count_max = (uint32_t)config->connection_count_max,
+		.socket_mode = (uint32_t)config->socket_mode,
+		.handshake_timeout_ms = (uint32_t)config->handshake_timeout_ms,
+		.message_timeout_ms = (uint32_t)config->message_timeout_ms,
+		.body_bytes_max = config->body_bytes_max,
+		.bodies_bytes_max = config->receiving_bytes_max,
+		.reply_bytes_max = config->reply_bytes_max,
+		.replies_bytes_max = config->replies_bytes_max,
+		.counters = service_counters(daemon->service),
+		.context = daemon,
+		.classify = classify_by_user,
+		.wake = wake_loop,
+		.request = on_request,
+		.gone = on_gone,
+	};
+}
+
+/* Takes the config. */
+static void reconfigure(struct daemon *daemon, struct config *config)
+{
+	struct config *before = daemon->config;
+	const struct settings settings = config_settings(config);
+	struct transport_options transport;
+	struct instant now = instant_now();
+
+	daemon->config = config;
+	/* Users may be in other groups meanwhile. */
+	daemon->accounts = (struct accounts){ .next = 0 };
+	transport = transport_options(daemon);
+	if (transport_reconfigure(daemon->transport, &transport) != 0) {
+		daemon->config = before;
+		free(config);
+		say(daemon, EVENT_ERROR, "the configuration stays as it was: not enough memory for connections-max");
+		return;
+	}
+	attach_reconfigure(daemon->attach, (uint32_t)config->connection_count_max);
+	service_reconfigure(daemon->service, &now, &settings);
+	free(before);
+	rearm(daemon);
+}
+
+static void on_hangup(uv_signal_t *handle, int number)
+{
+	struct daemon *daemon = handle->data;
+	struct config *config;
+	char text[128];
+
+	(void)number;
+	if (daemon->stopping)
+		return;
+	systemd_reloading();
+	config = reload_read(daemon->options, daemon->config, say, daemon);
+	if (config)
+		reconfigure(daemon, config);
+	service_summary(daemon->service, text, sizeof text);
+	systemd_ready(text);
+}
+
 /*
  * The signals that end the daemon wait while it starts, and while what they do changes: one that came too early would
- * kill it half-way.
+ * kill it half-way. So does SIGHUP, which would do the same.
  */
 static void ending_signals(int how)
 {
@@ -331,7 +418,15 @@ static void ending_signals(int how)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGHUP);
 	pthread_sigmask(how, &signals, NULL);
+}
+
+/* The end has begun, with the signals blocked: from here on SIGHUP means nothing, whoever lets signals in again. */
+static void hangup_ignore(struct daemon *daemon)
+{
+	(void)uv_signal_stop(&daemon->hangup);
+	(void)signal(SIGHUP, SIG_IGN);
 }
 
 static void on_end_overdue(int number)
@@ -379,6 +474,7 @@ static int loop_init(struct daemon *daemon)
 	(void)uv_timer_init(&daemon->loop, &daemon->watchdog);
 	(void)uv_signal_init(&daemon->loop, &daemon->terminate);
 	(void)uv_signal_init(&daemon->loop, &daemon->interrupt);
+	(void)uv_signal_init(&daemon->loop, &daemon->hangup);
 	daemon->wake.data = daemon;
 	daemon->due.data = daemon;
 	daemon->status.data = daemon;
@@ -386,21 +482,13 @@ static int loop_init(struct daemon *daemon)
 	daemon->watchdog.data = daemon;
 	daemon->terminate.data = daemon;
 	daemon->interrupt.data = daemon;
+	daemon->hangup.data = daemon;
 	return 0;
 }
 
 static int service_init(struct daemon *daemon, struct reason *reason)
 {
-	const struct config *config = daemon->config;
-	const struct settings settings = {
-		.memory_bytes_max = config->memory_bytes_max,
-		.model_count_max = config->model_count_max,
-		.slot_count = config->slot_count,
-		.stage_count = config->stage_count,
-		.lease_min_ms = config->lease_min_ms,
-		.wait_max_ms = config->wait_max_ms,
-		.parked_count_max = config->waiting_count_max,
-	};
+	const struct settings settings = config_settings(daemon->config);
 	const struct host host = {
 		.context = daemon,
 		.memory_make = host_memory_make,
@@ -413,12 +501,14 @@ static int service_init(struct daemon *daemon, struct reason *reason)
 	};
 	int error;
 
+	/* The config goes with the next reload, and this stays as it is. */
+	strcpy(daemon->state_dir, daemon->config->state_dir);
 	daemon->facts = (struct service_facts){
 		.agent = "emad " EMAD_VERSION,
 		.runtime_dir = daemon->runtime.path,
-		.state_dir = config->state_dir,
+		.state_dir = daemon->state_dir,
 		.pid = (uint64_t)getpid(),
-		.worker_count = config->worker_count,
+		.worker_count = daemon->config->worker_count,
 		.started_ms = instant_now().monotonic_ms,
 	};
 	error = service_create(&host, &settings, &daemon->facts, &daemon->service);
@@ -436,8 +526,8 @@ static int threads_start(struct daemon *daemon, struct reason *reason)
 	error = memory_start(wake_loop, daemon, &daemon->maker);
 	if (!error)
 		error = workers_start((uint32_t)daemon->config->worker_count, wake_loop, daemon, &daemon->workers);
-	if (!error && daemon->config->state_dir[0])
-		error = files_start(daemon->config->state_dir, &files_system, wake_loop, daemon, &daemon->files);
+	if (!error && daemon->state_dir[0])
+		error = files_start(daemon->state_dir, &files_system, wake_loop, daemon, &daemon->files);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return error ? reason_set(reason, error, "the %" PRIu64 " worker threads cannot be made: %s (see workers= and the "
 	                          "limit on tasks)", daemon->config->worker_count, strerror(-error)) : 0;
@@ -446,17 +536,7 @@ static int threads_start(struct daemon *daemon, struct reason *reason)
 static int sockets_start(struct daemon *daemon, struct reason *reason)
 {
 	const struct config *config = daemon->config;
-	const struct transport_options transport = {
-		.connection_count_max = (uint32_t)config->connection_count_max,
-		.socket_mode = (uint32_t)config->socket_mode,
-		.handshake_timeout_ms = (uint32_t)config->handshake_timeout_ms,
-		.message_timeout_ms = (uint32_t)config->message_timeout_ms,
-		.counters = service_counters(daemon->service),
-		.context = daemon,
-		.wake = wake_loop,
-		.request = on_request,
-		.gone = on_gone,
-	};
+	const struct transport_options transport = transport_options(daemon);
 	const struct attach_options attach = {
 		.loop = &daemon->loop,
 		.connection_count_max = (uint32_t)config->connection_count_max,
@@ -464,6 +544,7 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 		.listener_fd = systemd_listener("attach"),
 		.counters = service_counters(daemon->service),
 		.context = daemon,
+		.classify = classify,
 		.request = on_request,
 		.gone = on_gone,
 	};
@@ -496,6 +577,7 @@ static int start(struct daemon *daemon, struct reason *reason)
 		return error;
 	(void)uv_signal_start(&daemon->terminate, on_signal, SIGTERM);
 	(void)uv_signal_start(&daemon->interrupt, on_signal, SIGINT);
+	(void)uv_signal_start(&daemon->hangup, on_hangup, SIGHUP);
 	(void)uv_timer_start(&daemon->status, on_status, STATUS_EVERY_MS, STATUS_EVERY_MS);
 	if (watchdog_ms > 1)
 		(void)uv_timer_start(&daemon->watchdog, on_watchdog, 0, watchdog_ms / 2);
@@ -538,19 +620,27 @@ static void stop(struct daemon *daemon)
 	runtime_close(&daemon->runtime);
 }
 
-int daemon_run(const struct config *config, struct reason *reason)
+int daemon_run(const struct options *options, struct config *config, struct reason *reason)
 {
-	struct daemon daemon = { .config = config, .runtime = { .lock_fd = -1 }, .journal = systemd_has_journal() };
+	struct daemon daemon = {
+		.options = options,
+		.config = config,
+		.runtime = { .lock_fd = -1 },
+		.journal = systemd_has_journal(),
+	};
 	int error = loop_init(&daemon);
 
-	if (error)
+	if (error) {
+		free(config);
 		return reason_set(reason, error, "the event loop cannot be made: %s", uv_strerror(error));
+	}
 	ending_signals(SIG_BLOCK);
 	error = start(&daemon, reason);
 	if (!error) {
 		ending_signals(SIG_UNBLOCK);
 		(void)uv_run(&daemon.loop, UV_RUN_DEFAULT);
 		ending_signals(SIG_BLOCK);
+		hangup_ignore(&daemon);
 		end_limit(&daemon);
 	} else {
 		/* What was begun is closed in time, too, or not at all. */
@@ -560,5 +650,6 @@ int daemon_run(const struct config *config, struct reason *reason)
 	say_left_out(&daemon, instant_now().monotonic_ms + THROTTLE_REFILL_MS);
 	if (!error)
 		say(&daemon, EVENT_NOTICE, "stopped");
+	free(daemon.config);
 	return error;
 }

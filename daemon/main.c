@@ -1,32 +1,40 @@
 /*
- * emad: the command line.
+ * emad: what the command line asks for.
  */
 #include <errno.h>
-#include <getopt.h>
-#include <limits.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
-#include <unistd.h>
 
+#include "daemon/core/config_text.h"
 #include "daemon/daemon.h"
+#include "daemon/options.h"
 
 static void help(FILE *file)
 {
-	fputs("Usage: emad [--config FILE] [--runtime-dir DIR] [--state-dir DIR]\n"
+	fputs("Usage: emad [--config FILE] [--KEY VALUE]...\n"
+	      "       emad --check-config [FILE] | --print-config [--json] | --default-config\n"
 	      "\n"
 	      "Keeps exponential moving averages of model weights in shared memory. Trainers push\n"
 	      "snapshots to it, and anybody on the host reads consistent averaged versions; see\n"
-	      "emactl(1). It runs in the foreground until SIGTERM or SIGINT.\n"
+	      "emactl(1). It runs in the foreground until SIGTERM or SIGINT; SIGHUP makes it read its\n"
+	      "settings again.\n"
 	      "\n"
-	      "  -c, --config FILE       read settings from FILE (default: /etc/emad/emad.conf if there);\n"
-	      "                          with '-' before it, from FILE if it is there\n"
+	      "  -c, --config FILE       read settings from FILE (default: /etc/emad/emad.conf if there),\n"
+	      "                          then from FILE.d/*.conf in the order of their names; with '-'\n"
+	      "                          before it FILE need not be there\n"
+	      "      --check-config      say everything that is wrong with the settings, and end\n"
+	      "      --print-config      print the settings in effect, and where each was set; --json\n"
+	      "      --default-config    print a settings file of all defaults, with explanations\n"
 	      "  -r, --runtime-dir DIR   where its sockets are (default: $RUNTIME_DIRECTORY, /run/emad)\n"
 	      "  -s, --state-dir DIR     where averages are kept on disk, for profiles with snapshot=\n"
 	      "                          (default: $STATE_DIRECTORY, else nowhere)\n"
+	      "      --KEY VALUE         any of the settings below, such as --memory-max 8G; counts\n"
+	      "                          more than all files\n"
 	      "  -h, --help              this text\n"
 	      "  -V, --version           the version\n"
 	      "\n"
@@ -38,11 +46,11 @@ static void help(FILE *file)
 	      "\n"
 	      "Settings, with their defaults:\n",
 	      file);
-	config_describe(file);
+	config_text_help(file);
 	fputs("\n"
 	      "Exit status: 0 after an orderly end, 64 for a wrong option, 69 when the runtime directory\n"
 	      "is in use by another emad, 71 when the system refuses something, 77 without permission,\n"
-	      "78 for a wrong setting.\n",
+	      "78 for a wrong setting; of --check-config 0 or 78.\n",
 	      file);
 }
 
@@ -65,86 +73,100 @@ static int exit_status(int error)
 	}
 }
 
-static int fail(int error, const struct reason *reason)
+static void faults_print(const struct config_faults *faults)
 {
-	fprintf(stderr, "emad: %s\n", reason->text[0] ? reason->text : status_text(error));
+	for (uint32_t i = 0; i < faults->count && i < CONFIG_FAULT_COUNT_MAX; i++)
+		fprintf(stderr, "emad: %s\n", faults->reasons[i].text);
+	if (faults->count > CONFIG_FAULT_COUNT_MAX)
+		fprintf(stderr, "emad: and %" PRIu32 " more\n", faults->count - CONFIG_FAULT_COUNT_MAX);
+}
+
+static int check_print(const struct config *config)
+{
+	for (uint32_t i = 0; i < config->file_count; i++)
+		printf("%s: nothing is wrong\n", config->files[i]);
+	if (config->file_count == 0)
+		printf("%s: not there, which is right too\n", CONFIG_FILE_DEFAULT);
+	return EX_OK;
+}
+
+static int effective_print(const struct config *config, bool as_json)
+{
+	char *text;
+
+	if (!as_json) {
+		config_text_effective(config, stdout);
+		return EX_OK;
+	}
+	text = config_text_json(config);
+	if (!text) {
+		fputs("emad: not enough memory\n", stderr);
+		return EX_OSERR;
+	}
+	puts(text);
+	free(text);
+	return EX_OK;
+}
+
+static int run(const struct options *options, struct config *config)
+{
+	struct reason reason = { "" };
+	int error;
+
+	signal(SIGPIPE, SIG_IGN);
+	error = daemon_run(options, config, &reason);
+	if (error)
+		fprintf(stderr, "emad: %s\n", reason.text[0] ? reason.text : status_text(error));
 	return exit_status(error);
 }
 
-static void directory_set(char target[CONFIG_PATH_BYTES_MAX], const char *path)
+/* Takes the config. */
+static int act(const struct options *options, struct config *config, const struct config_faults *faults)
 {
-	if (strlen(path) >= CONFIG_PATH_BYTES_MAX) {
-		fprintf(stderr, "emad: the path '%.60s...' has %zu bytes, and at most %d are allowed\n", path, strlen(path),
-		        CONFIG_PATH_BYTES_MAX - 1);
-		exit(EX_USAGE);
-	}
-	strcpy(target, path);
-}
+	int status;
 
-/* As directory_set; a relative path counts from here, for whoever is told it later. */
-static void directory_set_absolute(char target[CONFIG_PATH_BYTES_MAX], const char *path)
-{
-	char whole[2 * PATH_MAX], here[PATH_MAX];
-
-	if (path[0] == '\0' || path[0] == '/' || !getcwd(here, sizeof here))
-		snprintf(whole, sizeof whole, "%s", path);
+	if (faults->count > 0)
+		status = options->action == OPTIONS_CHECK ? EX_CONFIG : exit_status(faults->error);
+	else if (options->action == OPTIONS_RUN)
+		return run(options, config);
+	else if (options->action == OPTIONS_CHECK)
+		status = check_print(config);
 	else
-		snprintf(whole, sizeof whole, "%s/%s", here, path);
-	directory_set(target, whole);
+		status = effective_print(config, options->json);
+	free(config);
+	return status;
 }
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "config", required_argument, NULL, 'c' },    { "runtime-dir", required_argument, NULL, 'r' },
-		{ "state-dir", required_argument, NULL, 's' }, { "help", no_argument, NULL, 'h' },
-		{ "version", no_argument, NULL, 'V' },         { NULL, 0, NULL, 0 },
-	};
-	const char *config_path = "/etc/emad/emad.conf", *runtime_dir = NULL, *state_dir = NULL;
-	bool may_be_missing = true;
-	struct reason reason = { "" };
-	struct config config;
-	int option, error = 0;
+	struct config_faults faults = { .count = 0 };
+	struct options options;
+	struct config *config;
+	int status = options_parse(&options, argc, argv);
 
-	while ((option = getopt_long(argc, argv, "c:r:s:hV", options, NULL)) != -1) {
-		switch (option) {
-		case 'c':
-			may_be_missing = optarg[0] == '-';
-			config_path = may_be_missing ? optarg + 1 : optarg;
-			break;
-		case 'r':
-			runtime_dir = optarg;
-			break;
-		case 's':
-			state_dir = optarg;
-			break;
-		case 'h':
-			help(stdout);
-			return EX_OK;
-		case 'V':
-			puts("emad " EMAD_VERSION);
-			return EX_OK;
-		default:
-			fputs("Try 'emad --help'.\n", stderr);
-			return EX_USAGE;
-		}
+	if (status != EX_OK)
+		return status;
+	switch (options.action) {
+	case OPTIONS_HELP:
+		help(stdout);
+		return EX_OK;
+	case OPTIONS_VERSION:
+		puts("emad " EMAD_VERSION);
+		return EX_OK;
+	case OPTIONS_DEFAULT:
+		config_text_default(stdout);
+		return EX_OK;
+	case OPTIONS_RUN:
+	case OPTIONS_CHECK:
+	case OPTIONS_PRINT:
+		break;
 	}
-	if (optind < argc) {
-		fprintf(stderr, "emad: '%s' is not an option\nTry 'emad --help'.\n", argv[optind]);
-		return EX_USAGE;
+	config = calloc(1, sizeof *config);
+	if (!config) {
+		fputs("emad: not enough memory\n", stderr);
+		return EX_OSERR;
 	}
-	config_init(&config);
-	if (!may_be_missing || access(config_path, F_OK) == 0)
-		error = config_read(&config, config_path, &reason);
-	if (error)
-		return fail(error, &reason);
-	if (runtime_dir)
-		directory_set(config.runtime_dir, runtime_dir);
-	if (state_dir)
-		directory_set_absolute(config.state_dir, state_dir);
-	config_resolve(&config, (uint64_t)sysconf(_SC_NPROCESSORS_ONLN),
-	               (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
-	signal(SIGPIPE, SIG_IGN);
-	error = daemon_run(&config, &reason);
-	return error ? fail(error, &reason) : EX_OK;
+	options_configure(&options, config, &faults);
+	faults_print(&faults);
+	return act(&options, config, &faults);
 }

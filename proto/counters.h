@@ -9,6 +9,7 @@
 #define COUNTERS(X)                                                                                                   \
 	X(requests, "requests handled")                                                                               \
 	X(requests_failed, "requests answered with an error")                                                         \
+	X(requests_denied, "requests refused because the peer may not make them")                                     \
 	X(connections_accepted, "connections accepted on any socket")                                                 \
 	X(connections_refused, "connections refused at the limit")                                                    \
 	X(violations, "connections closed because of bytes that are not the protocol, or a deadline")                 \

@@ -49,19 +49,22 @@ _Static_assert((int)REPLY_FIELD_COUNT <= (int)PACK_PAIR_COUNT_MAX, "a reply with
 const struct message_operation message_operations[OPERATION_COUNT] = {
 	[OP_HELLO] = {
 		.name = "hello",
+		.access = ACCESS_OPEN,
 		.optional = HAS(agent) | HAS(client),
 		.text = "exchange versions and limits",
 	},
 	[OP_REGISTER] = {
 		.name = "register",
-		.required = HAS(model) | HAS(client) | HAS(sequence) | HAS(rank) | HAS(world) | HAS(profiles),
-		.optional = HAS(resume) | HAS(start_step) | HAS(stride) | HAS(rewind) | HAS(policy) | HAS(guards) |
+		.access = ACCESS_PUSH,
+		.required = HAS(model) | HAS(client) | HAS(sequence) | HAS(rank) | HAS(world),
+		.optional = HAS(profiles) | HAS(resume) | HAS(start_step) | HAS(stride) | HAS(rewind) | HAS(policy) | HAS(guards) |
 			    HAS(attributes) | HAS(agent),
 		.may_wait = true,
 		.text = "claim a rank of a model; body: the manifest",
 	},
 	[OP_ATTACH] = {
 		.name = "attach",
+		.access = ACCESS_PUSH,
 		.required = HAS(model) | HAS(rank) | HAS(epoch),
 		.optional = HAS(agent) | HAS(client),
 		.needs_attach = true,
@@ -70,6 +73,7 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 	},
 	[OP_PUSH] = {
 		.name = "push",
+		.access = ACCESS_PUSH,
 		.required = HAS(model) | HAS(rank) | HAS(epoch) | HAS(client) | HAS(sequence) | HAS(step) | HAS(stage),
 		.optional = HAS(wait) | HAS(timeout_ms) | HAS(loss) | HAS(metadata) | HAS(profile) | HAS(updates) |
 			    HAS(agent),
@@ -78,6 +82,7 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 	},
 	[OP_RESERVE] = {
 		.name = "reserve",
+		.access = ACCESS_PUSH,
 		.required = HAS(model) | HAS(rank) | HAS(epoch),
 		.optional = HAS(timeout_ms) | HAS(agent) | HAS(client),
 		.may_wait = true,
@@ -85,6 +90,7 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 	},
 	[OP_FLUSH] = {
 		.name = "flush",
+		.access = ACCESS_PUSH,
 		.required = HAS(model) | HAS(rank) | HAS(epoch),
 		.optional = HAS(timeout_ms) | HAS(agent) | HAS(client),
 		.may_wait = true,
@@ -92,12 +98,14 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 	},
 	[OP_ATTRIBUTES] = {
 		.name = "attributes",
+		.access = ACCESS_PUSH,
 		.required = HAS(model) | HAS(rank) | HAS(epoch) | HAS(client) | HAS(sequence) | HAS(attributes),
 		.optional = HAS(agent),
 		.text = "replace the model's attributes",
 	},
 	[OP_VIEW] = {
 		.name = "view",
+		.access = ACCESS_READ,
 		.required = HAS(model),
 		.optional = HAS(profile) | HAS(min_step) | HAS(timeout_ms) | HAS(agent) | HAS(client),
 		.needs_attach = true,
@@ -106,28 +114,33 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 	},
 	[OP_STATUS] = {
 		.name = "status",
+		.access = ACCESS_READ,
 		.optional = HAS(agent) | HAS(client),
 		.text = "body of the reply: JSON about the daemon",
 	},
 	[OP_LIST] = {
 		.name = "list",
+		.access = ACCESS_READ,
 		.optional = HAS(agent) | HAS(client),
 		.text = "body of the reply: JSON about all models",
 	},
 	[OP_SHOW] = {
 		.name = "show",
+		.access = ACCESS_READ,
 		.required = HAS(model),
 		.optional = HAS(agent) | HAS(client),
 		.text = "body of the reply: JSON about one model",
 	},
 	[OP_REMOVE] = {
 		.name = "remove",
+		.access = ACCESS_ADMIN,
 		.required = HAS(model),
 		.optional = HAS(agent) | HAS(client),
 		.text = "forget a model",
 	},
 	[OP_PROFILE_SET] = {
 		.name = "profile_set",
+		.access = ACCESS_ADMIN,
 		.required = HAS(model) | HAS(profiles),
 		.optional = HAS(timeout_ms) | HAS(agent) | HAS(client),
 		.may_wait = true,
@@ -135,6 +148,7 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 	},
 	[OP_PROFILE_REMOVE] = {
 		.name = "profile_remove",
+		.access = ACCESS_ADMIN,
 		.required = HAS(model) | HAS(profile),
 		.optional = HAS(timeout_ms) | HAS(agent) | HAS(client),
 		.may_wait = true,

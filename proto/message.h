@@ -127,8 +127,18 @@ enum operation {
 	OPERATION_COUNT
 };
 
+/* What a peer must be let into to be answered. Each class is let into those before it. */
+enum access {
+	ACCESS_OPEN, /* everybody who can connect */
+	ACCESS_READ,
+	ACCESS_PUSH,
+	ACCESS_ADMIN,
+	ACCESS_COUNT
+};
+
 struct message_operation {
 	const char *name;  /* on the wire */
+	enum access access;
 	uint64_t required; /* REQUEST_HAS bits besides op and v */
 	uint64_t optional;
 	bool needs_attach; /* answered on the attach socket only: its reply carries a file descriptor or a lease */

@@ -86,8 +86,9 @@ int call_rank(struct call *call, struct model **ret_model, uint32_t *ret_rank);
 /* The client that the request names; where it names none, whoever holds the rank. */
 uint64_t call_client(const struct call *call, const struct rank_record *record);
 
-/* The request's profiles, each name once. */
-int profiles_parse(struct call *call, struct profile *ret_profiles, uint32_t *ret_count);
+/* At least one profile, each name once. STATUS_EPROFILE, and what profile_parse says. */
+int profiles_parse(const struct text_list *list, struct profile *ret_profiles, uint32_t *ret_count,
+                   struct reason *reason);
 
 /* 0 when the model averages by these profiles; CALL_PARK until it does; or a failure. */
 int profiles_want(struct call *call, struct model *model, const struct profile *profiles, uint32_t profile_count);

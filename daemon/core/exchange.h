@@ -13,6 +13,7 @@ struct peer {
 	uint64_t id;   /* never used twice */
 	bool attach;   /* on the attach socket: can be sent file descriptors, can hold leases */
 	int64_t uid;   /* -1: not known (tcp) */
+	uint32_t refused; /* classes of requests that it is not let into, as bits: access.h */
 	int64_t pid;   /* -1: not known; for logs only: pids do not cross containers */
 };
 

@@ -52,6 +52,7 @@ int model_create(const struct settings *settings, const char *name, uint32_t wor
                  const struct profile *profiles, uint32_t profile_count, struct model **ret_model,
                  struct reason *reason)
 {
+	const struct defaults *defaults = defaults_find(settings->defaults, settings->default_count, name);
 	struct model *model = calloc(1, sizeof *model);
 	int error;
 
@@ -61,8 +62,8 @@ int model_create(const struct settings *settings, const char *name, uint32_t wor
 	}
 	model->manifest = manifest;
 	model->world = world;
-	model->slot_count = (uint32_t)settings->slot_count;
-	model->stage_count = (uint32_t)settings->stage_count;
+	model->slot_count = (uint32_t)(defaults && defaults->slot_count ? defaults->slot_count : settings->slot_count);
+	model->stage_count = (uint32_t)(defaults && defaults->stage_count ? defaults->stage_count : settings->stage_count);
 	model->version_next = 1;
 	model->stride = 1;
 	model->guards = guards_default();

@@ -13,21 +13,20 @@
 #include "daemon/core/registration_report.h"
 #include "daemon/core/relay.h"
 
-int profiles_parse(struct call *call, struct profile *ret_profiles, uint32_t *ret_count)
+int profiles_parse(const struct text_list *list, struct profile *ret_profiles, uint32_t *ret_count,
+                   struct reason *reason)
 {
-	const struct text_list *list = &call->request->profiles;
-
 	if (list->count == 0)
-		return reason_set(&call->reason, STATUS_EPROFILE,
+		return reason_set(reason, STATUS_EPROFILE,
 		                  "a model needs at least one profile, for example \"ema=yolo\"");
 	for (uint32_t i = 0; i < list->count; i++) {
-		int error = profile_parse(list->items[i].bytes, list->items[i].count, &ret_profiles[i], &call->reason);
+		int error = profile_parse(list->items[i].bytes, list->items[i].count, &ret_profiles[i], reason);
 
 		if (error)
 			return error;
 		for (uint32_t j = 0; j < i; j++)
 			if (strcmp(ret_profiles[i].name, ret_profiles[j].name) == 0)
-				return reason_set(&call->reason, STATUS_EPROFILE, "two profiles have the name '%s'",
+				return reason_set(reason, STATUS_EPROFILE, "two profiles have the name '%s'",
 				                  ret_profiles[i].name);
 	}
 	*ret_count = list->count;
@@ -75,7 +74,7 @@ static int profiles_merge(struct call *call, const struct model *model, struct p
 	const struct geometry *geometry = model->geometry;
 	struct profile *wanted = calloc(PROFILE_COUNT_MAX, sizeof *wanted);
 	uint32_t wanted_count;
-	int error = wanted ? profiles_parse(call, wanted, &wanted_count) : -ENOMEM;
+	int error = wanted ? profiles_parse(&call->request->profiles, wanted, &wanted_count, &call->reason) : -ENOMEM;
 
 	memcpy(profiles, geometry->profiles, geometry->profile_count * sizeof *profiles);
 	*count = geometry->profile_count;

@@ -20,7 +20,7 @@ int hello_handle(struct call *call)
 	reply_set(&reply, pid, service->facts.pid);
 	reply_set(&reply, uptime_ms, call->now->monotonic_ms - service->facts.started_ms);
 	reply_set(&reply, header_bytes_max, MESSAGE_HEADER_BYTES_MAX);
-	reply_set(&reply, body_bytes_max, MESSAGE_BODY_BYTES_MAX);
+	reply_set(&reply, body_bytes_max, service->settings.body_bytes_max);
 	call_reply(call, &reply, NULL);
 	return 0;
 }

@@ -13,6 +13,7 @@
 
 #include "daemon/core/attributes.h"
 #include "daemon/core/call.h"
+#include "daemon/core/defaults.h"
 #include "daemon/core/history.h"
 #include "daemon/core/registration_report.h"
 
@@ -29,6 +30,7 @@ struct wish {
 	struct guards guards;
 	uint32_t world;
 	uint32_t rank;
+	bool takes_profiles; /* it names none: those of the model are right, and the defaults where there is no model */
 	uint32_t profile_count;
 	struct profile profiles[PROFILE_COUNT_MAX];
 	char *attributes;          /* owned; NULL when none are given */
@@ -60,12 +62,14 @@ static int word_parse(struct text text, const char *what, const char *const *wor
 	return reason_set(reason, STATUS_EARGUMENT, "%s must be %s", what, known);
 }
 
-static int words_parse(const struct request *request, struct wish *wish, struct reason *reason)
+static int words_parse(const struct request *request, const struct defaults *defaults, struct wish *wish,
+                       struct reason *reason)
 {
 	static const char *const resumes[] = { "auto", "adapt", "never", "must" };
 	static const char *const rewinds[] = { "refuse", "continue", "back" };
 	static const char *const policies[] = { "block", "coalesce" };
-	int resume = RESUME_AUTO, rewind = REWIND_REFUSE, policy = 0, error = 0;
+	int resume = RESUME_AUTO, rewind = REWIND_REFUSE, error = 0;
+	int policy = defaults && defaults->coalesces ? 1 : 0;
 
 	if (request->present & REQUEST_HAS(resume))
 		error = word_parse(request->resume, "resume", resumes, 4, &resume, reason);
@@ -79,10 +83,39 @@ static int words_parse(const struct request *request, struct wish *wish, struct 
 	return error;
 }
 
+static int wish_guards(const struct request *request, const struct defaults *defaults, struct wish *wish,
+                       struct reason *reason)
+{
+	wish->guards = guards_default();
+	if (request->present & REQUEST_HAS(guards))
+		return guards_parse(request->guards, &wish->guards, reason);
+	return defaults ? guards_parse(text_of(defaults->guards), &wish->guards, reason) : 0;
+}
+
+static int wish_profiles(struct call *call, const struct defaults *defaults, struct wish *wish)
+{
+	struct text_list list = call->request->profiles;
+
+	wish->takes_profiles = !(call->request->present & REQUEST_HAS(profiles));
+	if (wish->takes_profiles && (!defaults || !defaults->profiles[0]))
+		return reason_set(&call->reason, STATUS_EPROFILE,
+		                  "the registration names no profiles, and no section [model PATTERN] of the daemon's "
+		                  "configuration has some for '%s': name one, for example \"ema=yolo\"", wish->name);
+	if (wish->takes_profiles) {
+		int error = defaults_profiles(defaults->profiles, &list, &call->reason);
+
+		if (error)
+			return error;
+	}
+	return profiles_parse(&list, wish->profiles, &wish->profile_count, &call->reason);
+}
+
 /* Fills in the wish; wish_finish is right on failure too. */
 static int wish_make(struct call *call, struct wish *wish)
 {
 	const struct request *request = call->request;
+	const struct settings *settings = &call->service->settings;
+	const struct defaults *defaults = NULL;
 	struct reason *reason = &call->reason;
 	int error = model_name_check(request->model.bytes, request->model.count, reason);
 
@@ -96,17 +129,18 @@ static int wish_make(struct call *call, struct wish *wish)
 		                   request->rank, request->world);
 	if (!error && request->client == 0)
 		error = reason_set(reason, STATUS_EARGUMENT, "client must not be 0");
-	wish->stride = request->present & REQUEST_HAS(stride) ? request->stride : 1;
+	if (!error)
+		defaults = defaults_find(settings->defaults, settings->default_count, wish->name);
+	wish->stride = request->present & REQUEST_HAS(stride) ? request->stride : defaults ? defaults->stride : 1;
 	if (!error && wish->stride == 0)
 		error = reason_set(reason, STATUS_EARGUMENT,
 		                   "stride is 0: it is the number of steps from one call of the schedules to the next");
 	if (!error)
-		error = words_parse(request, wish, reason);
-	wish->guards = guards_default();
-	if (!error && request->present & REQUEST_HAS(guards))
-		error = guards_parse(request->guards, &wish->guards, reason);
+		error = words_parse(request, defaults, wish, reason);
 	if (!error)
-		error = profiles_parse(call, wish->profiles, &wish->profile_count);
+		error = wish_guards(request, defaults, wish, reason);
+	if (!error)
+		error = wish_profiles(call, defaults, wish);
 	if (!error && request->present & REQUEST_HAS(attributes))
 		error = attributes_parse(request->attributes.bytes, request->attributes.count, &wish->attributes,
 		                         reason);
@@ -196,7 +230,7 @@ static int profiles_fit(const struct model *model, const struct wish *wish, stru
 	int error;
 
 	/* Profiles were changed on request since: that is what the operator wants, whatever the script says. */
-	if (model->managed)
+	if (model->managed || wish->takes_profiles)
 		return 0;
 	error = profile_compare(wish->profiles, wish->profile_count, model->geometry->profiles,
 	                        model->geometry->profile_count, &difference);

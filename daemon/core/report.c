@@ -43,6 +43,22 @@ static char *dump(json_t *root, bool whole)
 	return text;
 }
 
+static json_t *limits_json(bool *whole, const struct settings *settings)
+{
+	json_t *limits = json_object();
+
+	put(whole, limits, "memory_bytes_max", number(settings->memory_bytes_max));
+	put(whole, limits, "models_max", number(settings->model_count_max));
+	put(whole, limits, "waiting_max", number(settings->parked_count_max));
+	put(whole, limits, "waiting_bytes_max", number(settings->parked_bytes_max));
+	put(whole, limits, "body_bytes_max", number(settings->body_bytes_max));
+	put(whole, limits, "slots", number(settings->slot_count));
+	put(whole, limits, "stages", number(settings->stage_count));
+	put(whole, limits, "lease_min_ms", number(settings->lease_min_ms));
+	put(whole, limits, "wait_max_ms", number(settings->wait_max_ms));
+	return limits;
+}
+
 char *report_status(const struct service *service, const struct instant *now)
 {
 	bool is_whole = true, *whole = &is_whole;
@@ -66,6 +82,8 @@ char *report_status(const struct service *service, const struct instant *now)
 	put(whole, root, "memory_bytes", number(service_memory_bytes(service)));
 	put(whole, root, "memory_bytes_max", number(service->settings.memory_bytes_max));
 	put(whole, root, "waiting", number(service->parked_count));
+	put(whole, root, "waiting_bytes", number(service->parked_bytes));
+	put(whole, root, "limits", limits_json(whole, &service->settings));
 	put(whole, root, "counters", counters);
 	return dump(root, is_whole);
 }

@@ -10,11 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/access.h"
 #include "daemon/core/call.h"
 #include "daemon/core/relay.h"
-
-/* Of all waiting requests together. */
-static const uint64_t PARKED_BYTES_MAX = 4 * (uint64_t)MESSAGE_BODY_BYTES_MAX;
 
 enum { PARKED_SPARE_BYTES = 512 }; /* of a waiting request whose node is kept for the next one */
 
@@ -350,6 +348,22 @@ static void reply_error(struct service *service, const struct exchange *exchange
 	service->host.reply(service->host.context, exchange, &reply, NULL);
 }
 
+static int access_check(struct call *call, const struct message_operation *operation)
+{
+	const struct peer *peer = &call->exchange->peer;
+	const char *class = access_name(operation->access);
+	char who[48] = "a peer whose user is not known";
+
+	if (!(peer->refused & UINT32_C(1) << operation->access))
+		return 0;
+	call->service->counters.requests_denied++;
+	if (peer->uid >= 0)
+		snprintf(who, sizeof who, "uid %" PRId64, peer->uid);
+	return reason_set(&call->reason, -EACCES, "%s may not %s ('%s' is a request of that class): add it to %s-users=, or a "
+	                  "group of it to %s-groups=, in [access] of the daemon's configuration",
+	                  who, class, operation->name, class, class);
+}
+
 /* Handles a request: CALL_PARK with call->waits, or 0 when it has been answered in whatever way. */
 static int dispatch(struct call *call, const uint8_t *header, size_t header_bytes)
 {
@@ -358,6 +372,8 @@ static int dispatch(struct call *call, const uint8_t *header, size_t header_byte
 	int result = request_decode(service->unpacked, header, header_bytes, &request, &call->reason);
 
 	call->request = &request;
+	if (!result)
+		result = access_check(call, &message_operations[request.operation]);
 	if (!result && message_operations[request.operation].needs_attach && !call->exchange->peer.attach)
 		result = reason_set(&call->reason, STATUS_EARGUMENT,
 		                    "'%s' is answered on the attach socket only, because its reply carries a file "
@@ -397,11 +413,10 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 		return reason_set(&call->reason, STATUS_EBUSY, "%" PRIu64 " requests wait already, and %" PRIu64
 		                  " (waiting-max) may: try again later", service->parked_count,
 		                  service->settings.parked_count_max);
-	if (header_bytes + call->body_bytes > PARKED_BYTES_MAX - service->parked_bytes)
-		return reason_set(&call->reason, STATUS_EBUSY,
-		                  "a request of %zu bytes cannot wait: requests of %" PRIu64
-		                  " bytes wait already, and %" PRIu64 " may: try again later",
-		                  header_bytes + call->body_bytes, service->parked_bytes, PARKED_BYTES_MAX);
+	if (header_bytes + call->body_bytes + service->parked_bytes > service->settings.parked_bytes_max)
+		return reason_set(&call->reason, STATUS_EBUSY, "a request of %zu bytes cannot wait: requests of %" PRIu64
+		                  " bytes wait already, and %" PRIu64 " (waiting-memory-max) may: try again later",
+		                  header_bytes + call->body_bytes, service->parked_bytes, service->settings.parked_bytes_max);
 	result = request_decode(service->unpacked, header, header_bytes, &request, &call->reason);
 	if (!result && service->stopping && !waits_for_work(request.operation))
 		result = reason_set(&call->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
@@ -781,6 +796,29 @@ uint64_t service_due_ms(const struct service *service)
 		if (model->room_due_ms != 0 && model->room_due_ms < due_ms)
 			due_ms = model->room_due_ms;
 	return due_ms;
+}
+
+void service_reconfigure(struct service *service, const struct instant *now, const struct settings *settings)
+{
+	uint64_t used = service_memory_bytes(service), count = 0;
+
+	service->settings = *settings;
+	if (service->stopping)
+		service->settings.lease_min_ms = 0;
+	for (struct model *model = service->models; model; model = model->next) {
+		count += !model->doomed && !model->ancestor;
+		/* An update that waits for a reader may have to wait less long now. */
+		service_touch(service, model);
+	}
+	if (used > settings->memory_bytes_max)
+		service_event(service, EVENT_WARNING, NULL, 0, "memory-max is %" PRIu64 " bytes now, and the models use %" PRIu64
+		              ": they stay, and new ones are refused until 'emactl remove' has made room",
+		              settings->memory_bytes_max, used);
+	if (count > settings->model_count_max)
+		service_event(service, EVENT_WARNING, NULL, 0, "models-max is %" PRIu64 " now, and there are %" PRIu64
+		              " models: they stay, and new ones are refused until 'emactl remove' has made room",
+		              settings->model_count_max, count);
+	settle(service, now);
 }
 
 void service_stop(struct service *service, const struct instant *now)

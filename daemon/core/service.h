@@ -30,6 +30,7 @@ struct service_facts {
 	uint64_t started_ms; /* monotonic */
 };
 
+/* The settings are copied, what they point to is borrowed until service_reconfigure. */
 int service_create(const struct host *host, const struct settings *settings, const struct service_facts *facts,
                    struct service **ret_service);
 
@@ -57,6 +58,12 @@ void service_tick(struct service *service, const struct instant *now);
 
 /* When service_tick must be called next; UINT64_MAX for never. */
 uint64_t service_due_ms(const struct service *service);
+
+/*
+ * Other settings from now on: for what is asked for from now on. Models and waiting requests that are there stay, also
+ * beyond a lowered limit, which is then logged. The defaults of the settings before are not looked at any more.
+ */
+void service_reconfigure(struct service *service, const struct instant *now, const struct settings *settings);
 
 /* From now on new work is refused with STATUS_ESHUTDOWN; what was accepted is finished. */
 void service_stop(struct service *service, const struct instant *now);

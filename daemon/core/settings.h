@@ -1,10 +1,11 @@
 /*
- * Settings: the limits that an operator may set, as the core sees them. The configuration (edge/config.h) fills them
- * in.
+ * Settings: the limits that an operator may set, as the core sees them. The configuration (config.h) fills them in.
  */
 #pragma once
 
 #include <stdint.h>
+
+#include "daemon/core/defaults.h"
 
 struct settings {
 	uint64_t memory_bytes_max;  /* of all segments together */
@@ -14,4 +15,8 @@ struct settings {
 	uint64_t lease_min_ms;      /* how long a view may hold back updates */
 	uint64_t wait_max_ms;       /* longest wait that a request may ask for */
 	uint64_t parked_count_max;  /* requests that wait at once */
+	uint64_t parked_bytes_max;  /* of all of them together */
+	uint64_t body_bytes_max;    /* of a message, as told to clients */
+	const struct defaults *defaults; /* borrowed until the next service_reconfigure */
+	uint32_t default_count;
 };

@@ -15,6 +15,7 @@
 enum {
 	DATAGRAM_BYTES_MAX = MESSAGE_PREFIX_BYTES + MESSAGE_HEADER_BYTES_MAX,
 	ACCEPT_PAUSE_MS = 100, /* after a failed accept, for want of file descriptors perhaps */
+	GROUP_COUNT_MAX = 1024, /* of a peer; more are looked up by its user */
 };
 
 struct attached {
@@ -90,6 +91,31 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 	attach->options.request(attach->options.context, &exchange, header, header_bytes, body, body_bytes);
 }
 
+/* Who the peer is, and what it is let into. The kernel keeps what it was when it connected. */
+static void peer_classify(struct attached *peer)
+{
+	const struct attach_options *options = &peer->attach->options;
+	struct ucred credentials = { .pid = -1, .uid = (uid_t)-1, .gid = (gid_t)-1 };
+	socklen_t credential_bytes = sizeof credentials;
+	gid_t groups[GROUP_COUNT_MAX];
+	socklen_t group_bytes = sizeof groups;
+	bool known = getsockopt(peer->fd, SOL_SOCKET, SO_PEERGROUPS, groups, &group_bytes) == 0;
+
+	(void)getsockopt(peer->fd, SOL_SOCKET, SO_PEERCRED, &credentials, &credential_bytes);
+	peer->peer.uid = credentials.uid == (uid_t)-1 ? -1 : (int64_t)credentials.uid;
+	peer->peer.pid = credentials.pid;
+	peer->peer.refused = options->classify(options->context, peer->peer.uid,
+	                                       credentials.gid == (gid_t)-1 ? -1 : (int64_t)credentials.gid,
+	                                       known ? groups : NULL, known ? group_bytes / sizeof groups[0] : 0);
+}
+
+void attach_reconfigure(struct attach *attach, uint32_t connection_count_max)
+{
+	attach->options.connection_count_max = connection_count_max;
+	for (struct attached *peer = attach->peers; peer; peer = peer->next)
+		peer_classify(peer);
+}
+
 static void on_connection(uv_poll_t *poll, int status, int events);
 
 static void on_pause_over(uv_timer_t *timer)
@@ -103,8 +129,6 @@ static void on_connection(uv_poll_t *poll, int status, int events)
 {
 	struct attach *attach = poll->data;
 	struct attached *peer;
-	struct ucred credentials = { .pid = -1, .uid = (uid_t)-1 };
-	socklen_t credential_bytes = sizeof credentials;
 	int fd = accept4(attach->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	(void)status;
@@ -123,17 +147,12 @@ static void on_connection(uv_poll_t *poll, int status, int events)
 		close(fd);
 		return;
 	}
-	(void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &credential_bytes);
 	attach->options.counters->connections_accepted++;
 	peer->attach = attach;
 	peer->fd = fd;
 	peer->poll.data = peer;
-	peer->peer = (struct peer){
-		.id = attach->peer_next++,
-		.attach = true,
-		.uid = (int64_t)credentials.uid,
-		.pid = credentials.pid,
-	};
+	peer->peer = (struct peer){ .id = attach->peer_next++, .attach = true };
+	peer_classify(peer);
 	peer->next = attach->peers;
 	attach->peers = peer;
 	attach->peer_count++;

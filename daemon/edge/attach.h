@@ -22,6 +22,8 @@ struct attach_options {
 	int listener_fd;      /* already listening; owned from here on, also on failure; -1: none */
 	struct counters *counters;
 	void *context; /* for the functions below */
+	/* What a peer is not let into (struct peer's refused). groups: its further ones; NULL: not known. */
+	uint32_t (*classify)(void *context, int64_t uid, int64_t gid, const uint32_t *groups, size_t group_count);
 	void (*request)(void *context, const struct exchange *exchange, const uint8_t *header, size_t header_bytes,
 	                const uint8_t *body, size_t body_bytes);
 	void (*gone)(void *context, uint64_t peer);
@@ -36,6 +38,9 @@ struct attach_options {
  */
 int attach_start(const struct attach_options *options, const char *path, struct attach **ret_attach,
                  struct reason *reason);
+
+/* Another limit; what each peer is let into is asked for anew. */
+void attach_reconfigure(struct attach *attach, uint32_t connection_count_max);
 
 /* Sends a reply, with a file descriptor unless fd is -1. A peer that does not take it is closed. */
 void attach_reply(struct attach *attach, const struct exchange *exchange, const struct reply *reply, const void *body,

@@ -17,6 +17,7 @@
 #include <syslog.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-journal.h>
+#include <time.h>
 #include <unistd.h>
 
 /* sd_notify would wait for a service manager that does not read; nothing that is said from here on is worth that. */
@@ -70,6 +71,14 @@ int systemd_listener(const char *name)
 void systemd_status(const char *status)
 {
 	report("STATUS=%s", status);
+}
+
+void systemd_reloading(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	report("RELOADING=1\nMONOTONIC_USEC=%" PRIu64, (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
 }
 
 void systemd_stopping(void)

@@ -18,6 +18,9 @@ int systemd_listener(const char *name);
 /* The line that `systemctl status` shows. */
 void systemd_status(const char *status);
 
+/* The configuration is being read again, until systemd_ready is called. */
+void systemd_reloading(void);
+
 void systemd_stopping(void);
 
 /* The end is on its way: the time limit for it begins anew, with that much. */

@@ -17,12 +17,9 @@
 enum {
 	LISTENER_COUNT_MAX = 8,
 	REPLY_HEADER_BYTES_MAX = 4096,
-	REPLY_BUDGET_BYTES = 1024 * 1024, /* unsent replies beyond which a peer is no longer read */
 	REPLY_SPARE_BYTES = 1024,         /* a reply's buffer that is kept for the next one */
 	REPLY_LARGE_BYTES = 64 * 1024,
-	REPLIES_BUDGET_BYTES = 256 * 1024 * 1024, /* unsent replies of all peers together beyond which large ones are refused */
-	BODY_SMALL_BYTES = 256 * 1024,                  /* has room always, so that nobody waits behind the greedy */
-	BODY_BUDGET_BYTES = 2 * MESSAGE_BODY_BYTES_MAX, /* larger bodies being received, of all peers together */
+	BODY_SMALL_BYTES = 256 * 1024,    /* has room always, so that nobody waits behind the greedy */
 	BODY_PAUSE_MS = 20,               /* between looks whether there is room for a body */
 	ACCEPT_PAUSE_MS = 100,            /* after a failed accept, for want of file descriptors perhaps */
 };
@@ -56,6 +53,7 @@ struct connection {
 	bool handshake_sent;
 	uint64_t message_due_ms; /* deadline of the message being received; 0: none has begun */
 	struct peer peer;
+	int64_t gid; /* of the peer; -1: not known */
 	struct outgoing *queue, **queue_end; /* owned */
 	struct outgoing *spare; /* owned; so that replies in step with requests allocate nothing */
 	size_t queued_bytes;
@@ -76,6 +74,7 @@ struct transport {
 	pthread_mutex_t lock;
 	struct source *ready; /* guarded by lock */
 	struct connection **table; /* owned; by index; NULL entries are free */
+	uint32_t table_count;      /* at least as many as may be connected */
 	uint64_t generation;
 	uint32_t connection_count;
 	uint64_t body_bytes;   /* being received, in large bodies */
@@ -270,9 +269,9 @@ static void body_refuse(struct connection *connection)
 	struct reply reply = { 0 };
 	struct reason reason;
 
-	reason_set(&reason, STATUS_EBUSY, "a message body of %" PRIu64 " bytes does not fit now: %" PRIu64 " of %d bytes "
-	           "are in use for other bodies; try again", connection->parser.body_bytes, transport->body_bytes,
-	           BODY_BUDGET_BYTES);
+	reason_set(&reason, STATUS_EBUSY, "a message body of %" PRIu64 " bytes does not fit now: %" PRIu64 " of %" PRIu64
+	           " bytes (receiving-max) are in use for other bodies; try again", connection->parser.body_bytes,
+	           transport->body_bytes, transport->options.bodies_bytes_max);
 	reply_set(&reply, status, STATUS_EBUSY);
 	reply_set(&reply, error, text_of(reason.text));
 	connection->ending = true;
@@ -288,7 +287,7 @@ static void body_begin(struct connection *connection)
 	uint64_t now_ms = nng_clock();
 	uint8_t *place = NULL;
 
-	if (is_small || parser->body_bytes <= BODY_BUDGET_BYTES - transport->body_bytes)
+	if (is_small || parser->body_bytes + transport->body_bytes <= transport->options.bodies_bytes_max)
 		place = malloc(parser->body_bytes);
 	if (place) {
 		transport->body_bytes += is_small ? 0 : parser->body_bytes;
@@ -312,7 +311,7 @@ static void connection_advance(struct connection *connection)
 	struct transport *transport = connection->source.transport;
 
 	while (!connection->closing && !connection->ending && !connection->receiving) {
-		if (connection->queued_bytes > REPLY_BUDGET_BYTES) {
+		if (connection->queued_bytes > transport->options.reply_bytes_max) {
 			connection->message_due_ms = 0;
 			return;
 		}
@@ -411,8 +410,7 @@ static void on_sent(struct connection *connection)
 static struct connection *connection_find(const struct transport *transport, uint64_t id)
 {
 	uint64_t index = id & 0xffff;
-	struct connection *connection =
-	        index < transport->options.connection_count_max ? transport->table[index] : NULL;
+	struct connection *connection = index < transport->table_count ? transport->table[index] : NULL;
 
 	return connection && connection->id == id && !connection->closing ? connection : NULL;
 }
@@ -429,7 +427,7 @@ void transport_reply(struct transport *transport, const struct exchange *exchang
 
 	if (!connection)
 		return;
-	if (body_bytes > REPLY_LARGE_BYTES && transport->queued_bytes + body_bytes > REPLIES_BUDGET_BYTES) {
+	if (body_bytes > REPLY_LARGE_BYTES && transport->queued_bytes + body_bytes > transport->options.replies_bytes_max) {
 		reply_set(&refusal, status, STATUS_EBUSY);
 		reply_set(&refusal, error, text_of("too many large replies wait for clients to read them: try again"));
 		reply = &refusal;
@@ -489,8 +487,15 @@ static struct connection *connection_make(struct transport *transport, nng_strea
 	connection->wire = wire;
 	connection->queue_end = &connection->queue;
 	sp_handshake(SP_ROLE_REP, connection->handshake);
-	sp_parser_init(&connection->parser, wire, MESSAGE_BODY_BYTES_MAX);
+	sp_parser_init(&connection->parser, wire, transport->options.body_bytes_max);
 	return connection;
+}
+
+static void connection_classify(struct connection *connection)
+{
+	const struct transport_options *options = &connection->source.transport->options;
+
+	connection->peer.refused = options->classify(options->context, connection->peer.uid, connection->gid);
 }
 
 static void connection_begin(struct transport *transport, nng_stream *stream, enum sp_wire wire)
@@ -507,10 +512,14 @@ static void connection_begin(struct transport *transport, nng_stream *stream, en
 	}
 	transport->options.counters->connections_accepted++;
 	connection->peer = (struct peer){ .id = connection->id, .uid = -1, .pid = -1 };
+	connection->gid = -1;
 	if (nng_stream_get_uint64(stream, NNG_OPT_IPC_PEER_UID, &number) == 0)
 		connection->peer.uid = (int64_t)number;
 	if (nng_stream_get_uint64(stream, NNG_OPT_IPC_PEER_PID, &number) == 0)
 		connection->peer.pid = (int64_t)number;
+	if (nng_stream_get_uint64(stream, NNG_OPT_IPC_PEER_GID, &number) == 0)
+		connection->gid = (int64_t)number;
+	connection_classify(connection);
 	connection->message_due_ms = nng_clock() + transport->options.handshake_timeout_ms;
 	send_next(connection);
 	connection_advance(connection);
@@ -580,6 +589,7 @@ int transport_start(const struct transport_options *options, struct transport **
 		return -ENOMEM;
 	}
 	transport->options = *options;
+	transport->table_count = options->connection_count_max;
 	pthread_mutex_init(&transport->lock, NULL);
 	/* The first use of NNG starts its threads; signals are for the loop. */
 	sigfillset(&all);
@@ -592,6 +602,34 @@ int transport_start(const struct transport_options *options, struct transport **
 	}
 	nng_aio_free(first);
 	*ret_transport = transport;
+	return 0;
+}
+
+int transport_reconfigure(struct transport *transport, const struct transport_options *options)
+{
+	struct transport_options *ours = &transport->options;
+	uint32_t count = options->connection_count_max;
+
+	if (count > transport->table_count) {
+		struct connection **table = realloc(transport->table, count * sizeof *table);
+
+		if (!table)
+			return -ENOMEM;
+		memset(table + transport->table_count, 0, (count - transport->table_count) * sizeof *table);
+		transport->table = table;
+		transport->table_count = count;
+	}
+	/* One by one: NNG's threads read `wake` and `context` meanwhile. */
+	ours->connection_count_max = count;
+	ours->handshake_timeout_ms = options->handshake_timeout_ms;
+	ours->message_timeout_ms = options->message_timeout_ms;
+	ours->body_bytes_max = options->body_bytes_max;
+	ours->bodies_bytes_max = options->bodies_bytes_max;
+	ours->reply_bytes_max = options->reply_bytes_max;
+	ours->replies_bytes_max = options->replies_bytes_max;
+	for (uint32_t i = 0; i < transport->table_count; i++)
+		if (transport->table[i])
+			connection_classify(transport->table[i]);
 	return 0;
 }
 
@@ -636,7 +674,7 @@ void transport_poll(struct transport *transport)
 
 static bool has_unsent(const struct transport *transport)
 {
-	for (uint32_t i = 0; i < transport->options.connection_count_max; i++)
+	for (uint32_t i = 0; i < transport->table_count; i++)
 		if (transport->table[i] && transport->table[i]->queue && !transport->table[i]->closing)
 			return true;
 	return false;
@@ -657,11 +695,11 @@ void transport_stop(struct transport *transport, uint32_t deadline_ms)
 		transport_poll(transport);
 		nng_msleep(1);
 	}
-	for (uint32_t i = 0; i < transport->options.connection_count_max; i++)
+	for (uint32_t i = 0; i < transport->table_count; i++)
 		if (transport->table[i])
 			connection_close(transport->table[i]);
 	while (transport->connection_count > 0 && nng_clock() < due_ms) {
-		for (uint32_t i = 0; i < transport->options.connection_count_max; i++) {
+		for (uint32_t i = 0; i < transport->table_count; i++) {
 			struct connection *connection = transport->table[i];
 
 			if (connection && !connection->receiving && !connection->sending)

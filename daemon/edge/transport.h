@@ -29,8 +29,14 @@ struct transport_options {
 	uint32_t socket_mode;          /* permissions of an ipc socket */
 	uint32_t handshake_timeout_ms; /* from accepting to the handshake */
 	uint32_t message_timeout_ms;   /* from a message's first byte to its last, and for each reply */
+	uint64_t body_bytes_max;       /* of one message */
+	uint64_t bodies_bytes_max;     /* of larger bodies being received, all connections together */
+	uint64_t reply_bytes_max;      /* unsent replies beyond which a peer is no longer read */
+	uint64_t replies_bytes_max;    /* unsent replies of all peers together beyond which large ones are refused */
 	struct counters *counters;     /* loop thread; outlives the transport */
 	void *context;                 /* for the functions below */
+	/* What a peer is not let into (struct peer's refused), by its user and group; -1: not known. */
+	uint32_t (*classify)(void *context, int64_t uid, int64_t gid);
 	void (*wake)(void *context);   /* from any thread: transport_poll has something to do */
 	void (*request)(void *context, const struct exchange *exchange, const uint8_t *header, size_t header_bytes,
 	                const uint8_t *body, size_t body_bytes);
@@ -39,6 +45,12 @@ struct transport_options {
 
 /* Starts NNG's threads, with all signals blocked in them. */
 int transport_start(const struct transport_options *options, struct transport **ret_transport);
+
+/*
+ * Other limits; socket_mode and what is below counters are not looked at. Connections that are there stay, and what each is
+ * let into is asked for anew. -ENOMEM: everything is as before.
+ */
+int transport_reconfigure(struct transport *transport, const struct transport_options *options);
 
 /* Listens at a url: ipc://PATH, tcp://ADDRESS:PORT. Our codes or -errno, with a sentence. */
 int transport_listen(struct transport *transport, const char *url, struct reason *reason);

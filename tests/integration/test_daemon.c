@@ -262,6 +262,11 @@ static const struct {
 	{{"-x"}, 64, "--help"},
 	{{"--runtime-dir"}, 64, "--help"},
 	{{"start"}, 64, "'start' is not an option"},
+	{{"--slots", "1"}, 64, "--slots=1 is outside 2 to 16"},
+	{{"--push-users=no-such-user"}, 64, "there is no user 'no-such-user'"},
+	{{"--json"}, 64, "--print-config"},
+	{{"--check-config", "/tmp/x", "/tmp/y"}, 64, "'/tmp/y' is not an option"},
+	{{"--profiles", "ema=swa"}, 64, "--help"},
 	{{"--config", "/nonexistent/emad.conf"}, 71, "/nonexistent/emad.conf"},
 	{{"--config", "/tmp"}, 71, "/tmp"},
 	{{"--runtime-dir", "/nonexistent/emad"}, 71, "/nonexistent/emad"},
@@ -331,7 +336,7 @@ static const struct {
 	{TEXT("[limits]\nslotz=3\n"), 2, {"[limits] slotz", "'slots'"}},
 	{TEXT("[limits]\nlease_min=3s\n"), 2, {"lease_min", "'lease-min'"}},
 	{TEXT("[daemon]\nslots=3\n"), 2, {"[daemon] slots", "[limits]"}},
-	{TEXT("[limit]\nslots=3\n"), 2, {"[limit] slots", "[limits]"}},
+	{TEXT("[limit]\nslots=3\n"), 1, {"[limit] is not a section", "[limits]"}},
 	{TEXT("slots=3\n"), 1, {"slots", "[limits]"}},
 	{TEXT("[limits]\nmemory-max=8X\n"), 2, {"memory-max=8X", "512M"}},
 	{TEXT("[limits]\nmemory-max=-1\n"), 2, {"memory-max=-1", "512M"}},
@@ -371,8 +376,8 @@ END_TEST
 START_TEST(takes_settings_from_a_file)
 {
 	static const char text[] = "\xef\xbb\xbf# " X300 "\r\n[limits]\r\n  ; a comment\nmemory-max = 3 G ; three\nslots=4\n\n"
-	                           "[daemon]\nworkers=2\n[limits]\nslots=5\n";
-	enum { COMMENT_BYTES = 10 * 1024 * 1024 };
+	                           "[daemon]\nworkers=2\n";
+	enum { COMMENT_BYTES = 1000 * 1000 };
 	const char *path = scratch_path("conf");
 	const char *arguments[] = {"--config", path, NULL};
 	struct request request = {.operation = OP_STATUS};
@@ -381,7 +386,7 @@ START_TEST(takes_settings_from_a_file)
 	struct wire wire;
 	char json[4096];
 
-	/* However long it is. */
+	/* However long its comments are. */
 	ck_assert_ptr_nonnull(long_text);
 	memcpy(long_text, text, sizeof(text) - 1);
 	for (size_t i = 0; i < COMMENT_BYTES; i++)

@@ -29,8 +29,8 @@ ONE_FILE_EACH = (
     (r"\bmemfd_create\b", {"daemon/edge/": 1, "client/emactl/": 1}),
 )
 
-JANSSON_FILES = ("client/emactl/facts.h", "client/emactl/output.c", "daemon/core/attributes.c", "daemon/core/history.c",
-                 "daemon/core/json_text.c", "daemon/core/report.c")
+JANSSON_FILES = ("client/emactl/facts.h", "client/emactl/output.c", "daemon/core/attributes.c", "daemon/core/config_text.c",
+                 "daemon/core/history.c", "daemon/core/json_text.c", "daemon/core/report.c")
 
 PURE = ("proto/", "daemon/core/")
 PURE_HEADERS = set(

@@ -15,6 +15,8 @@ BUILD = os.environ.get("BUILD", "release")
 PREFIX = "/opt/averages"
 UNITS = ("emad.service", "emad@.service", "emad-attach.socket")
 EXPOSURE_MAX = 15  # tenths
+# Outside of PREFIX, and left there: an operator's own changes are in it.
+SETTINGS = "etc/emad/emad.conf"
 with open(os.path.join(ROOT, "Makefile"), encoding="utf-8") as makefile:
     VERSION = re.search(r"^VERSION := (.*)$", makefile.read(), re.M).group(1)
 FILES = {
@@ -63,7 +65,7 @@ def puts_every_file_in_its_place(destination):
     os.umask(0o022)
     make("install", destination)
     there = {path for path in listing(destination) if not os.path.isdir(os.path.join(destination, path))}
-    assert there == {PREFIX[1:] + "/" + path for path in FILES}, there
+    assert there == {PREFIX[1:] + "/" + path for path in FILES} | {SETTINGS}, there
     for path, mode in FILES.items():
         facts = os.lstat(f"{destination}{PREFIX}/{path}")
         assert mode is None or facts.st_mode & 0o7777 == mode, f"{path}: {facts.st_mode:o}"
@@ -83,7 +85,7 @@ def fills_in_every_path(destination):
 
 def instances_are_protected_like_the_service(destination):
     """Their units differ in what is said of them, and in the paths."""
-    own = ("#", "Description=", "ExecStart=", "RuntimeDirectory=", "StateDirectory=")
+    own = ("#", "Description=", "ExecStart=", "ExecReload=", "RuntimeDirectory=", "StateDirectory=")
     texts = [
         [line for line in unit_text(destination, unit).splitlines() if line and not line.startswith(own)]
         for unit in UNITS[:2]
@@ -152,13 +154,18 @@ def takes_exactly_that_away(destination):
     with open(foreign, "w", encoding="utf-8"):
         pass
     make("uninstall", destination)
-    assert [path for path in listing(destination) if path.endswith((".service", "emad", ".h"))] == [
+    left = [path for path in listing(destination) if not path.startswith("etc")]
+    assert [path for path in left if path.endswith((".service", "emad", ".h"))] == [
         os.path.relpath(foreign, destination)
-    ], listing(destination)
+    ], left
     os.remove(foreign)
+    with open(f"{destination}/{SETTINGS}", "a", encoding="utf-8") as file:
+        file.write("# mine\n")
     make("install", destination)
     make("uninstall", destination)
-    assert listing(destination) == [], listing(destination)
+    assert listing(destination) == ["etc", "etc/emad", SETTINGS, SETTINGS + ".d"], listing(destination)
+    with open(f"{destination}/{SETTINGS}", encoding="utf-8") as file:
+        assert file.read().endswith("# mine\n")
 
 
 TESTS = (

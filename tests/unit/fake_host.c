@@ -124,6 +124,8 @@ void fake_host_init(struct fake_host *host)
 		.lease_min_ms = 30000,
 		.wait_max_ms = 3600000,
 		.parked_count_max = 64,
+		.parked_bytes_max = 4 * (uint64_t)MESSAGE_BODY_BYTES_MAX,
+		.body_bytes_max = MESSAGE_BODY_BYTES_MAX,
 	};
 }
 
@@ -180,6 +182,7 @@ uint64_t fake_host_ask(struct fake_host *host, uint64_t peer, const struct reque
 	int error = request_encode(request, message, sizeof message, &bytes, NULL);
 
 	assert(!error);
+	exchange.peer.refused = host->refused;
 	exchange.tag_bytes = sizeof number;
 	memcpy(exchange.tag, &number, sizeof number);
 	service_request(host->service, &host->now, &exchange, message + MESSAGE_PREFIX_BYTES,

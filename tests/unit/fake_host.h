@@ -55,6 +55,7 @@ struct fake_host {
 	struct fake_segment segments[FAKE_SEGMENT_COUNT_MAX]; /* fd is 2 * index, fd_read_only one more */
 	uint64_t segment_count, segment_bytes;                /* that are there */
 	struct fake_reply replies[FAKE_REPLY_COUNT];
+	uint32_t refused; /* classes that peers are not let into from now on */
 	struct unpacked *unpacked;
 	uint64_t request_count;
 	uint64_t random;

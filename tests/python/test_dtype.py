@@ -106,9 +106,10 @@ def test_every_bit_is_as_torch_rounds_it(opened, kind, target):
 def test_every_finite_value_of_a_small_dtype_that_is_kept(opened, target):
     tensors = {}
     for source in KINDS.values():
-        if source.itemsize <= 2:
-            patterns = np.arange(256 ** source.itemsize).astype({1: np.uint8, 2: np.uint16}[source.itemsize])
-            every = torch.from_numpy(patterns.view({1: np.uint8, 2: np.int16}[source.itemsize])).view(source)
+        size = torch.empty(0, dtype=source).element_size()
+        if size <= 2:
+            patterns = np.arange(256**size).astype({1: np.uint8, 2: np.uint16}[size])
+            every = torch.from_numpy(patterns.view({1: np.uint8, 2: np.int16}[size])).view(source)
             tensors[str(source)] = every[torch.isfinite(every.float())].clone()
     view = opened({"p": torch.zeros(1), **tensors}, profiles={"ema": "k-diffusion"}, buffers=list(tensors))
     with view(dtype=target) as served:
@@ -130,8 +131,9 @@ def test_what_is_too_large_becomes_infinite_or_the_largest_value_where_there_is_
         assert served.tensor("w").tolist() == [infinity, -infinity, infinity, 449, 465, 65504, infinity]
     with view(dtype="bf16") as served:
         assert served.tensor("w")[2] == infinity
-    with view(dtype="f8_e4m3") as served:
-        assert served.tensor("w").float().tolist() == [448, -448, 448, 448, 448, 448, 448]
+    if hasattr(torch, "float8_e4m3fn"):
+        with view(dtype="f8_e4m3") as served:
+            assert served.tensor("w").float().tolist() == [448, -448, 448, 448, 448, 448, 448]
 
 
 def test_flushing_of_subnormal_numbers_in_this_thread_changes_nothing(opened):

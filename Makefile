@@ -6,7 +6,7 @@
 #
 #   BUILD=release|debug|asan|tsan   what is built, into build/$(BUILD)
 #   CC CPPFLAGS CFLAGS LDFLAGS      yours; CFLAGS replaces the optimisation and debugging flags
-#   PREFIX DESTDIR                  where `make install` puts things
+#   PREFIX DESTDIR sysconfdir       where `make install` puts things
 #   PYTHON                          interpreter with PyTorch, instead of one that tests/setup.sh prepares
 #   V=1                             shows the commands
 
@@ -21,9 +21,10 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access apply attributes config config_text defaults event geometry guards history intake json_text keep \
-	kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model plan profiles push query register \
-	registration_report relay report retention service throttle update verdict version_metadata versions)
+	access apply attributes config config_text defaults event geometry guards history intake json_text keep kernel \
+	kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model plan profiles push query register \
+	registration_report relay report retention service throttle update verdict \
+	version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file files log memory runtime systemd transport workers)
@@ -65,7 +66,6 @@ needs_daemon/core/update := m
 needs_daemon/core/verdict := m
 needs_daemon/daemon := uv
 needs_daemon/edge/attach := uv
-needs_daemon/edge/config := inih
 needs_daemon/edge/config_file := inih
 needs_daemon/edge/systemd := systemd
 needs_daemon/edge/transport := nng
@@ -90,21 +90,15 @@ model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix dae
 service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
 
 apply := daemon/core/apply $(filter-out $(model_parts),$(kernel)) $(model_parts)
-systemd_jobs := systemd:tests/systemd/service.py
-systemd_needs := $(B)/tests/integration/test_stop $(products)
-stop_jobs := integration:$(B)/tests/integration/test_stop
-stop_needs := $(B)/tests/integration/test_stop $(products)
-units := emad.service emad@.service emad-attach.socket
-directories := $(if $(DESTDIR),$(sort $(dir $(installed))),$(docdir)/)
 test_access := daemon/core/access $(addprefix proto/, message name pack status)
 test_accounts := daemon/edge/accounts
-config := $(addprefix daemon/core/, access config defaults guards) $(schedule) \
-	$(addprefix proto/, dtype message name nearest pack profile)
 test_apply := $(apply) tests/unit/apply_bench
 test_apply_change := $(test_apply)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
 test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc served source sum target) \
 	$(addprefix proto/, convert dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
+config := $(addprefix daemon/core/, access config defaults guards) $(schedule) \
+	$(addprefix proto/, dtype message name nearest pack profile)
 test_config := $(config) $(addprefix daemon/core/, config_text json_text)
 test_config_file := $(config) daemon/edge/config_file
 test_convert := $(addprefix proto/, convert dtype)
@@ -199,11 +193,11 @@ needs_tests/unit/test_service_walk := m
 wire := $(manifest) $(addprefix proto/, layout message) \
 	$(addprefix tests/integration/, harness process wire)
 
+roles := $(library) $(addprefix tests/integration/, harness process role wire)
 integration_test_choices := $(library) tests/integration/harness
 integration_test_client := $(library) tests/integration/harness
 integration_test_config := $(roles)
 integration_test_daemon := $(wire)
-roles := $(library) $(addprefix tests/integration/, harness process role wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
 integration_test_stop := $(roles)
@@ -266,6 +260,12 @@ libdir ?= $(PREFIX)/lib
 includedir ?= $(PREFIX)/include
 docdir ?= $(PREFIX)/share/doc/emad
 unitdir ?= $(PREFIX)/lib/systemd/system
+# Where the daemon looks for its settings, whatever PREFIX is.
+sysconfdir ?= /etc
+presetdir ?= $(PREFIX)/lib/systemd/system-preset
+catalogdir ?= $(PREFIX)/lib/systemd/catalog
+sysusersdir ?= $(PREFIX)/lib/sysusers.d
+tmpfilesdir ?= $(PREFIX)/lib/tmpfiles.d
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 
@@ -435,11 +435,15 @@ lints := $(filter-out %/lint.py,$(wildcard tests/lint/*.py))
 unit_jobs := $(unit_programs:%=unit:%)
 integration_jobs := $(integration_programs:%=integration:%) integration:tests/systemd/install.py
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
+systemd_jobs := systemd:tests/systemd/service.py
+stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
 lint_jobs := $(lints:%=lint:%)
 unit_needs := $(unit_programs)
 integration_needs := $(integration_programs) $(products)
 replay_needs := $(replay_programs)
+stop_needs := $(B)/tests/integration/test_stop $(products)
+systemd_needs := $(B)/tests/integration/test_stop $(products)
 python_needs := $(products)
 
 # Sanitizers slow programs down, and the thread sanitizer wants addresses where it expects them.
@@ -476,6 +480,15 @@ check-integration: ## the tests with real processes
 check-python: ## the tests of the Python package
 	@tests/setup.sh build check
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=python PYTHON="$$python"
+
+check-stop: ## ends the daemon under load a hundred times
+	@tests/setup.sh build check
+	+@EMAD_STOP_ROUNDS=100 $(inner) tests-run SUITES=stop
+
+check-systemd: ## the service in a systemd of its own, in namespaces; needs root
+	@tests/setup.sh build check
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh systemd
+	+@$(inner) tests-run SUITES=systemd
 
 check-asan: ## everything in C under the address and undefined-behaviour sanitizers
 	@tests/setup.sh build check
@@ -531,9 +544,13 @@ bench-run: $(products) $(bench_programs)
 
 # ---- installing ------------------------------------------------------------------------------------------------------
 
+units := emad.service emad@.service emad-attach.socket
+
 installed := $(bindir)/emad $(bindir)/emactl $(libdir)/libemad.so.$(VERSION) $(libdir)/$(SONAME) $(libdir)/libemad.so \
 	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(docdir)/README.md $(docdir)/LICENSE $(units:%=$(unitdir)/%) \
 	$(presetdir)/50-emad.preset $(catalogdir)/emad.catalog $(sysusersdir)/emad.conf $(tmpfilesdir)/emad.conf
+# What `make uninstall` removes when it is empty: what is ours, and below DESTDIR everything.
+directories := $(if $(DESTDIR),$(sort $(dir $(installed))),$(docdir)/)
 
 fill_in := sed -e '/^@service@$$/{r systemd/service.conf' -e 'd;}' -e 's|@PREFIX@|$(PREFIX)|g' \
 	-e 's|@LIBDIR@|$(libdir)|g' -e 's|@INCLUDEDIR@|$(includedir)|g' -e 's|@bindir@|$(bindir)|g' \
@@ -548,13 +565,22 @@ install: $(products) ## installs under DESTDIR and PREFIX (/usr/local); the Pyth
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libemad.so
 	install -m 644 client/emad.h $(DESTDIR)$(includedir)
 	$(fill_in) client/emad.pc.in >$(DESTDIR)$(libdir)/pkgconfig/emad.pc
-	$(fill_in) systemd/emad.service.in >$(DESTDIR)$(unitdir)/emad.service
+	set -e; for unit in $(units); do $(fill_in) systemd/$$unit.in >$(DESTDIR)$(unitdir)/$$unit; done
+	install -m 644 systemd/system-preset/50-emad.preset $(DESTDIR)$(presetdir)
+	install -m 644 systemd/emad.catalog $(DESTDIR)$(catalogdir)
+	install -m 644 systemd/sysusers.d/emad.conf $(DESTDIR)$(sysusersdir)
+	install -m 644 systemd/tmpfiles.d/emad.conf $(DESTDIR)$(tmpfilesdir)
+	install -d $(DESTDIR)$(sysconfdir)/emad/emad.conf.d
+	test -e $(DESTDIR)$(sysconfdir)/emad/emad.conf || \
+		install -m 644 systemd/emad.conf $(DESTDIR)$(sysconfdir)/emad/emad.conf
 	install -m 644 README.md LICENSE $(DESTDIR)$(docdir)
 	$(if $(DESTDIR),,-ldconfig)
 
 .PHONY: uninstall
-uninstall: ## removes what install put there
+uninstall: ## removes what install put there, but for the settings in sysconfdir
 	rm -f $(addprefix $(DESTDIR),$(installed))
+	$(if $(DESTDIR),-cd $(DESTDIR) && rmdir -p --ignore-fail-on-non-empty $(directories:/%=%) 2>/dev/null,\
+		-rmdir --ignore-fail-on-non-empty $(directories))
 
 .PHONY: clean
 clean: ## removes everything that was built

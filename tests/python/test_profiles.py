@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from conftest import DaemonProcess
 
 import emad
 
@@ -289,3 +290,22 @@ def test_begin_and_cadence_are_keys_of_every_schedule(client, name):
                 assert average(client, name, "late") == 3
     assert average(client, name, "late") == (3 / 2 + 4 / 2) / 2 + 5 / 2
     assert average(client, name, "rare") == (0 / 2 + 2 / 2) / 2 + 4 / 2
+
+
+def test_what_a_trainer_leaves_open_the_daemons_settings_fill_in(tmp_path):
+    process = DaemonProcess(tmp_path, "[model set/*]\nprofiles=slow=constant:decay=0.75\nstride=10\n")
+    process.start()
+    try:
+        with emad.Client(process.url) as client:
+            start = {"w": np.zeros(3, np.float32)}
+            with client.trainer("set/net", start, profiles={}) as trainer:
+                result = trainer.push(20, {"w": np.ones(3, np.float32)}, wait=True)
+                assert (result.outcome, result.calls) == ("applied", 2)
+            shown = client.show("set/net")
+            assert [profile["specification"] for profile in shown["profiles"]] == ["slow=constant:decay=0.75"]
+            with client.view("set/net", "slow") as view:
+                assert view["w"].tolist() == [1 - 0.75**2] * 3
+            with pytest.raises(emad.Error, match="profile"):
+                client.trainer("other", start, profiles={})
+    finally:
+        assert process.stop() == 0

@@ -93,7 +93,7 @@ class Client:
         resume: str = "auto",
         rewind: str = "refuse",
         policy: str = "block",
-        stride: int = 1,
+        stride: Optional[int] = None,
         guards: Guards = None,
         rank: int = 0,
         world: int = 1,
@@ -109,8 +109,9 @@ class Client:
         and resume="adapt" continues it whatever the tensors, profiles and world are: tensors of the same name and shape
         go on from their average, new ones start with the next push, and Trainer.report says what was new and what is
         gone.
-        profiles: {"ema": "yolo:decay=0.999"}, up to 16; None: {"ema": "yolo"}. Rules may follow for tensors that are to
-        be treated otherwise than the schedule's library does, the first that matches wins:
+        profiles: {"ema": "yolo:decay=0.999"}, up to 16; None: {"ema": "yolo"}; {}: those that the daemon's settings have
+        for the model. Rules may follow for tensors that are to be treated otherwise than the schedule's library does,
+        the first that matches wins:
         {"ema": "yolo;copy=*.running_*;average@0.99=lora_*;drop=head.*"}. The same as a list: ["ema=yolo;drop=head.*"].
         rewind: what it means that the model is averaged up to start_step or further, because training went back to an
         older checkpoint. "refuse": pushes are stale until training is ahead again; "continue": the average stays as it
@@ -120,7 +121,8 @@ class Client:
         "skip" returns at once with the outcome "skipped"; "coalesce" gives up an older snapshot. Either way the next
         snapshot that is applied stands for the calls of those before it.
         stride: steps from one call of the schedules to the next. A trainer that pushes every 10th step passes 10, one
-        that counts images the batch size; a distance of k strides between two pushes counts as k calls.
+        that counts images the batch size; a distance of k strides between two pushes counts as k calls. None: what the
+        daemon's settings say for the model, else 1.
         guards: what a snapshot must satisfy, "nonfinite=skip-tensor,loss_max=10,norm_jump=5" or the same as a mapping.
         nonfinite: refuse (the default), skip-tensor (those tensors keep their average) or apply; loss_max: of the loss
         that a push carries; norm_jump: the relative change of a tensor's L2 norm from one snapshot to the next.

@@ -105,7 +105,7 @@ class Trainer:
         resume: str = "auto",
         rewind: str = "refuse",
         policy: str = "block",
-        stride: int = 1,
+        stride: Optional[int] = None,
         guards: Guards = None,
         rank: int = 0,
         world: int = 1,
@@ -127,7 +127,7 @@ class Trainer:
         options.stride = _stride_of(stride)
         options.guards = _guards_text(guards)
         # The tensors are of start_step; to a model that goes back the daemon is told the step that will be pushed next.
-        options.start_step = step_number(start_step) + (options.stride if rewind != "refuse" else 0)
+        options.start_step = step_number(start_step) + ((options.stride or 1) if rewind != "refuse" else 0)
         manifest = _manifest_of(self._sources, pieces or {}, buffers or ())
         handle = c_void_p()
         name = _library.text(model, "model")
@@ -529,8 +529,8 @@ def _options_of(
         raise ValueError(f"rank is {rank} and world is {world}; rank must be in 0..world-1")
     options = CTrainerOptions()
     specifications = specifications_of(profiles)
-    if specifications:
-        options.profiles = (c_char_p * len(specifications))(*specifications)
+    if profiles is not None:  # an array of none asks for those of the daemon's settings
+        options.profiles = (c_char_p * max(1, len(specifications)))(*specifications)
         options.profile_count = len(specifications)
     if attributes is not None:
         options.attributes = json_text(attributes, "attributes")
@@ -552,6 +552,9 @@ def _apply_choices(options: CTrainerOptions, resume: str, rewind: str, policy: s
 
 
 def _stride_of(stride: Any) -> int:
+    """As the library takes it: 0 for what the daemon's settings say."""
+    if stride is None:
+        return 0
     number = count_number(stride, "stride")
     if number == 0:
         raise ValueError("stride is 0; it is the number of steps from one call of the schedules to the next")

@@ -4,7 +4,6 @@ import copy
 import gc
 import itertools
 import pickle
-import subprocess
 import warnings
 import weakref
 
@@ -17,23 +16,11 @@ from torch.optim import swa_utils
 import emad.torch
 from emad.torch import AveragedModel, ExponentialMovingAverage, ModelEMA
 
-needs_seed = pytest.mark.skipif(
-    not hasattr(emad.Trainer, "seed"), reason="emad.Trainer has no seed: no count can be taken over"
-)
-
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
     return WithBuffers()
-
-
-@pytest.fixture
-def averages_buffers(emactl):
-    """For tests of use_buffers, which is a key of the daemon's schedules."""
-    text = subprocess.run([emactl, "explain", "averaged-model"], capture_output=True, text=True, check=True).stdout
-    if "use_buffers" not in text:
-        pytest.skip("this daemon's averaged-model has no key use_buffers")
 
 
 def change(model, generator):
@@ -90,7 +77,7 @@ def test_averaged_model_averages_as_torch_s(client, name, model, strategy):
 
 
 @needs_new_torch
-def test_averaged_model_averages_buffers_on_request(client, name, model, averages_buffers):
+def test_averaged_model_averages_buffers_on_request(client, name, model):
     generator = torch.Generator().manual_seed(1)
     reference = swa_utils.AveragedModel(model, avg_fn=swa_utils.get_ema_avg_fn(0.9), use_buffers=True)
     with AveragedModel(model, avg_fn=emad.torch.ema(0.9), use_buffers=True, name=name, client=client) as averaged:
@@ -212,7 +199,6 @@ def test_torch_s_averaged_model_loads_the_state(client, name, model, tmp_path):
     assert_close(resumed.state_dict(), reference.state_dict())
 
 
-@needs_seed
 @needs_new_torch
 @pytest.mark.parametrize("strategy", ["default", "ema"])
 def test_averaged_model_goes_on_from_a_state_of_torch_s(client, name, model, strategy):
@@ -434,7 +420,6 @@ def test_torch_ema_loads_the_state(client, name, model):
         assert torch.equal(shadow, parameter) and torch.equal(stored, parameter)
 
 
-@needs_seed
 @pytest.mark.parametrize("use_num_updates", [True, False])
 def test_moving_average_goes_on_from_a_state_of_torch_ema_s(client, name, model, use_num_updates):
     generator = torch.Generator().manual_seed(0)

@@ -20,9 +20,6 @@ from emad.migrate import Loaded
 
 UPDATES = 7
 
-needs_seed = pytest.mark.skipif(
-    not hasattr(emad.Trainer, "seed"), reason="emad.Trainer has no seed: no average can be started from values"
-)
 
 
 @pytest.fixture
@@ -440,7 +437,6 @@ def test_a_view_is_exported_to_every_library(client, name, model):
 # Starting at the daemon
 
 
-@needs_seed
 def test_the_daemon_goes_on_from_a_yolo_checkpoint(client, name, model):
     reference = InProcess(model, 0.9, tau=10)
     averaged(model, reference, lambda: reference.update(model))
@@ -459,7 +455,6 @@ def test_the_daemon_goes_on_from_a_yolo_checkpoint(client, name, model):
         assert_same(ema.ema.state_dict(), reference.ema.state_dict())
 
 
-@needs_seed
 def test_a_half_precision_average_goes_on_in_full(client, name, model):
     loaded = emad.migrate.load({"ema": copy.deepcopy(model).half().state_dict(), "updates": 100})
     emad.migrate.start(client, name, loaded)
@@ -514,7 +509,6 @@ def test_the_command_says_what_is_wrong(daemon, model, tmp_path):
     assert failed.returncode == 2 and "-o" in failed.stderr
 
 
-@needs_seed
 def test_the_command_starts_a_model(daemon, client, name, model, tmp_path):
     path = through_a_file(model.state_dict(), tmp_path)
     done = migrate(daemon, path, "--model", name, "--updates", "5", "--profile", "ema=averaged-model:decay=0.9")

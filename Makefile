@@ -21,25 +21,25 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access apply attributes config config_text defaults event geometry guards history intake json_text keep kernel \
-	kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model plan profiles push query register \
-	registration_report relay report retention service throttle update verdict \
-	version_metadata versions)
+	access apply attributes checkpoint config config_text defaults event generation generation_text geometry \
+	guards history intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model \
+	plan profiles push query recover register registration_report relay report retention service throttle update \
+	verdict version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
-	accounts attach config_file files log memory runtime systemd transport workers)
+	accounts attach config_file files files_generation files_place log memory runtime systemd transport workers)
 
 daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options reload)
 
 library := $(proto) $(addprefix client/, \
-	attach blend blend_layout call client copy enclosure error export link merge parts posthoc profiles push \
-	pusher recast registration served snapshot source sum target team trainer view wait)
+	attach blend blend_layout call checkpoint client copy enclosure error export link merge parts posthoc \
+	profiles push pusher recast registration served snapshot source sum target team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask command_daemon command_doctor command_explain command_export command_import command_merge \
-	command_model command_posthoc command_profile command_verify copying doctor_host doctor_judge emactl \
-	explain_list explain_plots explain_reference explain_scale facts figure input output plot progress scan \
-	sum_report table verify_report)
+	arguments ask command_checkpoint command_daemon command_doctor command_explain command_export command_import \
+	command_merge command_model command_posthoc command_profile command_verify copying doctor_host doctor_judge \
+	emactl explain_list explain_plots explain_reference explain_scale facts figure input output plot progress \
+	scan sum_report table verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
@@ -57,6 +57,7 @@ needs_client/posthoc := m
 needs_client/sum := m
 needs_daemon/core/attributes := jansson
 needs_daemon/core/config_text := jansson
+needs_daemon/core/generation_text := jansson m
 needs_daemon/core/guards := m
 needs_daemon/core/history := jansson
 needs_daemon/core/json_text := jansson
@@ -106,8 +107,14 @@ test_copy := client/copy
 test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
-test_files := daemon/edge/files daemon/core/retention proto/status
+test_files := $(addprefix daemon/edge/, files files_generation files_place) \
+	$(addprefix daemon/core/, generation retention) $(addprefix proto/, layout name status)
+test_files_generation := $(addprefix daemon/edge/, files_generation files_place) daemon/core/generation \
+	$(addprefix proto/, layout name status)
 test_figure := client/emactl/figure
+test_generation := daemon/core/generation $(addprefix proto/, layout name status)
+test_generation_text := $(addprefix daemon/core/, attributes generation generation_text guards json_text) \
+	$(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix proto/, layout message nearest profile)
 test_geometry := $(model_parts)
 test_guards := daemon/core/guards $(addprefix proto/, message name nearest pack status)
 test_history := $(addprefix daemon/core/, history json_text) tests/unit/failing_heap
@@ -142,6 +149,7 @@ test_served := $(addprefix client/, error served) $(addprefix proto/, dtype near
 test_service := $(service)
 test_service_adapt := $(service)
 test_service_changes := $(service) tests/unit/apply_bench
+test_service_checkpoint := $(service)
 test_service_events := $(service)
 test_service_gaps := $(service)
 test_service_guards := $(service)
@@ -165,6 +173,7 @@ needs_tests/unit/failing_heap := failing_heap
 needs_tests/unit/test_config := jansson
 needs_tests/unit/test_convert := m
 needs_tests/unit/test_facts := jansson
+needs_tests/unit/test_generation_text := m
 needs_tests/unit/test_guards := m
 needs_tests/unit/test_history := jansson
 needs_tests/unit/test_kernel := m
@@ -177,6 +186,7 @@ needs_tests/unit/test_schedule_scale := m
 needs_tests/unit/test_service := jansson m
 needs_tests/unit/test_service_adapt := m
 needs_tests/unit/test_service_changes := m
+needs_tests/unit/test_service_checkpoint := m
 needs_tests/unit/test_service_events := m
 needs_tests/unit/test_service_gaps := m
 needs_tests/unit/test_service_guards := m

@@ -103,6 +103,14 @@ int emad_show_json(struct emad_client *client, const char *model, int timeout_ms
 /* Forgets a model and frees its memory. Views that are open stay readable. ret_freed_bytes may be NULL. */
 int emad_remove(struct emad_client *client, const char *model, int timeout_ms, uint64_t *ret_freed_bytes);
 
+/*
+ * Writes the newest version of a model, or of all (model NULL), below the daemon's state directory, and returns when it
+ * is on disk. Nothing is written again that is there; asking again is harmless. ret_step may be NULL: the step that is
+ * on disk, 0 for all models. EMAD_EARGUMENT: the daemon has no state directory; EMAD_ENOVERSION; EMAD_ETIMEOUT: it is
+ * still being written; -errno with a sentence: it cannot be written.
+ */
+int emad_checkpoint(struct emad_client *client, const char *model, int timeout_ms, uint64_t *ret_step);
+
 /* ---- pushing -------------------------------------------------------------------------------------------------- */
 
 /* The numbers are those of the wire. Names as in safetensors. */

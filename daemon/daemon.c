@@ -44,6 +44,8 @@
 
 enum {
 	STATUS_EVERY_MS = 5000,
+	RECOVER_MS_MORE = 60000, /* asked for at every status while models are recovered */
+	CHECKPOINT_MS_MAX = 60000, /* beyond the time to apply what was accepted: to write the last checkpoints */
 	EXTEND_EVERY_MS = 1000,  /* meanwhile the service manager hears this often that the end goes on, */
 	EXTEND_MS = 10000,       /* and how long it may stay silent */
 	CLOSE_MS_MAX = 2000,     /* to send the last replies */
@@ -72,8 +74,11 @@ struct daemon {
 	struct throttle throttle;
 	uint64_t drain_due_ms;
 	bool journal;
+	bool listening; /* the sockets are there */
 	bool stopping;
 	bool hurried; /* a second signal: what was accepted is not waited for */
+	int error;    /* why it must end while it runs */
+	struct reason *reason;
 };
 
 static struct instant instant_now(void)
@@ -132,6 +137,7 @@ static void say_left_out(struct daemon *daemon, uint64_t now_ms)
 /* ---- from the edges to the service ------------------------------------------------------------------------------- */
 
 static void on_due(uv_timer_t *timer);
+static void listen_begin(struct daemon *daemon);
 
 /* After every event of the loop: when must the service be called next, and is there still something to finish? */
 static void rearm(struct daemon *daemon)
@@ -145,6 +151,8 @@ static void rearm(struct daemon *daemon)
 		uv_timer_start(&daemon->due, on_due, due_ms > now.monotonic_ms ? due_ms - now.monotonic_ms : 0, 0);
 	if (daemon->stopping && service_idle(daemon->service))
 		uv_stop(&daemon->loop);
+	if (!daemon->stopping && !daemon->listening && !service_recovering(daemon->service))
+		listen_begin(daemon);
 }
 
 static void on_due(uv_timer_t *timer)
@@ -227,7 +235,8 @@ static void on_wake(uv_async_t *wake)
 	memory_poll(daemon->maker, on_memory, daemon);
 	if (daemon->files)
 		files_poll(daemon->files, on_files, daemon);
-	transport_poll(daemon->transport);
+	if (daemon->transport)
+		transport_poll(daemon->transport);
 	if (workers_pulse_end(daemon->workers))
 		systemd_alive();
 }
@@ -294,6 +303,8 @@ static void on_status(uv_timer_t *timer)
 	struct daemon *daemon = timer->data;
 	char text[128];
 
+	if (service_recovering(daemon->service))
+		systemd_extend(RECOVER_MS_MORE);
 	service_summary(daemon->service, text, sizeof text);
 	systemd_status(text);
 	say_left_out(daemon, instant_now().monotonic_ms);
@@ -313,12 +324,15 @@ static void on_watchdog(uv_timer_t *timer)
 static void on_drain(uv_timer_t *timer)
 {
 	struct daemon *daemon = timer->data;
+	uint64_t now_ms = instant_now().monotonic_ms;
 
-	if (instant_now().monotonic_ms < daemon->drain_due_ms) {
+	/* A second signal ends this at once. */
+	if (now_ms < daemon->drain_due_ms ||
+	    (service_checkpointing(daemon->service) && now_ms < daemon->drain_due_ms + CHECKPOINT_MS_MAX)) {
 		systemd_extend(EXTEND_MS);
 		return;
 	}
-	say(daemon, EVENT_WARNING, "not everything that was accepted could be applied in time");
+	say(daemon, EVENT_WARNING, "not everything that was accepted could be applied, or written to disk, in time");
 	uv_stop(&daemon->loop);
 }
 
@@ -561,18 +575,35 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 	return error;
 }
 
-static int start(struct daemon *daemon, struct reason *reason)
+/* From now on there are clients. */
+static void listen_begin(struct daemon *daemon)
 {
 	char text[CONFIG_PATH_BYTES_MAX + 128];
+
+	daemon->listening = true;
+	daemon->error = sockets_start(daemon, daemon->reason);
+	if (daemon->error) {
+		uv_stop(&daemon->loop);
+		return;
+	}
+	snprintf(text, sizeof text, "emad " EMAD_VERSION " serves at ipc://%s/emad.sock: %" PRIu64 " workers, %s kernels, "
+	         "at most %.1f GiB of shared memory", daemon->runtime.path, daemon->config->worker_count,
+	         kernel_best()->name, (double)daemon->config->memory_bytes_max / (double)(UINT64_C(1) << 30));
+	say_of(daemon, EVENT_STARTED, EVENT_NOTICE, text);
+	service_summary(daemon->service, text, sizeof text);
+	systemd_ready(service_counters(daemon->service)->models_recovered > 0 ? text : "no models");
+}
+
+static int start(struct daemon *daemon, struct reason *reason)
+{
 	uint64_t watchdog_ms = systemd_watchdog_ms();
+	struct instant now;
 	int error = runtime_open(daemon->config->runtime_dir, &daemon->runtime, reason);
 
 	if (!error)
 		error = service_init(daemon, reason);
 	if (!error)
 		error = threads_start(daemon, reason);
-	if (!error)
-		error = sockets_start(daemon, reason);
 	if (error)
 		return error;
 	(void)uv_signal_start(&daemon->terminate, on_signal, SIGTERM);
@@ -581,12 +612,16 @@ static int start(struct daemon *daemon, struct reason *reason)
 	(void)uv_timer_start(&daemon->status, on_status, STATUS_EVERY_MS, STATUS_EVERY_MS);
 	if (watchdog_ms > 1)
 		(void)uv_timer_start(&daemon->watchdog, on_watchdog, 0, watchdog_ms / 2);
-	snprintf(text, sizeof text, "emad " EMAD_VERSION " serves at ipc://%s/emad.sock: %" PRIu64 " workers, %s kernels, "
-	         "at most %.1f GiB of shared memory", daemon->runtime.path, daemon->config->worker_count,
-	         kernel_best()->name, (double)daemon->config->memory_bytes_max / (double)(UINT64_C(1) << 30));
-	say_of(daemon, EVENT_STARTED, EVENT_NOTICE, text);
-	systemd_ready("no models");
-	return 0;
+	now = instant_now();
+	error = service_recover(daemon->service, &now);
+	if (error)
+		return reason_set(reason, error, "not enough memory to start");
+	if (!daemon->files)
+		say(daemon, EVENT_NOTICE, "no checkpoints: without a state directory (--state-dir) the averages end with "
+		    "this daemon");
+	if (!service_recovering(daemon->service))
+		listen_begin(daemon);
+	return daemon->error;
 }
 
 static void on_walk(uv_handle_t *handle, void *context)
@@ -627,6 +662,7 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 		.config = config,
 		.runtime = { .lock_fd = -1 },
 		.journal = systemd_has_journal(),
+		.reason = reason,
 	};
 	int error = loop_init(&daemon);
 
@@ -640,6 +676,7 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 		ending_signals(SIG_UNBLOCK);
 		(void)uv_run(&daemon.loop, UV_RUN_DEFAULT);
 		ending_signals(SIG_BLOCK);
+		error = daemon.error;
 		hangup_ignore(&daemon);
 		end_limit(&daemon);
 	} else {

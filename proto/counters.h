@@ -29,6 +29,10 @@
 	X(snapshots_written, "averages written to disk")                                                              \
 	X(snapshots_failed, "averages that could not be written to disk")                                             \
 	X(snapshots_skipped, "averages not written to disk because an earlier one was still being written")           \
+	X(checkpoints_written, "checkpoints written to disk")                                                         \
+	X(checkpoints_failed, "checkpoints that could not be written to disk")                                        \
+	X(checkpoints_bad, "checkpoints on disk that were damaged and set aside")                                     \
+	X(models_recovered, "models that were recovered from a checkpoint at the start")                              \
 	X(views_opened, "views opened")                                                                               \
 	X(leases_revoked, "leases revoked because updates needed their memory")                                       \
 	X(apply_us, "microseconds spent in updates")                                                                  \

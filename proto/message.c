@@ -154,6 +154,12 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 		.may_wait = true,
 		.text = "stop one profile, from the next update on",
 	},
+	[OP_CHECKPOINT] = {
+		.name = "checkpoint",
+		.optional = HAS(model) | HAS(timeout_ms) | HAS(agent) | HAS(client),
+		.may_wait = true,
+		.text = "write the newest version of a model, or of all, to disk",
+	},
 };
 
 #undef HAS

@@ -124,6 +124,7 @@ enum operation {
 	OP_REMOVE,     /* forget a model */
 	OP_PROFILE_SET,    /* add profiles, or change those of the same names */
 	OP_PROFILE_REMOVE, /* stop one profile */
+	OP_CHECKPOINT,     /* write a model, or all, to disk */
 	OPERATION_COUNT
 };
 

@@ -5,6 +5,7 @@
 
 #include "daemon/core/host.h"
 #include "daemon/core/model.h"
+#include "daemon/core/recover.h"
 #include "daemon/core/service.h"
 #include "daemon/core/update.h"
 #include "proto/counters.h"
@@ -18,6 +19,7 @@ struct parked {
 	bool wants_profiles;   /* it waits for slots of another geometry, or may */
 	uint64_t attach_epoch; /* of the registration whose stages it waits for; 0: for something else */
 	uint64_t deadline_ms;
+	uint64_t awaited; /* as in struct call */
 	enum operation operation;
 	struct exchange exchange;
 	size_t capacity, header_bytes, body_bytes;
@@ -40,6 +42,9 @@ struct service {
 	uint64_t instance; /* random */
 	uint64_t model_id_next;
 	uint64_t epoch_next;
+	uint64_t checkpoint_asks; /* requests for checkpoints so far */
+	uint64_t discard_count;   /* orders to set generations aside that are with the host */
+	struct recovery recovery;
 	bool stopping;
 };
 
@@ -55,6 +60,7 @@ struct call {
 	const struct exchange *exchange;
 	bool expired;        /* its deadline has passed: answer now */
 	bool retried;        /* it has waited */
+	uint64_t awaited;    /* the handler's own: set when it parks the call, and there again when it is retried */
 	struct model *waits; /* set with CALL_PARK */
 	struct reason reason;
 };
@@ -73,6 +79,7 @@ int status_handle(struct call *call);
 int list_handle(struct call *call);
 int show_handle(struct call *call);
 int remove_handle(struct call *call);
+int checkpoint_handle(struct call *call); /* checkpoint.c */
 
 /* Sends a reply with status 0. attachment may be NULL. */
 void call_reply(struct call *call, struct reply *reply, const struct attachment *attachment);

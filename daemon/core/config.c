@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/generation.h"
 #include "proto/limits.h"
 
 #define AT(member) offsetof(struct config, member)
@@ -67,6 +68,13 @@ const struct config_key config_keys[] = {
 	  "A connection must have said what it is after this long." },
 	{ "limits", "message-timeout", CONFIG_DURATION_MS, AT(message_timeout_ms), "30s", 1, DAY_MS, NULL, true,
 	  "A message must be whole, and a reply taken, after this long." },
+	{ "checkpoint", "checkpoint-interval", CONFIG_DURATION_MS, AT(checkpoint_interval_ms), "10min", 0, 365 * DAY_MS, NULL,
+	  true, "From one checkpoint of a model to the next, where its average has moved; 0: not by time." },
+	{ "checkpoint", "checkpoint-updates", CONFIG_COUNT, AT(checkpoint_updates), "0", 0, INT64_MAX, NULL, true,
+	  "Updates from one checkpoint of a model to the next; 0: not by updates." },
+	{ "checkpoint", "checkpoint-keep", CONFIG_COUNT, AT(checkpoint_keep_count), "2", GENERATION_COUNT_MIN, 1000000, NULL,
+	  true, "Checkpoints of a model on disk; older ones go. One whose directory holds a file `keep` stays, and does not "
+	  "count." },
 	{ "access", "socket-mode", CONFIG_MODE, AT(socket_mode), "0660", 0, 0777, NULL, false,
 	  "Permissions of the sockets: who may connect at all." },
 	{ "access", "read-users", CONFIG_USERS, AT(access.users[ACCESS_READ]), "", 0, 0, NULL, true,
@@ -499,5 +507,8 @@ struct settings config_settings(const struct config *config)
 		.body_bytes_max = config->body_bytes_max,
 		.defaults = config->defaults,
 		.default_count = config->default_count,
+		.checkpoint_interval_ms = config->checkpoint_interval_ms,
+		.checkpoint_updates = config->checkpoint_updates,
+		.checkpoint_keep_count = config->checkpoint_keep_count,
 	};
 }

@@ -65,6 +65,9 @@ struct config {
 	uint64_t worker_count;
 	uint64_t log_level; /* an enum event_severity: what is less urgent is not logged */
 	uint64_t stop_timeout_ms;
+	uint64_t checkpoint_interval_ms;
+	uint64_t checkpoint_updates;
+	uint64_t checkpoint_keep_count;
 	uint64_t memory_bytes_max;
 	uint64_t model_count_max;
 	uint64_t connection_count_max;

@@ -14,6 +14,7 @@
 #include "daemon/core/apply.h"
 #include "daemon/core/event.h"
 #include "daemon/core/exchange.h"
+#include "daemon/core/generation.h"
 #include "proto/limits.h"
 #include "proto/message.h"
 #include "proto/status.h"
@@ -42,12 +43,24 @@ struct segment_order {
 
 enum { FILE_DIRECTORY_BYTES_MAX = 32 + MODEL_NAME_BYTES_MAX + PROFILE_NAME_BYTES_MAX };
 
-/* One file that the core wants on disk. */
+/* What the host is asked to do in the state directory. */
+enum file_work {
+	FILE_KEEP,       /* write averages under their step (keep.h) */
+	FILE_CHECKPOINT, /* write a generation (checkpoint.h) */
+	FILE_FIND,       /* read the manifest of the generation behind `directory` and `generation` (recover.h) */
+	FILE_FILL,       /* read the averages of a generation */
+	FILE_BAD,        /* set a generation aside */
+	FILE_DISCARD,    /* set all generations of a model aside */
+};
+
+/* One file that the core wants on disk, or from there. */
 struct file_item {
 	char profile[PROFILE_NAME_BYTES_MAX + 1];
 	char directory[FILE_DIRECTORY_BYTES_MAX]; /* below the state directory: "snapshots/run42/net/ema" */
 	const uint8_t *bytes;                     /* pinned by the core until service_file_written */
+	uint8_t *target;      /* FILE_FILL: where they go instead */
 	uint64_t byte_count;
+	uint64_t checksum;   /* FILE_CHECKPOINT: result; FILE_FILL: what it must be */
 	bool starts;         /* whatever the directory holds is of another average and goes aside */
 	uint64_t interval;   /* how the directory is thinned: see retention.h */
 	uint64_t keep_count;
@@ -56,13 +69,28 @@ struct file_item {
 };
 
 /*
- * The files of one version, called by its step. Files of later steps in the same directories are of a training that was
- * taken back: they go aside as well. Owned by the core; lent to the host until service_file_written.
+ * FILE_KEEP: the files of one version, called by its step. Files of later steps in the same directories are of a
+ * training that was taken back: they go aside as well.
+ *
+ * All others are about one generation of a model. FILE_FIND goes on behind the generation that it names: older ones of
+ * the same directory, then the newest of the next; text NULL and status 0: there are no more. What FILE_FIND and
+ * FILE_FILL find damaged (STATUS_ECORRUPT) has been set aside when they come back.
+ *
+ * Owned by the core; lent to the host until service_file_written.
  */
 struct file_order {
-	uint64_t model; /* the model's id */
+	enum file_work work;
+	uint64_t model; /* the model's id; 0: none */
 	uint64_t step;
 	uint64_t wall_us; /* names what goes aside */
+	char directory[GENERATION_DIRECTORY_BYTES]; /* of the model, below "checkpoints" */
+	struct generation_name generation;
+	bool starts;         /* FILE_CHECKPOINT: the directory holds another average, which goes aside */
+	uint64_t keep_count; /* FILE_CHECKPOINT: generations that stay */
+	char *text;          /* owned; the manifest: FILE_CHECKPOINT: without its end; FILE_FIND: result */
+	size_t text_bytes;
+	int status;          /* of the whole; 0: done, even if there is a sentence */
+	struct reason reason;
 	uint32_t count;
 	struct file_item items[PROFILE_COUNT_MAX];
 	struct file_order *next; /* the host's */

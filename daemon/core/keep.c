@@ -66,7 +66,7 @@ int keep_check(const struct service *service, const struct model *model, const s
 
 bool keep_busy(const struct model *model)
 {
-	return model->keep.writing;
+	return model->keep.writing || model->checkpoint.writing;
 }
 
 static struct kept_profile *find(struct keep *keep, const char *profile)
@@ -170,10 +170,11 @@ static int order_begin(struct service *service, const struct instant *now, struc
 	int error;
 
 	if (!keep->order)
-		keep->order = malloc(sizeof *keep->order);
+		keep->order = calloc(1, sizeof *keep->order);
 	error = keep->order ? versions_pin(&model->versions, slot) : -ENOMEM;
 	if (error)
 		return error;
+	keep->order->work = FILE_KEEP;
 	keep->order->model = model->id;
 	keep->order->step = model->versions.slots[slot]->step;
 	keep->order->wall_us = now->wall_us;
@@ -222,11 +223,11 @@ void keep_published(struct service *service, const struct instant *now, struct m
 }
 
 /* Begins what has waited, if its slot still holds it. */
-static void waiting_begin(struct service *service, const struct instant *now, struct model *model)
+void keep_resume(struct service *service, const struct instant *now, struct model *model)
 {
 	const struct keep_waiting *waiting = &model->keep.waiting;
 
-	if (waiting->version == 0)
+	if (waiting->version == 0 || keep_busy(model))
 		return;
 	if (is_closed(service, model) ||
 	    model->versions.slots[waiting->slot]->version != waiting->version ||
@@ -281,7 +282,7 @@ void keep_written(struct service *service, const struct instant *now, struct mod
 		      "steps: make snapshot= larger", model->name, keep->skipped_count);
 		keep->skipped_count = 0;
 	}
-	waiting_begin(service, now, model);
+	keep_resume(service, now, model);
 }
 
 /* ---- the model --------------------------------------------------------------------------------------------------- */

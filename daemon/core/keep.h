@@ -61,7 +61,13 @@ void keep_published(struct service *service, const struct instant *now, struct m
 /* The files are on disk, or given up. */
 void keep_written(struct service *service, const struct instant *now, struct model *model);
 
-/* Whether a slot is being written to disk: then the slots can be neither given back nor rewound. */
+/* Begins what has waited until a slot was on disk. */
+void keep_resume(struct service *service, const struct instant *now, struct model *model);
+
+/*
+ * Whether a slot is being written to disk, here or as a checkpoint: then the slots can be neither given back nor
+ * rewound.
+ */
 bool keep_busy(const struct model *model);
 
 /* What is known of a profile's files; NULL: nothing. */

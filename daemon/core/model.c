@@ -113,6 +113,7 @@ void model_destroy(struct model *model, const struct host *host)
 	heirloom_drop(model, host);
 	relay_drop(model, host);
 	keep_finish(model);
+	checkpoint_finish(model);
 	for (uint32_t p = 0; p < PROFILE_COUNT_MAX; p++)
 		free(model->histories[p]);
 	enclosure_clear(&model->applying_enclosure);

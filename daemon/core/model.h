@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "daemon/core/apply.h"
+#include "daemon/core/checkpoint.h"
 #include "daemon/core/geometry.h"
 #include "daemon/core/guards.h"
 #include "daemon/core/host.h"
@@ -105,6 +106,7 @@ struct model {
 	struct heirloom heirloom;
 	struct relay relay;
 	struct keep keep;
+	struct checkpoint checkpoint;
 
 	bool has_step; /* `step` is the latest that was averaged, or before which the trainer has begun again */
 	uint64_t step;

@@ -155,6 +155,7 @@ int remove_handle(struct call *call)
 	about.step = model->has_step ? model->step : UINT64_MAX;
 	service_event_about(call->service, &about, "%s: removed on request", model->name);
 	reply_set(&reply, freed_bytes, model->memory_bytes);
+	checkpoint_discard(call->service, call->now, model);
 	service_doom(call->service, model);
 	call_reply(call, &reply, NULL);
 	return 0;

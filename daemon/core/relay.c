@@ -281,6 +281,7 @@ int relay_inherit(struct model *heir, const struct host *host, struct reason *re
 	heir->step = ancestor->step;
 	heir->managed = ancestor->managed;
 	keep_inherit(heir, ancestor);
+	checkpoint_inherit(heir, ancestor);
 	free(heir->attributes);
 	heir->attributes = ancestor->attributes;
 	ancestor->attributes = NULL;

@@ -298,6 +298,28 @@ static json_t *snapshot_dir(const struct service *service, const struct model *m
 	return keeps ? json_sprintf("%s/%s", service->facts.state_dir, directory) : json_null();
 }
 
+/* What of the model is on disk to be recovered from; null where the daemon has no place for it. */
+static json_t *checkpoint_members(bool *whole, const struct service *service, const struct model *model)
+{
+	const struct checkpoint *checkpoint = &model->checkpoint;
+	char directory[GENERATION_DIRECTORY_BYTES];
+	bool exists = checkpoint->version > 0;
+	json_t *row;
+
+	if (!checkpoint_possible(service))
+		return json_null();
+	row = json_object();
+	generation_directory_write(model->name, directory);
+	put(whole, row, "directory", json_sprintf("%s/checkpoints/%s", service->facts.state_dir, directory));
+	put(whole, row, "version", exists ? number(checkpoint->version) : json_null());
+	put(whole, row, "step", exists ? number(checkpoint->step) : json_null());
+	put(whole, row, "written_us", checkpoint->wall_us ? number(checkpoint->wall_us) : json_null());
+	put(whole, row, "writing", json_boolean(checkpoint->writing));
+	put(whole, row, "failures", number(checkpoint->failure_count));
+	put(whole, row, "error", checkpoint->error.text[0] ? json_string(checkpoint->error.text) : json_null());
+	return row;
+}
+
 char *report_show(const struct service *service, const struct model *model)
 {
 	bool is_whole = true, *whole = &is_whole;
@@ -312,6 +334,7 @@ char *report_show(const struct service *service, const struct model *model)
 	put(whole, root, "ranks", rank_rows(whole, model));
 	put(whole, root, "slots", slot_rows(whole, model));
 	put(whole, root, "snapshot_dir", snapshot_dir(service, model));
+	put(whole, root, "checkpoint", checkpoint_members(whole, service, model));
 	put(whole, root, "attributes", json_loads(model->attributes, 0, NULL));
 	put(whole, root, "metadata", model->metadata ? json_loads(model->metadata, 0, NULL) : json_null());
 	guards_format(&model->guards, guards, sizeof guards);

@@ -22,6 +22,7 @@ static int (*const handlers[OPERATION_COUNT])(struct call *) = {
 	[OP_ATTRIBUTES] = attributes_handle, [OP_VIEW] = view_handle,     [OP_STATUS] = status_handle,
 	[OP_LIST] = list_handle,     [OP_SHOW] = show_handle,             [OP_REMOVE] = remove_handle,
 	[OP_PROFILE_SET] = profile_set_handle, [OP_PROFILE_REMOVE] = profile_remove_handle,
+	[OP_CHECKPOINT] = checkpoint_handle,
 };
 
 int service_create(const struct host *host, const struct settings *settings, const struct service_facts *facts,
@@ -86,6 +87,7 @@ void service_destroy(struct service *service)
 		model_destroy(service->models, &service->host);
 		service->models = next;
 	}
+	recover_finish(service);
 	unpacked_destroy(service->unpacked);
 	free(service);
 }
@@ -438,6 +440,7 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 	                          text_equal(request.resume, "adapt"));
 	parked->deadline_ms = deadline_of(service, call, &request);
 	parked->operation = request.operation;
+	parked->awaited = call->awaited;
 	*service->parked_end = parked;
 	service->parked_end = &parked->next;
 	service->parked_count++;
@@ -488,6 +491,7 @@ static bool retry(struct service *service, const struct instant *now, struct par
 		.exchange = &parked->exchange,
 		.expired = parked->deadline_ms <= now->monotonic_ms,
 		.retried = true,
+		.awaited = parked->awaited,
 	};
 
 	if (dispatch(&call, parked->bytes, parked->header_bytes) == CALL_PARK) {
@@ -615,6 +619,7 @@ static void model_settle(struct service *service, const struct instant *now, str
 		views_revoked(service, model, service->counters.leases_revoked - revoked_before);
 	if (begun)
 		service->host.apply_start(service->host.context, &model->apply);
+	checkpoint_settle(service, now, model);
 	for (uint32_t r = 0; model->serving && r < model->world; r++)
 		model_stage_sweep(model, r, &service->host);
 	if (model->heir && !model->applying)
@@ -697,7 +702,8 @@ static void order_discard(struct service *service, struct segment_order *order)
 void service_memory_made(struct service *service, const struct instant *now, struct segment_order *order)
 {
 	struct model *model = model_by_id(service, order->model);
-	bool is_stage = order->epoch != 0;
+	bool is_stage = order->epoch != 0, recovers = model && model == service->recovery.model && !is_stage;
+	bool made = order->status == 0;
 
 	if (model && is_stage && model->records[order->rank].epoch == order->epoch)
 		model->ranks[order->rank].stage_ordered = false;
@@ -721,6 +727,8 @@ void service_memory_made(struct service *service, const struct instant *now, str
 		service_touch(service, model);
 	}
 	free(order);
+	if (recovers)
+		recover_memory(service, now, made);
 	settle(service, now);
 }
 
@@ -765,10 +773,33 @@ void service_applied(struct service *service, const struct instant *now, struct 
 
 void service_file_written(struct service *service, const struct instant *now, struct file_order *order)
 {
-	struct model *model = model_by_id(service, order->model);
+	struct model *model = order->work == FILE_KEEP || order->work == FILE_CHECKPOINT
+	                              ? model_by_id(service, order->model)
+	                              : NULL;
 
-	keep_written(service, now, model);
-	service_touch(service, model);
+	switch (order->work) {
+	case FILE_KEEP:
+		keep_written(service, now, model);
+		break;
+	case FILE_CHECKPOINT:
+		checkpoint_written(service, now, model);
+		keep_resume(service, now, model);
+		break;
+	case FILE_FIND:
+	case FILE_FILL:
+	case FILE_BAD:
+		recover_done(service, now);
+		break;
+	case FILE_DISCARD:
+		if (order->status != 0)
+			service_event(service, EVENT_ERROR, NULL, order->status,
+			              "the checkpoints of a removed model stay on disk: %s", order->reason.text);
+		service->discard_count--;
+		free(order);
+		break;
+	}
+	if (model)
+		service_touch(service, model);
 	settle(service, now);
 }
 
@@ -780,7 +811,8 @@ void service_tick(struct service *service, const struct instant *now)
 		if ((*link)->deadline_ms > now->monotonic_ms || !retry(service, now, link))
 			link = &(*link)->next;
 	for (struct model *model = service->models; model; model = model->next)
-		if (model->room_due_ms != 0 && model->room_due_ms <= now->monotonic_ms)
+		if ((model->room_due_ms != 0 && model->room_due_ms <= now->monotonic_ms) ||
+		    checkpoint_due_ms(service, model) <= now->monotonic_ms)
 			service_touch(service, model);
 	settle(service, now);
 }
@@ -792,9 +824,14 @@ uint64_t service_due_ms(const struct service *service)
 	for (const struct parked *parked = service->parked; parked; parked = parked->next)
 		if (parked->deadline_ms < due_ms)
 			due_ms = parked->deadline_ms;
-	for (const struct model *model = service->models; model; model = model->next)
+	for (const struct model *model = service->models; model; model = model->next) {
+		uint64_t checkpoint_ms = checkpoint_due_ms(service, model);
+
 		if (model->room_due_ms != 0 && model->room_due_ms < due_ms)
 			due_ms = model->room_due_ms;
+		if (checkpoint_ms < due_ms)
+			due_ms = checkpoint_ms;
+	}
 	return due_ms;
 }
 
@@ -833,9 +870,28 @@ void service_stop(struct service *service, const struct instant *now)
 bool service_idle(const struct service *service)
 {
 	for (const struct model *model = service->models; model; model = model->next)
-		if (model->applying || keep_busy(model) || (!model->doomed && model->room_due_ms != 0))
+		if (model->applying || keep_busy(model) || (!model->doomed && model->room_due_ms != 0) ||
+		    checkpoint_owed(service, model))
 			return false;
-	return true;
+	return service->discard_count == 0;
+}
+
+bool service_checkpointing(const struct service *service)
+{
+	for (const struct model *model = service->models; model; model = model->next)
+		if (checkpoint_owed(service, model))
+			return true;
+	return false;
+}
+
+int service_recover(struct service *service, const struct instant *now)
+{
+	return recover_begin(service, now);
+}
+
+bool service_recovering(const struct service *service)
+{
+	return service->recovery.running;
 }
 
 void service_summary(const struct service *service, char *text, size_t text_capacity)

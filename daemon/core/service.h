@@ -53,6 +53,13 @@ void service_applied(struct service *service, const struct instant *now, struct 
 /* The host has written an order's files, or failed to. */
 void service_file_written(struct service *service, const struct instant *now, struct file_order *order);
 
+/*
+ * Makes the models whose checkpoints lie in the state directory, before anybody is listened to: until it is done
+ * service_recovering is true. -ENOMEM.
+ */
+int service_recover(struct service *service, const struct instant *now);
+bool service_recovering(const struct service *service);
+
 /* Deadlines. */
 void service_tick(struct service *service, const struct instant *now);
 
@@ -68,8 +75,14 @@ void service_reconfigure(struct service *service, const struct instant *now, con
 /* From now on new work is refused with STATUS_ESHUTDOWN; what was accepted is finished. */
 void service_stop(struct service *service, const struct instant *now);
 
-/* Whether no update is under way, nothing accepted waits for one, and no file is being written. */
+/*
+ * Whether no update is under way, nothing accepted waits for one, and no file is being written; after service_stop
+ * also, whether everything is on disk that will be.
+ */
 bool service_idle(const struct service *service);
+
+/* Whether a checkpoint is being written, or will be before the end. */
+bool service_checkpointing(const struct service *service);
 
 /* Counters, for the edges to count in. */
 struct counters *service_counters(struct service *service);

@@ -19,4 +19,7 @@ struct settings {
 	uint64_t body_bytes_max;    /* of a message, as told to clients */
 	const struct defaults *defaults; /* borrowed until the next service_reconfigure */
 	uint32_t default_count;
+	uint64_t checkpoint_interval_ms; /* from one checkpoint to the next; 0: not by time */
+	uint64_t checkpoint_updates;     /* from one to the next; 0: not by updates */
+	uint64_t checkpoint_keep_count;  /* generations kept */
 };

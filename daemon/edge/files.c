@@ -11,14 +11,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "daemon/core/retention.h"
+#include "daemon/edge/files_generation.h"
+#include "daemon/edge/files_place.h"
 
 enum {
-	CHUNK_BYTES = 4 * 1024 * 1024, /* between two looks at whether to stop */
 	TEMPORARY_NAME_BYTES = RETENTION_NAME_BYTES + 8,
 	NAME_BYTES_MAX = 256,
 };
@@ -44,110 +44,38 @@ struct files {
 	void *wake_context;
 };
 
-/* ---- system calls ------------------------------------------------------------------------------------------------ */
-
-static int system_open(const char *path, int flags)
-{
-	return open(path, flags);
-}
-
-static int system_openat(int directory, const char *name, int flags, mode_t mode)
-{
-	return openat(directory, name, flags, mode);
-}
-
-static int system_fstat(int fd, struct stat *ret_facts)
-{
-	return fstat(fd, ret_facts);
-}
-
-const struct files_calls files_system = {
-	.open = system_open,
-	.mkdir = mkdir,
-	.openat = system_openat,
-	.mkdirat = mkdirat,
-	.fstat = system_fstat,
-	.flock = flock,
-	.fdopendir = fdopendir,
-	.readdir = readdir,
-	.write = write,
-	.fsync = fsync,
-	.close = close,
-	.renameat = renameat,
-	.unlinkat = unlinkat,
-};
-
 /* ---- directories ------------------------------------------------------------------------------------------------- */
 
+static struct files_place place_of(const struct files *files, const char *space_hint)
+{
+	return (struct files_place){ files->state_dir, files->calls, &files->abandons, space_hint };
+}
+
+static struct files_place snapshots_place(const struct files *files)
+{
+	return place_of(files, "; make room, set keep= to thin what is kept, or use a larger snapshot=");
+}
+
 /* What a call of an item failed at, as its sentence. */
-static int failed(struct file_item *item, const char *what, const char *name)
+static int failed(const struct files *files, struct file_item *item, const char *what, const char *name)
 {
-	int error = errno;
-	const char *hint = "";
+	const struct files_place place = snapshots_place(files);
 
-	if (error == ENOSPC || error == EDQUOT)
-		hint = "; make room, set keep= to thin what is kept, or use a larger snapshot=";
-	else if (error == EACCES || error == EPERM || error == EROFS)
-		hint = "; the state directory (--state-dir) and all below it must be the daemon's user's own";
-	else if (error == ENOTDIR || error == ELOOP)
-		hint = "; a link or a file is in the place of a directory";
-	return reason_set(&item->reason, -error, "%s '%.200s': %s%s", what, name, strerror(error), hint);
+	return files_failed(&place, &item->reason, what, name);
 }
 
-/* Opens a directory in another one, and makes it where there is none. Returns its descriptor or -1 with errno. */
-static int directory_open(const struct files *files, int parent, const char *name, bool *ret_made)
-{
-	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-	const struct files_calls *calls = files->calls;
-	struct stat facts;
-	int fd = calls->openat(parent, name, flags, 0), error = 0;
-
-	*ret_made = false;
-	if (fd < 0 && errno == ENOENT) {
-		if (calls->mkdirat(parent, name, 0777) != 0 && errno != EEXIST)
-			return -1;
-		*ret_made = true;
-		fd = calls->openat(parent, name, flags, 0);
-	}
-	if (fd < 0)
-		return -1;
-	if (calls->fstat(fd, &facts) != 0)
-		error = errno;
-	else if (facts.st_uid != geteuid())
-		error = EPERM;
-	if (error) {
-		calls->close(fd);
-		errno = error;
-		return -1;
-	}
-	return fd;
-}
-
-/*
- * The state directory itself may be a link: where it lies is the operator's choice. It is opened anew for every file,
- * so that it can be mounted anew meanwhile, and locked until it is closed.
- */
 static int root_open(const struct files *files, struct file_item *item, int *ret_root)
 {
-	const struct files_calls *calls = files->calls;
-	int fd, error;
+	const struct files_place place = snapshots_place(files);
 
-	if (calls->mkdir(files->state_dir, 0777) != 0 && errno != EEXIST)
-		return failed(item, "making the state directory", files->state_dir);
-	fd = calls->open(files->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return failed(item, "opening the state directory", files->state_dir);
-	if (calls->flock(fd, LOCK_EX | LOCK_NB) == 0) {
-		*ret_root = fd;
-		return 0;
-	}
-	if (errno == EWOULDBLOCK)
-		error = reason_set(&item->reason, -EBUSY, "another emad writes to the state directory '%.200s': give "
-		                   "each its own with --state-dir", files->state_dir);
-	else
-		error = failed(item, "locking the state directory", files->state_dir);
-	calls->close(fd);
-	return error;
+	return files_root_open(&place, true, &item->reason, ret_root);
+}
+
+static int directory_open(const struct files *files, int parent, const char *name, bool *ret_made)
+{
+	const struct files_place place = snapshots_place(files);
+
+	return files_directory_open(&place, parent, name, true, ret_made);
 }
 
 /* An item's directory and the one that it is in. */
@@ -183,10 +111,10 @@ static int place_open(const struct files *files, struct file_item *item, struct 
 		snprintf(place->name, sizeof place->name, "%.*s", (int)bytes, at);
 		place->directory = directory_open(files, place->parent, place->name, &made);
 		if (place->directory < 0)
-			return failed(item, "opening the directory", item->directory);
+			return failed(files, item, "opening the directory", item->directory);
 		/* A new directory's name must outlive a power cut, or the files in it do not. */
 		if (made && files->calls->fsync(place->parent) != 0)
-			return failed(item, "synchronising the parent of", item->directory);
+			return failed(files, item, "synchronising the parent of", item->directory);
 		at += bytes + (at[bytes] == '/');
 	}
 	return error;
@@ -244,19 +172,19 @@ static int place_list(const struct files *files, const struct place *place, stru
 	uint64_t step;
 
 	if (!stream) {
-		error = failed(item, "listing", item->directory);
+		error = failed(files, item, "listing", item->directory);
 		if (fd >= 0)
 			calls->close(fd);
 		return error;
 	}
 	while (!error && (errno = 0, entry = calls->readdir(stream))) {
 		if (is_temporary(entry->d_name) && calls->unlinkat(place->directory, entry->d_name, 0) != 0)
-			error = failed(item, "removing what was left half-written,", entry->d_name);
+			error = failed(files, item, "removing what was left half-written,", entry->d_name);
 		else if (retention_name_parse(entry->d_name, &step) && steps_add(steps, step) != 0)
-			error = failed(item, "listing", item->directory);
+			error = failed(files, item, "listing", item->directory);
 	}
 	if (!error && errno != 0)
-		error = failed(item, "listing", item->directory);
+		error = failed(files, item, "listing", item->directory);
 	closedir(stream);
 	if (steps->count > 0)
 		qsort(steps->items, steps->count, sizeof *steps->items, steps_compare);
@@ -283,11 +211,11 @@ static int place_aside(const struct files *files, const struct place *place, con
 	snprintf(aside, sizeof aside, "%s.old-%" PRIu64, place->name, order->wall_us / 1000000);
 	directory = directory_open(files, place->parent, aside, &made);
 	if (directory < 0)
-		return failed(item, "moving earlier files aside into", aside);
+		return failed(files, item, "moving earlier files aside into", aside);
 	for (size_t i = kept_count; i < steps->count && !error; i++) {
 		retention_name_write(steps->items[i], name);
 		if (calls->renameat(place->directory, name, directory, name) != 0)
-			error = failed(item, "moving an earlier file aside,", name);
+			error = failed(files, item, "moving an earlier file aside,", name);
 	}
 	calls->close(directory);
 	steps->count = error ? steps->count : kept_count;
@@ -312,62 +240,34 @@ static void place_thin(const struct files *files, const struct place *place, con
 	for (size_t i = 0; i < steps->count; i++) {
 		retention_name_write(steps->items[i], name);
 		if (goes[i] && files->calls->unlinkat(place->directory, name, 0) != 0 && errno != ENOENT)
-			(void)failed(item, "an earlier file could not be removed,", name);
+			(void)failed(files, item, "an earlier file could not be removed,", name);
 	}
 	free(goes);
 }
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
-static int bytes_write(const struct files *files, int fd, struct file_item *item, const char *name)
-{
-	uint64_t done = 0;
-
-	while (done < item->byte_count) {
-		uint64_t left = item->byte_count - done;
-		ssize_t count;
-
-		if (atomic_load_explicit(&files->abandons, memory_order_relaxed))
-			return reason_set(&item->reason, STATUS_ESHUTDOWN,
-			                  "the daemon stopped while '%s' was being written", name);
-		count = files->calls->write(fd, item->bytes + done, left < CHUNK_BYTES ? left : CHUNK_BYTES);
-		if (count < 0 && errno == EINTR)
-			continue;
-		if (count == 0)
-			errno = EIO;
-		if (count <= 0)
-			return failed(item, "writing", name);
-		done += (uint64_t)count;
-	}
-	return 0;
-}
-
 static int file_write(const struct files *files, const struct place *place, const struct file_order *order,
                       struct file_item *item)
 {
 	const struct files_calls *calls = files->calls;
+	const struct files_place files_place = snapshots_place(files);
 	char name[RETENTION_NAME_BYTES], temporary[TEMPORARY_NAME_BYTES];
-	int fd, error;
+	const struct files_content content = { name, item->bytes, item->byte_count };
+	int error;
 
 	retention_name_write(order->step, name);
 	snprintf(temporary, sizeof temporary, ".%s.tmp", name);
-	fd = calls->openat(place->directory, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-	if (fd < 0)
-		return failed(item, "making", name);
-	error = bytes_write(files, fd, item, name);
-	if (!error && calls->fsync(fd) != 0)
-		error = failed(item, "synchronising", name);
-	if (calls->close(fd) != 0 && !error)
-		error = failed(item, "closing", name);
+	error = files_file_write(&files_place, place->directory, temporary, &content, &item->reason);
 	if (!error && calls->renameat(place->directory, temporary, place->directory, name) != 0)
-		error = failed(item, "renaming", name);
+		error = failed(files, item, "renaming", name);
 	if (error) {
 		/* What cannot be removed now is when the directory is next written to. */
 		(void)calls->unlinkat(place->directory, temporary, 0);
 		return error;
 	}
 	if (calls->fsync(place->directory) != 0) {
-		error = failed(item, "synchronising the directory of", name);
+		error = failed(files, item, "synchronising the directory of", name);
 		(void)calls->unlinkat(place->directory, name, 0);
 	}
 	return error;
@@ -418,11 +318,19 @@ static struct file_order *queue_take(struct queue *queue)
 	return order;
 }
 
-/* An order that has begun is finished, unless the daemon's time is up. */
+/*
+ * An order that has begun is finished, unless the daemon's time is up. What is kept along the way can be left out when
+ * it ends; a checkpoint is what makes the end orderly.
+ */
 static void order_do(const struct files *files, struct file_order *order)
 {
+	const struct files_place place = place_of(files, "; make room, or lower checkpoint-keep");
 	bool begins = !atomic_load_explicit(&files->draining, memory_order_relaxed);
 
+	if (order->work != FILE_KEEP) {
+		files_generation_do(&place, order);
+		return;
+	}
 	for (uint32_t i = 0; i < order->count; i++) {
 		struct file_item *item = &order->items[i];
 

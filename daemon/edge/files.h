@@ -1,5 +1,5 @@
 /*
- * Files in the state directory: the only file that writes to disk.
+ * Files in the state directory: what writes to disk is here, in files_generation.c and in files_place.c.
  *
  * A thread of this file does all of it, one order after the other, because a disk may take minutes over an fsync and
  * the loop has none. A file is written under another name, synchronised, renamed, and its directory synchronised: under
@@ -11,31 +11,10 @@
  */
 #pragma once
 
-#include <dirent.h>
 #include <stdbool.h>
-#include <sys/stat.h>
-#include <sys/types.h>
 
 #include "daemon/core/host.h"
-
-/* The system calls, so that a test can have any of them fail. */
-struct files_calls {
-	int (*open)(const char *path, int flags);
-	int (*mkdir)(const char *path, mode_t mode);
-	int (*openat)(int directory, const char *name, int flags, mode_t mode);
-	int (*mkdirat)(int directory, const char *name, mode_t mode);
-	int (*fstat)(int fd, struct stat *ret_facts);
-	int (*flock)(int fd, int operation);
-	DIR *(*fdopendir)(int fd);
-	struct dirent *(*readdir)(DIR *stream);
-	ssize_t (*write)(int fd, const void *bytes, size_t count);
-	int (*fsync)(int fd);
-	int (*close)(int fd);
-	int (*renameat)(int from_directory, const char *from, int to_directory, const char *to);
-	int (*unlinkat)(int directory, const char *name, int flags);
-};
-
-extern const struct files_calls files_system;
+#include "daemon/edge/files_place.h"
 
 struct files;
 
@@ -52,7 +31,7 @@ void files_write(struct files *files, struct file_order *order);
 /* Calls written for every order that is done. Loop thread. */
 void files_poll(struct files *files, void (*written)(void *context, struct file_order *order), void *context);
 
-/* From now on orders that have not begun come back with STATUS_ESHUTDOWN. */
+/* From now on averages to be kept (FILE_KEEP) that have not begun come back with STATUS_ESHUTDOWN. */
 void files_drain(struct files *files);
 
 /*

@@ -288,6 +288,17 @@ class Client:
         )
         return freed.value
 
+    def checkpoint(self, model: Optional[str] = None, timeout: Optional[float] = None) -> int:
+        """Writes the newest version of a model, or of all, to the daemon's disk; returns the step that is there.
+
+        Training and reading go on meanwhile. Without a model it returns 0 when all are on disk. ArgumentError when the
+        daemon has no state directory; NoVersionError, NoModelError, TimeoutError; OSError when it cannot be written.
+        """
+        step = c_uint64()
+        name = None if model is None else _library.text(model, "model")
+        _library.check(self._library.emad_checkpoint(self._pointer(), name, milliseconds(timeout), byref(step)))
+        return step.value
+
     def set_profiles(self, model: str, profiles: Profiles, timeout: Optional[float] = None) -> str:
         """Adds profiles to a model, or changes those of the same names, from its next update on.
 

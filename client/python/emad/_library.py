@@ -228,6 +228,7 @@ _PROTOTYPES = {
     "emad_status_json": (c_int, [c_void_p, c_int, POINTER(c_void_p)]),
     "emad_list_json": (c_int, [c_void_p, c_int, POINTER(c_void_p)]),
     "emad_show_json": (c_int, [c_void_p, c_char_p, c_int, POINTER(c_void_p)]),
+    "emad_checkpoint": (c_int, [c_void_p, c_char_p, c_int, POINTER(c_uint64)]),
     "emad_remove": (c_int, [c_void_p, c_char_p, c_int, POINTER(c_uint64)]),
     "emad_trainer_open": (
         c_int,

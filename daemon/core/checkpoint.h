@@ -1,0 +1,63 @@
+/*
+ * Checkpoints of a model: when one is due, and what became of it. See generation.h for what lies on disk.
+ *
+ *     newer version -> asked for, interval over, enough updates, or the end -> written (its slot is pinned)
+ *                                 ^                                              | failed
+ *                                 +---- after 1 s, 2 s, 4 s ... 5 min -----------+
+ *
+ * The newest version is written while updates go on in the other slots; a model with two slots waits for the disk. Of a
+ * model, one version at a time is on its way to disk, this way or as a kept average (keep.h).
+ *
+ * Loop thread only.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/core/host.h"
+
+struct call;
+struct model;
+struct service;
+
+struct checkpoint {
+	bool writing;
+	uint32_t slot;            /* pinned while writing */
+	struct file_order *order; /* owned; made for the first one; the host's while writing */
+	bool owns;         /* what the model's directory holds is of this very average */
+	uint64_t version;  /* the newest on disk; 0: none */
+	uint64_t step;
+	uint64_t wall_us;  /* when it was written; 0: before this daemon started */
+	uint64_t since_ms; /* from when the interval counts; 0: no version yet */
+	uint32_t failure_count; /* since one was written */
+	uint64_t retry_ms;
+	struct reason error; /* why the latest one failed; "": it was written */
+	/* Requests are numbered: which was asked last, which the one being written is for, which are answered how. */
+	uint64_t asked, asked_writing, answered;
+	int answer;
+	bool gives_up; /* the last one, at the end, could not be written */
+};
+
+/* Begins what is due. */
+void checkpoint_settle(struct service *service, const struct instant *now, struct model *model);
+
+/* When checkpoint_settle must be called next; UINT64_MAX: something else will happen before. */
+uint64_t checkpoint_due_ms(const struct service *service, const struct model *model);
+
+/* It is on disk, or failed. */
+void checkpoint_written(struct service *service, const struct instant *now, struct model *model);
+
+/* Whether the end must wait for it. */
+bool checkpoint_owed(const struct service *service, const struct model *model);
+
+/* The model was removed on request: what is on disk goes aside, so that it does not come back. */
+void checkpoint_discard(struct service *service, const struct instant *now, const struct model *model);
+
+/* The heir goes on from its ancestor, and so do its generations. */
+void checkpoint_inherit(struct model *heir, const struct model *ancestor);
+
+void checkpoint_finish(struct model *model);
+
+/* Whether the daemon has a place for checkpoints. */
+bool checkpoint_possible(const struct service *service);

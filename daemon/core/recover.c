@@ -1,0 +1,337 @@
+/*
+ * One generation after the other. See recover.h.
+ */
+#include "daemon/core/recover.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/core/call.h"
+#include "daemon/core/generation_text.h"
+
+/* Epochs may have been handed out after the checkpoint was written: the next ones are far above. */
+enum { EPOCHS_BETWEEN = 1 << 20 };
+
+/* A directory is skipped from here on: nothing is older. */
+static const struct generation_name OLDEST = { 0, 0 };
+
+static void submit(struct service *service, const struct instant *now, enum file_work work)
+{
+	struct recovery *recovery = &service->recovery;
+
+	recovery->order->work = work;
+	recovery->order->wall_us = now->wall_us;
+	recovery->order->status = 0;
+	recovery->order->reason.text[0] = '\0';
+	recovery->ordered = true;
+	service->host.file_write(service->host.context, recovery->order);
+}
+
+static void end(struct service *service)
+{
+	struct recovery *recovery = &service->recovery;
+
+	recovery->running = false;
+	if (recovery->model_count + recovery->left_count > 0)
+		service_event(service, EVENT_NOTICE, NULL, 0, "recovered from checkpoints: %" PRIu64 ", left on disk: %"
+		              PRIu64, recovery->model_count, recovery->left_count);
+}
+
+static void next(struct service *service, const struct instant *now)
+{
+	struct recovery *recovery = &service->recovery;
+
+	generation_finish(&recovery->generation);
+	free(recovery->order->text);
+	recovery->order->text = NULL;
+	recovery->model = NULL;
+	if (service->stopping)
+		end(service);
+	else
+		submit(service, now, FILE_FIND);
+}
+
+/* "checkpoints/run42%net/0000...-0000..." */
+struct place_text {
+	char text[GENERATION_DIRECTORY_BYTES + GENERATION_NAME_BYTES + 16];
+};
+
+static struct place_text place_of(const struct file_order *order)
+{
+	struct place_text place;
+	char name[GENERATION_NAME_BYTES];
+
+	generation_name_write(&order->generation, name);
+	snprintf(place.text, sizeof place.text, "checkpoints/%s/%s", order->directory, name);
+	return place;
+}
+
+/* The generation cannot be taken now, and is not damaged. */
+static void leave(struct service *service, const struct instant *now, int error, const char *why)
+{
+	struct recovery *recovery = &service->recovery;
+
+	recovery->left_count++;
+	service_event(service, EVENT_ERROR, recovery->generation.model, error, "%s stays on disk: %s",
+	              place_of(recovery->order).text, why[0] ? why : status_text(error));
+	/* An older one of the same model would need as much. */
+	if (error != STATUS_EVERSION)
+		recovery->order->generation = OLDEST;
+	next(service, now);
+}
+
+/* The generation is damaged in a way that only the core sees. */
+static void set_aside(struct service *service, const struct instant *now, const char *why)
+{
+	service->counters.checkpoints_bad++;
+	service_event(service, EVENT_ERROR, NULL, STATUS_ECORRUPT, "%s is set aside: %s",
+	              place_of(service->recovery.order).text, why);
+	submit(service, now, FILE_BAD);
+}
+
+/* What a manifest says of itself must be where it lies. */
+static bool is_in_place(const struct generation *generation, const struct file_order *order)
+{
+	char directory[GENERATION_DIRECTORY_BYTES];
+
+	generation_directory_write(generation->model, directory);
+	return strcmp(directory, order->directory) == 0 && generation->version == order->generation.version &&
+	       generation->step == order->generation.step;
+}
+
+static int model_make(struct service *service, struct model **ret_model, struct reason *reason)
+{
+	struct generation *generation = &service->recovery.generation;
+	struct manifest *manifest = generation->manifest;
+	struct profile profiles[PROFILE_COUNT_MAX];
+	struct model *model;
+	int error;
+
+	if (service_find(service, generation->model, strlen(generation->model)))
+		return reason_set(reason, STATUS_EEXISTS, "the model is there already");
+	for (uint32_t p = 0; p < generation->profile_count; p++)
+		profiles[p] = generation->profiles[p].profile;
+	generation->manifest = NULL;
+	error = model_create(&service->settings, generation->model, generation->world, manifest, profiles,
+	                     generation->profile_count, &model, reason);
+	if (error)
+		return error;
+	for (uint32_t p = 0; p < generation->profile_count && !error; p++)
+		if (model->geometry->images[p]->image_bytes != generation->profiles[p].file_bytes)
+			error = reason_set(reason, STATUS_EVERSION, "this emad lays out profile '%s' in %" PRIu64
+			                   " bytes, the file has %" PRIu64 ": start the emad that wrote it, or use the "
+			                   "file with 'emactl import'", profiles[p].name,
+			                   model->geometry->images[p]->image_bytes,
+			                   generation->profiles[p].file_bytes);
+	if (!error)
+		error = service_admit(service, model, NULL, false, reason);
+	if (error) {
+		model_destroy(model, &service->host);
+		return error;
+	}
+	*ret_model = model;
+	return 0;
+}
+
+static void found(struct service *service, const struct instant *now)
+{
+	struct recovery *recovery = &service->recovery;
+	struct reason reason = { "" };
+	const struct file_order *order = recovery->order;
+	int error = generation_decode(order->text, order->text_bytes, &recovery->generation, &reason);
+
+	if (error == STATUS_ECORRUPT) {
+		set_aside(service, now, reason.text);
+	} else if (error) {
+		leave(service, now, error, reason.text);
+	} else if (!is_in_place(&recovery->generation, recovery->order)) {
+		set_aside(service, now, "its manifest.json is that of another generation");
+	} else {
+		error = model_make(service, &recovery->model, &reason);
+		if (error)
+			leave(service, now, error, reason.text);
+	}
+}
+
+void recover_memory(struct service *service, const struct instant *now, bool made)
+{
+	struct recovery *recovery = &service->recovery;
+	struct model *model = recovery->model;
+	struct file_order *order = recovery->order;
+	uint64_t due_ms;
+
+	if (!made) {
+		leave(service, now, STATUS_EMEMORY, "its memory cannot be had");
+		return;
+	}
+	/* No slot is leased yet. */
+	(void)versions_begin(&model->versions, 0, &recovery->slot, &due_ms);
+	order->model = model->id;
+	order->count = recovery->generation.profile_count;
+	for (uint32_t p = 0; p < order->count; p++) {
+		struct file_item *item = &order->items[p];
+
+		memset(item, 0, sizeof *item);
+		strcpy(item->profile, recovery->generation.profiles[p].profile.name);
+		item->target = model->slot_memory[recovery->slot].base + model->geometry->region_offsets[p];
+		item->byte_count = recovery->generation.profiles[p].file_bytes;
+		item->checksum = recovery->generation.profiles[p].file_checksum;
+	}
+	submit(service, now, FILE_FILL);
+}
+
+static void facts_restore(struct model *model, struct generation *generation)
+{
+	model->version_next = generation->version + 1;
+	model->has_step = generation->has_step;
+	model->step = generation->model_step;
+	model->stride = generation->stride;
+	model->coalesces = generation->coalesces;
+	model->managed = generation->managed;
+	model->guards = generation->guards;
+	free(model->attributes);
+	model->attributes = generation->attributes;
+	model->metadata = generation->metadata;
+	generation->attributes = generation->metadata = NULL;
+	for (uint32_t p = 0; p < generation->profile_count; p++) {
+		struct generation_profile *at = &generation->profiles[p];
+
+		model->histories[p] = at->history;
+		at->history = NULL;
+		if (!at->has_snapshot)
+			continue;
+		strcpy(model->keep.profiles[p].profile, at->profile.name);
+		model->keep.profiles[p].has_step = true;
+		model->keep.profiles[p].step = at->snapshot_step;
+	}
+	model->checkpoint.owns = true;
+	model->checkpoint.version = generation->version;
+	model->checkpoint.step = generation->step;
+}
+
+static void publish(struct service *service, const struct instant *now, struct model *model)
+{
+	struct generation *generation = &service->recovery.generation;
+	struct slot_header *slot = model->versions.slots[service->recovery.slot];
+
+	slot->step = generation->step;
+	slot->updates = generation->updates;
+	slot->calls = generation->calls;
+	slot->published_us = generation->published_us;
+	for (uint32_t p = 0; p < generation->profile_count; p++) {
+		const struct slot_profile *facts = &generation->profiles[p].facts;
+		uint64_t offset = slot->profiles[p].region_offset, bytes = slot->profiles[p].region_bytes;
+
+		slot->profiles[p] = *facts;
+		slot->profiles[p].region_offset = offset;
+		slot->profiles[p].region_bytes = bytes;
+	}
+	versions_publish(&model->versions, generation->version);
+	/* Pairs with an acquire load by whoever adopts the head: the slot is whole before it is named. */
+	atomic_store_explicit(&model->head->current, generation->version << 8 | service->recovery.slot,
+	                      memory_order_release);
+	facts_restore(model, generation);
+	model->checkpoint.since_ms = now->monotonic_ms;
+	if (generation->epoch < INT64_MAX && service->epoch_next <= generation->epoch + EPOCHS_BETWEEN)
+		service->epoch_next = generation->epoch + EPOCHS_BETWEEN + 1;
+}
+
+/* The header that an image of this geometry has, but for its metadata. */
+static bool headers_fit(const struct model *model, uint32_t slot)
+{
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
+		const struct image *image = model->geometry->images[p];
+		const uint8_t *region = model->slot_memory[slot].base + model->geometry->region_offsets[p];
+		uint64_t json_bytes;
+
+		memcpy(&json_bytes, region, sizeof json_bytes);
+		if (json_bytes != image->data_offset - sizeof json_bytes ||
+		    memcmp(region + sizeof json_bytes, image->header, image->header_fixed_bytes) != 0)
+			return false;
+	}
+	return true;
+}
+
+static void filled(struct service *service, const struct instant *now)
+{
+	struct recovery *recovery = &service->recovery;
+	struct model *model = recovery->model;
+	int error = recovery->order->status;
+
+	if (!error && !headers_fit(model, recovery->slot))
+		error = reason_set(&recovery->order->reason, STATUS_EVERSION,
+		                   "this emad lays its tensors out otherwise: start the emad that wrote it, or use its files with 'emactl import'");
+	if (!error) {
+		publish(service, now, model);
+		service->counters.models_recovered++;
+		recovery->model_count++;
+		service_event(service, EVENT_NOTICE, model->name, 0,
+		              "%s: recovered from %s: step %" PRIu64 ", version %" PRIu64 ", %" PRIu64 " updates", model->name, place_of(recovery->order).text,
+		              recovery->generation.step, recovery->generation.version, recovery->generation.updates);
+		recovery->order->generation = OLDEST;
+		next(service, now);
+		return;
+	}
+	versions_abandon(&model->versions);
+	service_doom(service, model);
+	if (error == STATUS_ECORRUPT) {
+		service->counters.checkpoints_bad++;
+		service_event(service, EVENT_ERROR, NULL, error, "%s was set aside: %s", place_of(recovery->order).text,
+		              recovery->order->reason.text);
+		next(service, now);
+	} else {
+		/* The one before may be readable. */
+		leave(service, now, STATUS_EVERSION, recovery->order->reason.text);
+	}
+}
+
+void recover_done(struct service *service, const struct instant *now)
+{
+	struct recovery *recovery = &service->recovery;
+	struct file_order *order = recovery->order;
+
+	recovery->ordered = false;
+	if (order->work == FILE_FILL) {
+		filled(service, now);
+	} else if (order->status != 0) {
+		service->counters.checkpoints_bad += order->status == STATUS_ECORRUPT;
+		service_event(service, EVENT_ERROR, NULL, order->status, "%s%s", order->status == STATUS_ECORRUPT ?
+		              "set aside: " : "", order->reason.text);
+		if (order->work == FILE_FIND && !order->directory[0])
+			end(service);
+		else
+			next(service, now);
+	} else if (order->work == FILE_FIND && !order->text) {
+		end(service);
+	} else if (order->work == FILE_FIND) {
+		found(service, now);
+	} else {
+		next(service, now);
+	}
+}
+
+int recover_begin(struct service *service, const struct instant *now)
+{
+	struct recovery *recovery = &service->recovery;
+
+	if (!checkpoint_possible(service))
+		return 0;
+	recovery->order = calloc(1, sizeof *recovery->order);
+	if (!recovery->order)
+		return -ENOMEM;
+	recovery->running = true;
+	submit(service, now, FILE_FIND);
+	return 0;
+}
+
+void recover_finish(struct service *service)
+{
+	generation_finish(&service->recovery.generation);
+	if (service->recovery.order)
+		free(service->recovery.order->text);
+	free(service->recovery.order);
+	service->recovery = (struct recovery){ .running = false };
+}

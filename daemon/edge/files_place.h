@@ -1,0 +1,70 @@
+/*
+ * The way into the state directory, for files.c and files_generation.c: the system calls, and directories opened one by
+ * one.
+ */
+#pragma once
+
+#include <dirent.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "proto/status.h"
+
+/* The system calls, so that a test can have any of them fail. */
+struct files_calls {
+	int (*open)(const char *path, int flags);
+	int (*mkdir)(const char *path, mode_t mode);
+	int (*openat)(int directory, const char *name, int flags, mode_t mode);
+	int (*mkdirat)(int directory, const char *name, mode_t mode);
+	int (*fstat)(int fd, struct stat *ret_facts);
+	int (*flock)(int fd, int operation);
+	DIR *(*fdopendir)(int fd);
+	struct dirent *(*readdir)(DIR *stream);
+	ssize_t (*read)(int fd, void *bytes, size_t count);
+	ssize_t (*write)(int fd, const void *bytes, size_t count);
+	int (*fsync)(int fd);
+	int (*close)(int fd);
+	int (*renameat)(int from_directory, const char *from, int to_directory, const char *to);
+	int (*unlinkat)(int directory, const char *name, int flags);
+};
+
+extern const struct files_calls files_system;
+
+struct files_place {
+	const char *state_dir;
+	const struct files_calls *calls;
+	const atomic_bool *abandons; /* what is under way is given up */
+	const char *space_hint;      /* what to do when the disk is full: "; make room" */
+};
+
+/* What a call failed at with errno, as a sentence. Returns -errno. */
+int files_failed(const struct files_place *place, struct reason *reason, const char *what, const char *name);
+
+/*
+ * Opens a directory in another one, which must be the daemon's user's own and no link. makes: it is made where there is
+ * none. Returns its descriptor or -1 with errno.
+ */
+int files_directory_open(const struct files_place *place, int parent, const char *name, bool makes, bool *ret_made);
+
+/*
+ * The state directory itself may be a link: where it lies is the operator's choice. It is opened anew for every order,
+ * so that it can be mounted anew meanwhile, and locked until it is closed.
+ */
+int files_root_open(const struct files_place *place, bool makes, struct reason *reason, int *ret_root);
+
+/* What goes into a file. */
+struct files_content {
+	const char *name; /* in sentences */
+	const uint8_t *bytes;
+	uint64_t byte_count;
+};
+
+/*
+ * Makes a file that is not there yet, writes it and synchronises it. On failure, STATUS_ESHUTDOWN or -errno with a
+ * sentence, it may be there in part.
+ */
+int files_file_write(const struct files_place *place, int directory, const char *name,
+                     const struct files_content *content, struct reason *reason);

@@ -31,6 +31,7 @@ COMMANDS = (
     "verify",
     "explain",
     "profile",
+    "checkpoint",
     "remove",
     "doctor",
 )

@@ -290,6 +290,10 @@ void fake_host_write(struct fake_host *host)
 		if (host->file_status)
 			reason_set(&order->items[i].reason, host->file_status, "writing 'it': it cannot be written");
 	}
+	if (order->work != FILE_KEEP) {
+		order->status = host->file_status;
+		reason_set(&order->reason, 0, "%s", host->file_status ? "writing 'it': it cannot be written" : "");
+	}
 	service_file_written(host->service, &host->now, order);
 }
 

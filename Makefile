@@ -21,7 +21,7 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access apply attributes checkpoint config config_text defaults event generation generation_text geometry \
+	access adopt apply attributes checkpoint config config_text defaults event generation generation_text geometry \
 	guards history intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model \
 	plan profiles push query recover register registration_report relay report retention service throttle update \
 	verdict version_metadata versions)

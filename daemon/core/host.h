@@ -19,10 +19,13 @@
 #include "proto/message.h"
 #include "proto/status.h"
 
-/* A segment of shared memory, mapped and zero at first. */
+/*
+ * A segment of shared memory, mapped and zero at first. Its identity names it wherever it is kept for the next daemon.
+ */
 struct memory {
 	uint8_t *base; /* NULL: none */
 	uint64_t bytes;
+	uint64_t segment; /* random identity, chosen by the core with the order */
 	int fd;           /* read-write */
 	int fd_read_only; /* -1 where nobody reads it */
 };
@@ -34,7 +37,7 @@ struct segment_order {
 	bool relays;    /* slots of another geometry for a model that has some */
 	uint32_t rank;
 	uint32_t count;
-	struct memory memory[SLOT_COUNT_MAX + 1]; /* bytes given by the core; the rest made by the host */
+	struct memory memory[SLOT_COUNT_MAX + 1]; /* bytes and segment given by the core; the rest made by the host */
 	char label[64];                           /* for /proc/PID/maps */
 	int status;                               /* 0: all was made; else none was */
 	struct reason reason;

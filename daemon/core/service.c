@@ -168,6 +168,8 @@ int service_order(struct service *service, const struct segment_order *order)
 	if (!copy)
 		return -ENOMEM;
 	*copy = *order;
+	for (uint32_t i = 0; i < copy->count; i++)
+		copy->memory[i].segment = service->host.random(service->host.context);
 	service->host.memory_make(service->host.context, copy);
 	return 0;
 }

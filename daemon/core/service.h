@@ -54,6 +54,12 @@ void service_applied(struct service *service, const struct instant *now, struct 
 void service_file_written(struct service *service, const struct instant *now, struct file_order *order);
 
 /*
+ * Takes over the segments that an earlier daemon has left behind, all of them mapped: whole models go on where they
+ * were, what is left over is given back. Before service_recover. The array itself stays the caller's.
+ */
+void service_adopt(struct service *service, const struct instant *now, const struct memory *segments, uint32_t count);
+
+/*
  * Makes the models whose checkpoints lie in the state directory, before anybody is listened to: until it is done
  * service_recovering is true. -ENOMEM.
  */

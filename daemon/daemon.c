@@ -591,7 +591,7 @@ static void listen_begin(struct daemon *daemon)
 	         kernel_best()->name, (double)daemon->config->memory_bytes_max / (double)(UINT64_C(1) << 30));
 	say_of(daemon, EVENT_STARTED, EVENT_NOTICE, text);
 	service_summary(daemon->service, text, sizeof text);
-	systemd_ready(service_counters(daemon->service)->models_recovered > 0 ? text : "no models");
+	systemd_ready(service_counters(daemon->service)->models_recovered + service_counters(daemon->service)->models_adopted > 0 ? text : "no models");
 }
 
 static int start(struct daemon *daemon, struct reason *reason)

@@ -115,7 +115,8 @@ void fake_host_init(struct fake_host *host)
 	memset(host, 0, sizeof *host);
 	host->now = (struct instant){ .monotonic_ms = 1000000, .wall_us = 1700000000000000 };
 	host->prompt = true;
-	host->random = 41;
+	host->random = 1000000;
+	host->clients = 41;
 	host->settings = (struct settings){
 		.memory_bytes_max = 1 << 30,
 		.model_count_max = 16,
@@ -347,7 +348,7 @@ uint8_t *fake_host_map(struct fake_host *host, int fd)
 void fake_trainer_init(struct fake_trainer *trainer, struct fake_host *host, const char *model,
                        struct manifest *manifest)
 {
-	uint64_t random = random_number(host);
+	uint64_t random = ++host->clients;
 
 	*trainer = (struct fake_trainer){
 		.host = host,

@@ -351,8 +351,9 @@ static int rank_take(struct service *service, const struct estate *estate, struc
 	if (error == -ENOMEM)
 		return error;
 	if (record->stage_segment == 0 || error) {
-		record->stage_segment = 0;
 		snapshots_lose(service, adoption, rank, reason.text);
+		/* What its pieces are is not known: whoever held it is told to register again. */
+		intake_claim(record, 0, 0, 0);
 		return 0;
 	}
 	for (uint32_t i = 0; i < model->stage_count && !error; i++) {

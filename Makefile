@@ -21,9 +21,9 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access adopt apply attributes checkpoint config config_text defaults event generation generation_text geometry \
-	guards history intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model \
-	plan profiles push query recover register registration_report relay report retention service throttle update \
+	access adopt apply attributes book checkpoint config config_text defaults description event generation \
+	generation_text geometry guards history intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model \
+	notes plan profiles push query recover register registration_report relay report retention service throttle update \
 	verdict version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
@@ -86,7 +86,7 @@ needs_proto/schedule_text := m
 kernel := $(addprefix daemon/core/, kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar)
 manifest := $(addprefix proto/, dtype manifest manifest_pack manifest_tiling name pack status)
 schedule := $(addprefix proto/, number schedule schedule_formula schedule_scale schedule_table schedule_text status)
-model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, geometry plan) \
+model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, description geometry plan) \
 	$(addprefix proto/, image layout nearest profile safetensors_write) \
 	$(addprefix tests/unit/, failing_heap random_model)
 service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host

@@ -622,9 +622,9 @@ static int take_over(struct daemon *daemon, struct reason *reason)
 		         daemon->segments_dir);
 		say(daemon, EVENT_NOTICE, text);
 	}
-	service_adopt(daemon->service, &now, found.segments, found.count);
+	error = service_adopt(daemon->service, &now, found.segments, found.count);
 	free(found.segments);
-	return 0;
+	return error ? reason_set(reason, error, "not enough memory to take over the segments of an earlier daemon") : 0;
 }
 
 static int sockets_start(struct daemon *daemon, struct reason *reason)
@@ -672,7 +672,7 @@ static void listen_begin(struct daemon *daemon)
 	         kernel_best()->name, (double)daemon->config->memory_bytes_max / (double)(UINT64_C(1) << 30));
 	say_of(daemon, EVENT_STARTED, EVENT_NOTICE, text);
 	service_summary(daemon->service, text, sizeof text);
-	systemd_ready(service_counters(daemon->service)->models_recovered > 0 ? text : "no models");
+	systemd_ready(service_counters(daemon->service)->models_recovered + service_counters(daemon->service)->models_adopted > 0 ? text : "no models");
 }
 
 static int start(struct daemon *daemon, struct reason *reason)

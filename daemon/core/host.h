@@ -42,6 +42,8 @@ struct segment_order {
 	int status;                               /* 0: all was made; else none was */
 	struct reason reason;                     /* with status 0: why the next daemon will not find it */
 	struct segment_order *next; /* the host's */
+	size_t pieces_bytes;        /* of a stage: what its rank's pieces are, for whoever finds the segment later */
+	uint8_t pieces[];
 };
 
 enum { FILE_DIRECTORY_BYTES_MAX = 32 + MODEL_NAME_BYTES_MAX + PROFILE_NAME_BYTES_MAX };

@@ -96,7 +96,7 @@ static void model_members(bool *whole, const struct model *model, json_t *row)
 	uint64_t attached = 0, refused = 0, parameters = 0;
 
 	for (uint32_t r = 0; model->serving && r < model->world; r++) {
-		attached += model->ranks[r].attached_peer != 0;
+		attached += model->ranks[r].attached_peer != 0 && model->ranks[r].attached_peer != PEER_AWAITED;
 		refused += model->records[r].refused_count;
 	}
 	for (uint32_t t = 0; t < model->manifest->tensor_count; t++)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "daemon/core/access.h"
+#include "daemon/core/book.h"
 #include "daemon/core/call.h"
 #include "daemon/core/relay.h"
 
@@ -168,10 +169,15 @@ int service_order(struct service *service, const struct segment_order *order)
 	if (!copy)
 		return -ENOMEM;
 	*copy = *order;
-	for (uint32_t i = 0; i < copy->count; i++)
-		copy->memory[i].segment = service->host.random(service->host.context);
-	service->host.memory_make(service->host.context, copy);
+	service_order_take(service, copy);
 	return 0;
+}
+
+void service_order_take(struct service *service, struct segment_order *order)
+{
+	for (uint32_t i = 0; i < order->count; i++)
+		order->memory[i].segment = service->host.random(service->host.context);
+	service->host.memory_make(service->host.context, order);
 }
 
 /* With slots of another geometry on their way, and a version of an earlier one. */
@@ -283,9 +289,14 @@ int service_admit(struct service *service, struct model *model, struct model *ot
 		other->heir = model;
 	}
 	service->model_id_next++;
+	service_include(service, model);
+	return 0;
+}
+
+void service_include(struct service *service, struct model *model)
+{
 	model->next = service->models;
 	service->models = model;
-	return 0;
 }
 
 static void model_unlink(struct service *service, struct model *model)
@@ -301,6 +312,9 @@ static void model_unlink(struct service *service, struct model *model)
 void service_doom(struct service *service, struct model *model)
 {
 	model->doomed = true;
+	/* The next daemon gives its memory back too, if this one does not get to it. */
+	if (model->head)
+		model->head->gone = 1;
 	/* Whoever is left of the two goes on alone. */
 	if (model->ancestor)
 		model->ancestor->heir = NULL;
@@ -639,6 +653,8 @@ static void model_settle(struct service *service, const struct instant *now, str
 	if (model->doomed)
 		return;
 	adopt(service, model);
+	if (model->book_is_stale)
+		book_note(model);
 	revoked_before = service->counters.leases_revoked;
 	update_begin(model, &service->settings, now, &service->counters, &begun);
 	if (service->counters.leases_revoked > revoked_before)
@@ -652,8 +668,7 @@ static void model_settle(struct service *service, const struct instant *now, str
 		service_touch(service, model->heir);
 }
 
-/* Looks at every touched model: next update, freed stages, requests that waited. */
-static void settle(struct service *service, const struct instant *now)
+void service_settle(struct service *service, const struct instant *now)
 {
 	while (service->touched) {
 		struct model *model = service->touched;
@@ -690,7 +705,7 @@ void service_request(struct service *service, const struct instant *now, const s
 			forget_unawaited(service, call.waits);
 		}
 	}
-	settle(service, now);
+	service_settle(service, now);
 }
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */
@@ -716,7 +731,7 @@ void service_peer_gone(struct service *service, const struct instant *now, uint6
 		}
 		forget_unawaited(service, model);
 	}
-	settle(service, now);
+	service_settle(service, now);
 }
 
 static void order_discard(struct service *service, struct segment_order *order)
@@ -755,7 +770,7 @@ void service_memory_made(struct service *service, const struct instant *now, str
 	free(order);
 	if (recovers)
 		recover_memory(service, now, made);
-	settle(service, now);
+	service_settle(service, now);
 }
 
 /* The whole step was, or some tensors of it. */
@@ -794,7 +809,7 @@ void service_applied(struct service *service, const struct instant *now, struct 
 	if (result == UPDATE_PUBLISHED)
 		keep_published(service, now, model, model->applying_after);
 	service_touch(service, model);
-	settle(service, now);
+	service_settle(service, now);
 }
 
 void service_file_written(struct service *service, const struct instant *now, struct file_order *order)
@@ -826,7 +841,7 @@ void service_file_written(struct service *service, const struct instant *now, st
 	}
 	if (model)
 		service_touch(service, model);
-	settle(service, now);
+	service_settle(service, now);
 }
 
 void service_tick(struct service *service, const struct instant *now)
@@ -840,7 +855,7 @@ void service_tick(struct service *service, const struct instant *now)
 		if ((model->room_due_ms != 0 && model->room_due_ms <= now->monotonic_ms) ||
 		    checkpoint_due_ms(service, model) <= now->monotonic_ms)
 			service_touch(service, model);
-	settle(service, now);
+	service_settle(service, now);
 }
 
 uint64_t service_due_ms(const struct service *service)
@@ -886,7 +901,7 @@ void service_reconfigure(struct service *service, const struct instant *now, con
 		service_event(service, EVENT_WARNING, NULL, 0, "segments-max is %" PRIu64 " now, and the models take %" PRIu64
 		              ": they stay, and new ones are refused until 'emactl remove' has made room",
 		              settings->segment_count_max, segments);
-	settle(service, now);
+	service_settle(service, now);
 }
 
 void service_stop(struct service *service, const struct instant *now)
@@ -895,7 +910,7 @@ void service_stop(struct service *service, const struct instant *now)
 	service->settings.lease_min_ms = 0; /* what was accepted must not wait for readers any more */
 	for (struct model *model = service->models; model; model = model->next)
 		service_touch(service, model);
-	settle(service, now);
+	service_settle(service, now);
 }
 
 bool service_idle(const struct service *service)

@@ -113,7 +113,10 @@ int service_admit(struct service *service, struct model *model, struct model *ot
 /* Bytes of all models' segments, also those on their way. */
 uint64_t service_memory_bytes(const struct service *service);
 
-/* Whether a model's segments fit beside all others'. freed_bytes: that will have been given back. STATUS_EMEMORY. */
+/*
+ * Whether a model's segments fit beside all others', by their bytes and their number. freed_bytes: that will have been
+ * given back. STATUS_EMEMORY, STATUS_ELIMIT.
+ */
 int service_memory_check(const struct service *service, const struct model *model, uint64_t freed_bytes,
                          struct reason *reason);
 

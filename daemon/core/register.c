@@ -484,6 +484,21 @@ int register_handle(struct call *call)
 	return result;
 }
 
+/* Whether a trainer may be handed a stage to write into. */
+static int attach_check(struct call *call)
+{
+	const struct service_facts *facts = &call->service->facts;
+	const struct peer *peer = &call->exchange->peer;
+
+	if (!facts->segments_dir || !facts->segments_dir[0] || peer->uid == facts->uid || peer->uid == 0)
+		return 0;
+	return reason_set(&call->reason, -EACCES,
+	                  "a trainer of uid %" PRId64 " may not attach to a daemon of uid %" PRId64 " whose segments are files in "
+	                  "'%.160s' (segments-dir): their size cannot be sealed, and whoever cuts a stage short kills the "
+	                  "daemon. Run both as the same user, or the daemon as a systemd service without segments-dir",
+	                  peer->uid, facts->uid, facts->segments_dir);
+}
+
 int attach_handle(struct call *call)
 {
 	struct model *model;
@@ -492,8 +507,10 @@ int attach_handle(struct call *call)
 	struct attachment attachment = { 0 };
 	struct rank *rank;
 	uint32_t index;
-	int error = call_rank(call, &model, &index);
+	int error = attach_check(call);
 
+	if (!error)
+		error = call_rank(call, &model, &index);
 	if (error)
 		return error;
 	rank = &model->ranks[index];

@@ -201,6 +201,30 @@ uint64_t service_memory_bytes(const struct service *service)
 	return bytes;
 }
 
+/* With a stage for every rank, whether it has attached or not, so that none of a model that is there is refused one. */
+static uint64_t model_segment_count(const struct model *model)
+{
+	return 1 + model->slot_count + model->world + (model->relay.slot_bytes_sum > 0 ? model->slot_count : 0) +
+	       (model->heirloom.memory.base != NULL);
+}
+
+/* Also those of models that are to go count until they have gone: so long somebody keeps their segments. */
+static int segments_check(const struct service *service, const struct model *model, struct reason *reason)
+{
+	uint64_t most = service->settings.segment_count_max, needed = model_segment_count(model), used = 0;
+
+	for (const struct model *other = service->models; other; other = other->next)
+		used += other != model ? model_segment_count(other) : 0;
+	if (needed <= most && used <= most - needed)
+		return 0;
+	return reason_set(reason, STATUS_ELIMIT,
+	                  "model '%s' needs %" PRIu64 " segments (one, %" PRIu32 " slots, %" PRIu32 " ranks%s), but %" PRIu64
+	                  " of %" PRIu64 " (segments-max) are left: remove a model with 'emactl remove MODEL', or raise "
+	                  "segments-max",
+	                  model->name, needed, model->slot_count, model->world,
+	                  model->relay.geometry ? ", and its old slots meanwhile" : "", most > used ? most - used : 0, most);
+}
+
 int service_memory_check(const struct service *service, const struct model *model, uint64_t freed_bytes,
                          struct reason *reason)
 {
@@ -211,7 +235,7 @@ int service_memory_check(const struct service *service, const struct model *mode
 		used += is_held(other) && other != model ? model_bytes(other) : 0;
 	used -= freed_bytes;
 	if (needed <= most && used <= most - needed)
-		return 0;
+		return segments_check(service, model, reason);
 	return reason_set(reason, STATUS_EMEMORY,
 	                  "model '%s' needs %" PRIu64 " bytes (%" PRIu32 " slots of %" PRIu64 ", %" PRIu32
 	                  " stages of %" PRIu64 "%s), but %" PRIu64 " of %" PRIu64
@@ -854,13 +878,14 @@ uint64_t service_due_ms(const struct service *service)
 
 void service_reconfigure(struct service *service, const struct instant *now, const struct settings *settings)
 {
-	uint64_t used = service_memory_bytes(service), count = 0;
+	uint64_t used = service_memory_bytes(service), count = 0, segments = 0;
 
 	service->settings = *settings;
 	if (service->stopping)
 		service->settings.lease_min_ms = 0;
 	for (struct model *model = service->models; model; model = model->next) {
 		count += !model->doomed && !model->ancestor;
+		segments += model_segment_count(model);
 		/* An update that waits for a reader may have to wait less long now. */
 		service_touch(service, model);
 	}
@@ -872,6 +897,10 @@ void service_reconfigure(struct service *service, const struct instant *now, con
 		service_event(service, EVENT_WARNING, NULL, 0, "models-max is %" PRIu64 " now, and there are %" PRIu64
 		              " models: they stay, and new ones are refused until 'emactl remove' has made room",
 		              settings->model_count_max, count);
+	if (segments > settings->segment_count_max)
+		service_event(service, EVENT_WARNING, NULL, 0, "segments-max is %" PRIu64 " now, and the models take %" PRIu64
+		              ": they stay, and new ones are refused until 'emactl remove' has made room",
+		              settings->segment_count_max, segments);
 	service_settle(service, now);
 }
 

@@ -25,6 +25,8 @@ struct service_facts {
 	const char *agent; /* "emad 0.1.0" */
 	const char *runtime_dir;
 	const char *state_dir; /* NULL or "": nothing is kept on disk */
+	const char *segments_dir; /* where segments are files, whose size cannot be sealed; NULL or "": they are sealed */
+	int64_t uid;              /* the daemon's own */
 	uint64_t pid;
 	uint64_t worker_count;
 	uint64_t started_ms; /* monotonic */

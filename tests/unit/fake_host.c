@@ -123,6 +123,7 @@ void fake_host_init(struct fake_host *host)
 	host->settings = (struct settings){
 		.memory_bytes_max = 1 << 30,
 		.model_count_max = 16,
+		.segment_count_max = 256,
 		.slot_count = 3,
 		.stage_count = 2,
 		.lease_min_ms = 30000,
@@ -150,6 +151,8 @@ static int start(struct fake_host *host)
 		.agent = "emad test",
 		.runtime_dir = "/run/emad",
 		.state_dir = host->state_dir,
+		.segments_dir = host->segments_dir,
+		.uid = host->daemon_uid,
 		.started_ms = 999000,
 	};
 	return service_create(&table, &host->settings, &host->facts, &host->service);
@@ -220,7 +223,7 @@ void fake_host_finish(struct fake_host *host)
 uint64_t fake_host_ask(struct fake_host *host, uint64_t peer, const struct request *request, const void *body,
                        size_t body_bytes)
 {
-	struct exchange exchange = { .peer = { .id = peer, .attach = peer < 1000, .uid = 0, .pid = (int64_t)peer } };
+	struct exchange exchange = { .peer = { .id = peer, .attach = peer < 1000, .uid = host->uid, .pid = (int64_t)peer } };
 	uint8_t message[FAKE_HEADER_BYTES_MAX + ATTRIBUTES_BYTES_MAX];
 	size_t bytes;
 	uint64_t number = ++host->request_count;

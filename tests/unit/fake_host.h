@@ -49,6 +49,8 @@ struct fake_host {
 	bool holds_files;                 /* files are written when the test says so, even if the host is prompt */
 	int file_status;                  /* what they come back with */
 	const char *state_dir;            /* NULL: the service has none */
+	const char *segments_dir;         /* NULL: segments are sealed */
+	int64_t uid, daemon_uid;          /* of peers from now on, and the service's own */
 	struct service_facts facts;
 	uint64_t order_count, apply_count, file_count; /* that wait */
 	struct segment_order *orders[FAKE_WAITING_MAX];

@@ -4,7 +4,7 @@
 # test links without the rest of the program is what proves that the module stands alone. A new source file is one
 # word in a list here, a new test one line.
 #
-#   BUILD=release|debug|asan|tsan   what is built, into build/$(BUILD)
+#   BUILD=release|debug|asan|tsan|failpoints   what is built, into build/$(BUILD)
 #   CC CPPFLAGS CFLAGS LDFLAGS      yours; CFLAGS replaces the optimisation and debugging flags
 #   PREFIX DESTDIR sysconfdir       where `make install` puts things
 #   PYTHON                          interpreter with PyTorch, instead of one that tests/setup.sh prepares
@@ -29,7 +29,10 @@ core := $(addprefix daemon/core/, \
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file files files_generation files_place log memory runtime systemd transport workers)
 
-daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options reload)
+# Only a test build can die at a place of its source.
+failpoints := daemon/edge/failpoint
+daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options reload) \
+	$(if $(filter failpoints,$(BUILD)),$(failpoints))
 
 library := $(proto) $(addprefix client/, \
 	attach blend blend_layout call checkpoint client copy enclosure error export link merge parts posthoc \
@@ -285,17 +288,19 @@ CFLAGS_release := -O2 -g
 CFLAGS_debug := -Og -g3
 CFLAGS_asan := -O1 -g
 CFLAGS_tsan := -O1 -g
+CFLAGS_failpoints := -O2 -g
 CFLAGS_fuzz := -O1 -g
 SANITIZE_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SANITIZE_tsan := -fsanitize=thread
 SANITIZE_fuzz := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-omit-frame-pointer
 ifndef CFLAGS_$(BUILD)
-$(error BUILD=$(BUILD) is not one of release, debug, asan, tsan)
+$(error BUILD=$(BUILD) is not one of release, debug, asan, tsan, failpoints)
 endif
 
 CFLAGS ?= $(CFLAGS_$(BUILD))
 WARNINGS ?= -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
-LANGUAGE := -std=gnu17 -D_GNU_SOURCE -DEMAD_VERSION='"$(VERSION)"' -I.
+LANGUAGE := -std=gnu17 -D_GNU_SOURCE -DEMAD_VERSION='"$(VERSION)"' -I. \
+	$(if $(filter failpoints,$(BUILD)),-DEMAD_FAILPOINTS)
 # Behind the user's flags, because the results of the averages depend on them.
 ARITHMETIC := -ffp-contract=off -fno-math-errno
 PIC := -fPIC -fno-semantic-interposition
@@ -598,7 +603,7 @@ clean: ## removes everything that was built
 
 .PHONY: objects-list
 objects-list: # for tests/lint/lists.py
-	@echo $(sort $(objects))
+	@echo $(sort $(objects) $(failpoints))
 
 .PHONY: help
 help: ## shows this list

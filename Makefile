@@ -285,6 +285,7 @@ sysusersdir ?= $(PREFIX)/lib/sysusers.d
 tmpfilesdir ?= $(PREFIX)/lib/tmpfiles.d
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
+CRASH_KILLS ?= 500
 
 # ---- flags -----------------------------------------------------------------------------------------------------------
 
@@ -321,7 +322,7 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-stop check-systemd check-asan check-tsan fuzz \
+setting_up := check check-unit check-integration check-python check-stop crash check-systemd check-asan check-tsan fuzz \
 	bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
 libraries := uv nng msgpack systemd xxhash inih jansson
@@ -450,10 +451,15 @@ endif
 #
 # The targets that people call set up the machine and then run `tests-run` with the suites they mean.
 
+# The names of all failpoints, as arguments of a job.
+failpoint_names = $(shell sed -n 's/.*[^a-zA-Z]FAILPOINT("\([a-z0-9-]*\)").*/:\1/p' daemon/*/*.c daemon/*.c | tr -d '\n')
+
 lints := $(filter-out %/lint.py,$(wildcard tests/lint/*.py))
 unit_jobs := $(unit_programs:%=unit:%)
 integration_jobs := $(integration_programs:%=integration:%) integration:tests/systemd/install.py
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
+crash_jobs := crash:$(B)/tests/integration/test_crash \
+	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)
 systemd_jobs := systemd:tests/systemd/service.py
 stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
@@ -461,6 +467,7 @@ lint_jobs := $(lints:%=lint:%)
 unit_needs := $(unit_programs)
 integration_needs := $(integration_programs) $(products)
 replay_needs := $(replay_programs)
+crash_needs := $(B)/tests/integration/test_crash $(products)
 stop_needs := $(B)/tests/integration/test_stop $(products)
 systemd_needs := $(B)/tests/integration/test_stop $(products)
 python_needs := $(products)
@@ -499,6 +506,11 @@ check-integration: ## the tests with real processes
 check-python: ## the tests of the Python package
 	@tests/setup.sh build check
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=python PYTHON="$$python"
+
+crash: ## kills the daemon CRASH_KILLS (500) times under load, and at every failpoint, and compares with a reference
+	@tests/setup.sh build check
+	+@$(inner) BUILD=failpoints all
+	+@EMAD_CRASH_KILLS=$(CRASH_KILLS) $(inner) tests-run SUITES=crash
 
 check-stop: ## ends the daemon under load a hundred times
 	@tests/setup.sh build check

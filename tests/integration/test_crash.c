@@ -2,8 +2,9 @@
  * The daemon is killed at random moments under the load of a crew, and after each death its averages are compared with
  * the reference. Where it keeps its memory in files (--segments-dir) nothing that was acknowledged may be lost.
  *
- * EMAD_CRASH_KILLS says how often (default 8), EMAD_TEST_SEED repeats a run, EMAD_FAILPOINTS names the failpoints of a
- * daemon that has them. What fails leaves its directories behind and says where they are.
+ * EMAD_CRASH_KILLS says how often (default 16), EMAD_TEST_SEED repeats a run. With --failpoints DAEMON NAME... it is not
+ * the moment that is random: that daemon, which has those failpoints, dies at each of them the first times that it comes
+ * there. What fails leaves its directories behind and says where they are.
  */
 #include "tests/integration/crew.h"
 #include "tests/integration/harness.h"
@@ -28,7 +29,9 @@
 enum {
 	CHECK_MAX_MS = 20000,
 	CREW_MAX_MS = 20000,
-	KILLS_DEFAULT = 8,
+	KILLS_DEFAULT = 16,
+	FAILPOINT_COUNT_MAX = 200,
+	FAILPOINT_HIT_MAX_MS = 8000,
 };
 
 static struct harness harness;
@@ -38,6 +41,7 @@ static char memory[64];         /* a directory on a tmpfs */
 static char segments[80];       /* in it */
 static char configuration[80];
 static bool good; /* nothing needs to be kept */
+static const char *failpoints[FAILPOINT_COUNT_MAX + 1];
 
 /* ---- the daemon and its memory ----------------------------------------------------------------------------------- */
 
@@ -261,11 +265,12 @@ static void kill_and_restart(uint64_t *seed, struct hits *hits)
 	}
 }
 
+/* Half of them for each load. */
 static unsigned kill_count(void)
 {
 	const char *given = getenv("EMAD_CRASH_KILLS");
 
-	return given ? (unsigned)strtoul(given, NULL, 10) : KILLS_DEFAULT;
+	return ((given ? (unsigned)strtoul(given, NULL, 10) : KILLS_DEFAULT) + 1) / 2;
 }
 
 static void totals_print(void)
@@ -327,6 +332,55 @@ END_TEST
 START_TEST(nor_while_models_come_and_go_and_profiles_change)
 {
 	kill_often("deaths under everything", CREW_ALL);
+}
+END_TEST
+
+/* ---- failpoints -------------------------------------------------------------------------------------------------- */
+
+/* Lets the daemon come back as one that dies there, and come back again. False when it did not come there. */
+static bool fail_at(const char *name, unsigned passage)
+{
+	char wanted[96];
+	int status;
+
+	snprintf(wanted, sizeof(wanted), "%s:%u", name, passage);
+	(void)harness_end(&harness, SIGKILL);
+	setenv("EMAD_FAILPOINT", wanted, 1);
+	harness_begin(&harness);
+	unsetenv("EMAD_FAILPOINT");
+	status = process_wait(harness.pid, FAILPOINT_HIT_MAX_MS);
+	harness.pid = 0;
+	harness_start(&harness);
+	ck_assert_msg(status == -1 || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL),
+	              "%s: the daemon ended with status %#x", wanted, (unsigned)status);
+	return status != -1;
+}
+
+START_TEST(a_death_at_any_failpoint_loses_nothing)
+{
+	enum { PASSAGE_COUNT = 4 };
+	unsigned deaths = 0;
+
+	load_begin(seed_take("failpoints"), CREW_ALL);
+	for (int i = 0; failpoints[i]; i++)
+		for (unsigned passage = 1; passage <= PASSAGE_COUNT; passage++) {
+			const char *mistake;
+			bool hit;
+
+			inspector_hold(&inspector);
+			hit = fail_at(failpoints[i], passage);
+			deaths += hit;
+			mistake = find_mistake();
+			if (mistake)
+				harness_log_print(&harness);
+			ck_assert_msg(!mistake, "%s:%u: %s", failpoints[i], passage, mistake);
+			ck_assert_msg(hit || passage > 1, "the daemon never came to %s", failpoints[i]);
+			if (!hit)
+				break;
+		}
+	printf("%u deaths\n", deaths);
+	totals_print();
+	load_end();
 }
 END_TEST
 
@@ -472,6 +526,10 @@ static Suite *crash_suite(void)
 {
 	Suite *suite = suite_create("crash");
 
+	if (failpoints[0]) {
+		add(suite, "failpoints", open_with_checkpoints, a_death_at_any_failpoint_loses_nothing);
+		return suite;
+	}
 	add(suite, "undisturbed", open_with_checkpoints, without_a_death_everything_agrees);
 	add(suite, "planted", open_without_checkpoints, a_push_that_is_missing_doubled_or_halved_is_named);
 	add(suite, "checkpoint", open_without_checkpoints, a_checkpoint_is_the_whole_average);
@@ -488,6 +546,11 @@ int main(int argc, char **argv)
 
 	if (argc > 1 && strcmp(argv[1], "--crew") == 0)
 		return crew_main(argc, argv);
+	if (argc > 3 && strcmp(argv[1], "--failpoints") == 0) {
+		setenv("EMAD_DAEMON", argv[2], 1);
+		for (int i = 3; i < argc && i - 3 < FAILPOINT_COUNT_MAX; i++)
+			failpoints[i - 3] = argv[i];
+	}
 	runner = srunner_create(crash_suite());
 	srunner_set_fork_status(runner, CK_NOFORK);
 	srunner_run_all(runner, CK_ENV);

@@ -7,7 +7,8 @@ Runs test programs and counts what they say.
 A kind says how a program is started, how long it may take, and whether others may run beside it. Whatever a program
 counts itself (Check's summary, pytest's, inputs replayed, or "N passed, N failed") is added up; one that counts
 nothing, dies, or overruns its time is one failure. Exit status 77 is one skipped test. The output of a program that
-failed is shown in full, and so are the figures of a crash test. The last line is the sum: "N passed, N failed", with ", N skipped" where there were any.
+failed is shown in full, and so are the figures of a crash test. The last line is the sum: "N passed, N failed", with
+", N skipped" where there were any.
 """
 import argparse
 import concurrent.futures

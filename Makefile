@@ -4,7 +4,7 @@
 # test links without the rest of the program is what proves that the module stands alone. A new source file is one
 # word in a list here, a new test one line.
 #
-#   BUILD=release|debug|asan|tsan   what is built, into build/$(BUILD)
+#   BUILD=release|debug|asan|tsan|failpoints   what is built, into build/$(BUILD)
 #   CC CPPFLAGS CFLAGS LDFLAGS      yours; CFLAGS replaces the optimisation and debugging flags
 #   PREFIX DESTDIR sysconfdir       where `make install` puts things
 #   PYTHON                          interpreter with PyTorch, instead of one that tests/setup.sh prepares
@@ -30,7 +30,10 @@ edge := $(addprefix daemon/edge/, \
 	accounts attach config_file descriptors files files_generation files_place log memory memory_directory \
 	memory_segment runtime systemd transport workers)
 
-daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options reload)
+# Only a test build can die at a place of its source.
+failpoints := daemon/edge/failpoint
+daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options reload) \
+	$(if $(filter failpoints,$(BUILD)),$(failpoints))
 
 library := $(proto) $(addprefix client/, \
 	attach blend blend_layout call checkpoint client copy enclosure error export link merge parts posthoc \
@@ -211,6 +214,7 @@ roles := $(library) $(addprefix tests/integration/, harness process role wire)
 integration_test_choices := $(library) tests/integration/harness
 integration_test_client := $(library) tests/integration/harness
 integration_test_config := $(roles)
+integration_test_crash := $(library) $(addprefix tests/integration/, crew harness inspector ledger process reference sample)
 integration_test_daemon := $(wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
@@ -222,8 +226,11 @@ needs_tests/integration/harness := check
 needs_tests/integration/test_choices := check
 needs_tests/integration/test_client := check
 needs_tests/integration/test_config := check
+needs_tests/integration/test_crash := check m
 needs_tests/integration/test_daemon := check
+needs_tests/integration/reference := m
 needs_tests/integration/role := m
+needs_tests/integration/sample := m
 needs_tests/integration/test_load := check
 needs_tests/integration/test_security := check
 needs_tests/integration/test_segments := check
@@ -284,6 +291,7 @@ sysusersdir ?= $(PREFIX)/lib/sysusers.d
 tmpfilesdir ?= $(PREFIX)/lib/tmpfiles.d
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
+CRASH_KILLS ?= 500
 
 # ---- flags -----------------------------------------------------------------------------------------------------------
 
@@ -291,17 +299,19 @@ CFLAGS_release := -O2 -g
 CFLAGS_debug := -Og -g3
 CFLAGS_asan := -O1 -g
 CFLAGS_tsan := -O1 -g
+CFLAGS_failpoints := -O2 -g
 CFLAGS_fuzz := -O1 -g
 SANITIZE_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SANITIZE_tsan := -fsanitize=thread
 SANITIZE_fuzz := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-omit-frame-pointer
 ifndef CFLAGS_$(BUILD)
-$(error BUILD=$(BUILD) is not one of release, debug, asan, tsan)
+$(error BUILD=$(BUILD) is not one of release, debug, asan, tsan, failpoints)
 endif
 
 CFLAGS ?= $(CFLAGS_$(BUILD))
 WARNINGS ?= -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
-LANGUAGE := -std=gnu17 -D_GNU_SOURCE -DEMAD_VERSION='"$(VERSION)"' -I.
+LANGUAGE := -std=gnu17 -D_GNU_SOURCE -DEMAD_VERSION='"$(VERSION)"' -I. \
+	$(if $(filter failpoints,$(BUILD)),-DEMAD_FAILPOINTS)
 # Behind the user's flags, because the results of the averages depend on them.
 ARITHMETIC := -ffp-contract=off -fno-math-errno
 PIC := -fPIC -fno-semantic-interposition
@@ -318,7 +328,7 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-stop check-systemd check-asan check-tsan fuzz \
+setting_up := check check-unit check-integration check-python check-stop crash check-systemd check-asan check-tsan fuzz \
 	bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
 libraries := uv nng msgpack systemd xxhash inih jansson
@@ -447,10 +457,15 @@ endif
 #
 # The targets that people call set up the machine and then run `tests-run` with the suites they mean.
 
+# The names of all failpoints, as arguments of a job.
+failpoint_names = $(shell sed -n 's/.*[^a-zA-Z]FAILPOINT("\([a-z0-9-]*\)").*/:\1/p' daemon/*/*.c daemon/*.c | tr -d '\n')
+
 lints := $(filter-out %/lint.py,$(wildcard tests/lint/*.py))
 unit_jobs := $(unit_programs:%=unit:%)
 integration_jobs := $(integration_programs:%=integration:%) integration:tests/systemd/install.py
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
+crash_jobs := crash:$(B)/tests/integration/test_crash \
+	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)
 systemd_jobs := systemd:tests/systemd/service.py
 stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
@@ -458,6 +473,7 @@ lint_jobs := $(lints:%=lint:%)
 unit_needs := $(unit_programs)
 integration_needs := $(integration_programs) $(products)
 replay_needs := $(replay_programs)
+crash_needs := $(B)/tests/integration/test_crash $(products)
 stop_needs := $(B)/tests/integration/test_stop $(products)
 systemd_needs := $(B)/tests/integration/test_stop $(products)
 python_needs := $(products)
@@ -496,6 +512,11 @@ check-integration: ## the tests with real processes
 check-python: ## the tests of the Python package
 	@tests/setup.sh build check
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=python PYTHON="$$python"
+
+crash: ## kills the daemon CRASH_KILLS (500) times under load, and at every failpoint, and compares with a reference
+	@tests/setup.sh build check
+	+@$(inner) BUILD=failpoints all
+	+@EMAD_CRASH_KILLS=$(CRASH_KILLS) $(inner) tests-run SUITES=crash
 
 check-stop: ## ends the daemon under load a hundred times
 	@tests/setup.sh build check
@@ -604,7 +625,7 @@ clean: ## removes everything that was built
 
 .PHONY: objects-list
 objects-list: # for tests/lint/lists.py
-	@echo $(sort $(objects))
+	@echo $(sort $(objects) $(failpoints))
 
 .PHONY: help
 help: ## shows this list

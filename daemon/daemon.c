@@ -624,7 +624,8 @@ static int take_over(struct daemon *daemon, struct reason *reason)
 	}
 	error = service_adopt(daemon->service, &now, found.segments, found.count);
 	free(found.segments);
-	return error ? reason_set(reason, error, "not enough memory to take over the segments of an earlier daemon") : 0;
+	return error ? reason_set(reason, error, "not enough memory to go on with %" PRIu32 " segments of an earlier daemon",
+	                          found.count) : 0;
 }
 
 static int sockets_start(struct daemon *daemon, struct reason *reason)

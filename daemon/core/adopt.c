@@ -18,6 +18,7 @@
 #include "daemon/core/book.h"
 #include "daemon/core/call.h"
 #include "daemon/core/description.h"
+#include "daemon/core/failpoint.h"
 #include "daemon/core/notes.h"
 #include "daemon/core/relay.h"
 
@@ -431,12 +432,14 @@ static int adopt(struct service *service, const struct instant *now, const struc
 		error = heirloom_fit(adoption);
 	if (error)
 		return error;
+	FAILPOINT("adopt-found");
 	adoption->model->id = head->segment.model;
 	error = memory_take(service, now, adoption);
 	if (!error)
 		error = facts_take(adoption, now);
 	if (!error)
 		error = ranks_take(service, estate, adoption, reason);
+	FAILPOINT("adopt-taken");
 	return error;
 }
 
@@ -547,6 +550,7 @@ int service_adopt(struct service *service, const struct instant *now, const stru
 		if (!((const struct head_header *)(const void *)head->base)->gone)
 			error = head_adopt(service, now, &estate, head);
 	}
+	FAILPOINT("adopt-all");
 	if (!error)
 		rest_give_back(service, &estate);
 	free(estate.segments);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/failpoint.h"
 #include "daemon/core/keep.h"
 #include "daemon/core/model.h"
 
@@ -148,6 +149,7 @@ int book_write(struct model *model)
 
 	if (!text)
 		return -ENOMEM;
+	FAILPOINT("book-before");
 	book->number = 0;
 	layout_barrier();
 	book->text_bytes = strlen(text);
@@ -161,9 +163,11 @@ int book_write(struct model *model)
 	memcpy(book->text, text, book->text_bytes);
 	free(text);
 	book->checksum = checksum_of(book) ^ (before ? before->number + 1 : 1);
+	FAILPOINT("book-unnumbered");
 	layout_barrier();
 	book->number = before ? before->number + 1 : 1;
 	model->book_is_stale = false;
+	FAILPOINT("book-written");
 	return 0;
 }
 

@@ -3,6 +3,8 @@
  */
 #include "daemon/core/intake.h"
 
+#include "daemon/core/failpoint.h"
+
 #include <inttypes.h>
 #include <string.h>
 
@@ -14,6 +16,7 @@ void intake_claim(struct rank_record *record, uint64_t client, uint64_t register
 	memset(&record->epoch, 0, sizeof *record - offsetof(struct rank_record, epoch));
 	record->register_sequence = register_sequence;
 	record->epoch = epoch;
+	FAILPOINT("rank-unheld");
 	layout_barrier();
 	record->client = client;
 }
@@ -54,6 +57,7 @@ static void answer_put(struct rank_record *record, const struct answer *answer)
 	at->calls = answer->calls;
 	at->outcome = answer->outcome;
 	at->stage = answer->stage;
+	FAILPOINT("answer-unnumbered");
 	layout_barrier();
 	at->sequence = answer->sequence;
 }
@@ -109,9 +113,12 @@ int intake_push(struct rank_record *record, uint32_t stage_count, const uint64_t
 	stage->step = push->step;
 	stage->sequence = push->sequence;
 	stage->version = 0;
+	FAILPOINT("push-noted");
 	answer_put(record, ret_answer);
+	FAILPOINT("push-answered");
 	layout_barrier();
 	stage->state = STAGE_READY;
+	FAILPOINT("push-ready");
 	return 0;
 }
 
@@ -209,6 +216,7 @@ void intake_begin(struct rank_record *record, uint32_t stage, uint64_t version)
 	record->stages[stage].version = version;
 	layout_barrier();
 	record->stages[stage].state = STAGE_APPLYING;
+	FAILPOINT("stage-applying");
 }
 
 void intake_settle(struct rank_record *record, uint32_t stage, enum outcome outcome, uint64_t version, uint64_t calls)
@@ -222,12 +230,14 @@ void intake_settle(struct rank_record *record, uint32_t stage, enum outcome outc
 		layout_barrier();
 		answer->outcome = outcome;
 	}
+	FAILPOINT("stage-decided");
 	if (outcome_refuses(outcome))
 		record->refused_count++;
 	if (outcome == OUTCOME_COALESCED)
 		record->coalesced_count++;
 	layout_barrier();
 	at->state = STAGE_FREE;
+	FAILPOINT("stage-freed");
 }
 
 /* Whether the answer belongs to a snapshot that is there. */

@@ -4,6 +4,7 @@
 #include "daemon/core/model.h"
 
 #include "daemon/core/book.h"
+#include "daemon/core/failpoint.h"
 #include "daemon/core/relay.h"
 
 #include <errno.h>
@@ -233,6 +234,7 @@ void model_adopt_slots(struct model *model, const struct memory *memory)
 		memcpy(memory[i].base + geometry->description_offset, geometry->description, geometry->description_bytes);
 		segment_fill(model, &slot->segment, SEGMENT_SLOT, &memory[i], i);
 	}
+	FAILPOINT("slots-made");
 	geometry_forget_description(geometry);
 	model_take_slots(model, memory);
 }
@@ -252,6 +254,7 @@ void model_adopt(struct model *model, struct segment_order *order)
 	model->head->slot_count = model->slot_count;
 	model->head->stage_count = model->stage_count;
 	segment_fill(model, &model->head->segment, SEGMENT_HEAD, &model->head_memory, 0);
+	FAILPOINT("head-made");
 	model_adopt_slots(model, &order->memory[1]);
 	book_note(model);
 	model->serving = true;
@@ -273,8 +276,10 @@ void model_adopt_stage(struct model *model, const struct segment_order *order)
 	segment_fill(model, &header->segment, SEGMENT_STAGE, &rank->stage, order->rank);
 	record->pieces_bytes = order->pieces_bytes;
 	record->pieces_checksum = layout_checksum(order->pieces, order->pieces_bytes);
+	FAILPOINT("stages-unnamed");
 	layout_barrier();
 	record->stage_segment = rank->stage.segment;
+	FAILPOINT("stages-made");
 }
 
 void model_stage_drop(struct model *model, uint32_t rank, const struct host *host)
@@ -286,6 +291,7 @@ void model_stage_drop(struct model *model, uint32_t rank, const struct host *hos
 	/* From here on nobody looks for it. */
 	model->records[rank].stage_segment = 0;
 	layout_barrier();
+	FAILPOINT("stages-forgotten");
 	host->memory_drop(host->context, stage);
 }
 

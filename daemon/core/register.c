@@ -15,6 +15,7 @@
 #include "daemon/core/book.h"
 #include "daemon/core/call.h"
 #include "daemon/core/defaults.h"
+#include "daemon/core/failpoint.h"
 #include "daemon/core/history.h"
 #include "daemon/core/registration_report.h"
 
@@ -301,6 +302,7 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 	}
 	/* A repeated request is answered from the record: what it asks for must be in force by then. */
 	book_note(model);
+	FAILPOINT("rank-booked");
 	model->head->epoch = service->epoch_next;
 	intake_claim(&model->records[wish->rank], call->request->client, call->request->sequence,
 	             service->epoch_next++);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "daemon/core/book.h"
+#include "daemon/core/failpoint.h"
 #include "daemon/core/history.h"
 
 void heirloom_drop(struct model *model, const struct host *host)
@@ -277,8 +278,10 @@ int relay_adopt(struct model *model, const struct host *host, bool *ret_adopted,
 	model->managed = model->managed || relay->manages;
 	*relay = (struct relay){ 0 };
 	*ret_adopted = true;
+	FAILPOINT("relay-taken");
 	book_note(model);
 	leavings_drop(&leavings, host);
+	FAILPOINT("relay-done");
 	return 0;
 }
 
@@ -315,8 +318,11 @@ int relay_inherit(struct model *heir, const struct host *host, struct reason *re
 	heir->ancestor = NULL;
 	ancestor->heir = NULL;
 	/* From here on the ancestor's name is the heir's, also for a daemon that finds both. */
+	FAILPOINT("heir-taken");
 	book_note(heir);
+	FAILPOINT("heir-booked");
 	ancestor->head->gone = 1;
+	FAILPOINT("heir-alone");
 	leavings_drop(&leavings, host);
 	return 0;
 }

@@ -13,6 +13,7 @@
 #include "daemon/core/access.h"
 #include "daemon/core/book.h"
 #include "daemon/core/call.h"
+#include "daemon/core/failpoint.h"
 #include "daemon/core/relay.h"
 
 enum { PARKED_SPARE_BYTES = 512 }; /* of a waiting request whose node is kept for the next one */
@@ -315,6 +316,7 @@ void service_doom(struct service *service, struct model *model)
 	/* The next daemon gives its memory back too, if this one does not get to it. */
 	if (model->head)
 		model->head->gone = 1;
+	FAILPOINT("model-gone");
 	/* Whoever is left of the two goes on alone. */
 	if (model->ancestor)
 		model->ancestor->heir = NULL;

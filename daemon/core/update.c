@@ -3,6 +3,7 @@
  */
 #include "daemon/core/update.h"
 
+#include "daemon/core/failpoint.h"
 #include "daemon/core/history.h"
 #include "daemon/core/notes.h"
 #include "daemon/core/relay.h"
@@ -339,7 +340,9 @@ static void accept(struct model *model, const struct host *host, const struct in
 	notes_write(model, target, model->applying_enclosure.metadata, model->results_next);
 	model->results = model->results_next;
 	model->results_next = results;
+	FAILPOINT("version-unpublished");
 	publish(model, now, counters);
+	FAILPOINT("version-published");
 	free(model->metadata);
 	model->metadata = model->applying_enclosure.metadata;
 	model->applying_enclosure.metadata = NULL;

@@ -3,6 +3,8 @@
  */
 #include "daemon/core/versions.h"
 
+#include "daemon/core/failpoint.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -176,7 +178,9 @@ void versions_publish(struct versions *versions, uint64_t version)
 
 	/* The checksum covers the version, so a death between the two stores leaves facts that do not check. */
 	atomic_store_explicit(&header->version, version, memory_order_release);
+	FAILPOINT("version-numbered");
 	header->checksum = slot_header_checksum(header);
+	FAILPOINT("version-whole");
 	atomic_thread_fence(memory_order_release);
 	versions->current = versions->writing;
 	versions->writing = -1;

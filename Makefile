@@ -27,7 +27,7 @@ core := $(addprefix daemon/core/, \
 	verdict version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
-	accounts attach config_file files files_generation files_place log memory runtime systemd transport workers)
+	accounts attach config_file files files_generation files_pace files_place files_write log memory runtime systemd transport workers)
 
 daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options reload)
 
@@ -107,10 +107,11 @@ test_copy := client/copy
 test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
-test_files := $(addprefix daemon/edge/, files files_generation files_place) \
+test_files := $(addprefix daemon/edge/, files files_generation files_pace files_place files_write) \
 	$(addprefix daemon/core/, generation retention) $(addprefix proto/, layout name status)
-test_files_generation := $(addprefix daemon/edge/, files_generation files_place) daemon/core/generation \
+test_files_generation := $(addprefix daemon/edge/, files_generation files_pace files_place files_write) daemon/core/generation \
 	$(addprefix proto/, layout name status)
+test_files_write := $(addprefix daemon/edge/, files_pace files_place files_write) $(addprefix proto/, layout status)
 test_figure := client/emactl/figure
 test_generation := daemon/core/generation $(addprefix proto/, layout name status)
 test_generation_text := $(addprefix daemon/core/, attributes generation generation_text guards json_text) \

@@ -399,6 +399,8 @@ static void reconfigure(struct daemon *daemon, struct config *config)
 		return;
 	}
 	attach_reconfigure(daemon->attach, (uint32_t)config->connection_count_max);
+	if (daemon->files)
+		files_limit(daemon->files, config->checkpoint_bytes_per_s);
 	service_reconfigure(daemon->service, &now, &settings);
 	free(before);
 	rearm(daemon);
@@ -542,6 +544,8 @@ static int threads_start(struct daemon *daemon, struct reason *reason)
 		error = workers_start((uint32_t)daemon->config->worker_count, wake_loop, daemon, &daemon->workers);
 	if (!error && daemon->state_dir[0])
 		error = files_start(daemon->state_dir, &files_system, wake_loop, daemon, &daemon->files);
+	if (!error && daemon->files)
+		files_limit(daemon->files, daemon->config->checkpoint_bytes_per_s);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return error ? reason_set(reason, error, "the %" PRIu64 " worker threads cannot be made: %s (see workers= and the "
 	                          "limit on tasks)", daemon->config->worker_count, strerror(-error)) : 0;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "daemon/core/host.h"
+#include "daemon/edge/files_write.h"
 #include "proto/layout.h"
 
 static const char MANIFEST[] = "manifest.json";
@@ -235,17 +236,16 @@ static int model_discard(const struct files_place *place, struct file_order *ord
 static int contents_write(const struct files_place *place, int directory, struct file_order *order)
 {
 	struct generation_file files[PROFILE_COUNT_MAX];
-	struct files_content manifest = { MANIFEST, (const uint8_t *)order->text, 0 };
+	struct files_content manifest = { MANIFEST, (const uint8_t *)order->text, 0, NULL };
 	int error = 0;
 
 	for (uint32_t i = 0; i < order->count && !error; i++) {
 		struct file_item *item = &order->items[i];
 		char name[GENERATION_FILE_NAME_BYTES];
-		const struct files_content content = { name, item->bytes, item->byte_count };
+		const struct files_content content = { name, item->bytes, item->byte_count, &item->checksum };
 
 		generation_file_name(item->profile, name);
 		error = files_file_write(place, directory, name, &content, &order->reason);
-		item->checksum = layout_checksum(item->bytes, item->byte_count);
 		files[i] = (struct generation_file){ item->profile, item->byte_count, item->checksum };
 	}
 	if (error)

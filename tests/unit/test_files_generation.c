@@ -138,7 +138,12 @@ static const struct files_calls faulty = {
 	.unlinkat = faulty_unlinkat,
 };
 
-static const struct files_place place = { root, &faulty, &abandons, "; make room" };
+static const struct files_place place = {
+	.state_dir = root,
+	.calls = &faulty,
+	.abandons = &abandons,
+	.space_hint = "; make room",
+};
 
 static void setup(void)
 {

@@ -71,6 +71,7 @@ struct daemon {
 	struct service *service;
 	struct service_facts facts;
 	char state_dir[CONFIG_PATH_BYTES_MAX];
+	int state_lock_fd; /* the files thread's, once that runs */
 	struct throttle throttle;
 	uint64_t drain_due_ms;
 	bool journal;
@@ -531,6 +532,35 @@ static int service_init(struct daemon *daemon, struct reason *reason)
 	return error ? reason_set(reason, error, "not enough memory to start") : 0;
 }
 
+/* The files thread, before each order. */
+static int on_claim(void *context, struct reason *reason)
+{
+	struct daemon *daemon = context;
+
+	return runtime_state_lock(daemon->state_dir, &daemon->state_lock_fd, reason);
+}
+
+/* Another daemon in the state directory is a mistake; anything else that is wrong with it may pass. */
+static int state_claim(struct daemon *daemon, struct reason *reason)
+{
+	struct reason why = { "" };
+
+	if (!daemon->state_dir[0] || on_claim(daemon, &why) != -EEXIST)
+		return 0;
+	return reason_set(reason, -EEXIST, "%s", why.text);
+}
+
+static int files_begin(struct daemon *daemon)
+{
+	int error = files_start(daemon->state_dir, &files_system, wake_loop, daemon, &daemon->files);
+
+	if (error)
+		return error;
+	files_guard(daemon->files, on_claim, daemon);
+	files_limit(daemon->files, daemon->config->checkpoint_bytes_per_s);
+	return 0;
+}
+
 static int threads_start(struct daemon *daemon, struct reason *reason)
 {
 	sigset_t all, before;
@@ -543,9 +573,7 @@ static int threads_start(struct daemon *daemon, struct reason *reason)
 	if (!error)
 		error = workers_start((uint32_t)daemon->config->worker_count, wake_loop, daemon, &daemon->workers);
 	if (!error && daemon->state_dir[0])
-		error = files_start(daemon->state_dir, &files_system, wake_loop, daemon, &daemon->files);
-	if (!error && daemon->files)
-		files_limit(daemon->files, daemon->config->checkpoint_bytes_per_s);
+		error = files_begin(daemon);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return error ? reason_set(reason, error, "the %" PRIu64 " worker threads cannot be made: %s (see workers= and the "
 	                          "limit on tasks)", daemon->config->worker_count, strerror(-error)) : 0;
@@ -607,6 +635,8 @@ static int start(struct daemon *daemon, struct reason *reason)
 	if (!error)
 		error = service_init(daemon, reason);
 	if (!error)
+		error = state_claim(daemon, reason);
+	if (!error)
 		error = threads_start(daemon, reason);
 	if (error)
 		return error;
@@ -647,6 +677,7 @@ static void stop(struct daemon *daemon)
 	if (files_stop(daemon->files, close_ms)) {
 		service_destroy(daemon->service);
 		memory_stop(daemon->maker);
+		runtime_state_unlock(daemon->state_dir, &daemon->state_lock_fd);
 	} else {
 		say(daemon, EVENT_WARNING, "the disk does not answer: a file is left half-written");
 	}
@@ -665,6 +696,7 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 		.options = options,
 		.config = config,
 		.runtime = { .lock_fd = -1 },
+		.state_lock_fd = -1,
 		.journal = systemd_has_journal(),
 		.reason = reason,
 	};

@@ -47,6 +47,8 @@ struct files {
 	atomic_bool abandons; /* the file under way is given up too */
 	void (*wake)(void *context);
 	void *wake_context;
+	int (*claim)(void *context, struct reason *reason); /* NULL: none */
+	void *claim_context;
 };
 
 /* ---- directories ------------------------------------------------------------------------------------------------- */
@@ -59,6 +61,8 @@ static struct files_place place_of(const struct files *files, const char *space_
 		.abandons = &files->abandons,
 		.space_hint = space_hint,
 		.pace = files->pace,
+		.claim = files->claim,
+		.claim_context = files->claim_context,
 	};
 }
 
@@ -424,6 +428,12 @@ int files_start(const char *state_dir, const struct files_calls *calls, void (*w
 	}
 	*ret_files = files;
 	return 0;
+}
+
+void files_guard(struct files *files, int (*claim)(void *context, struct reason *reason), void *context)
+{
+	files->claim = claim;
+	files->claim_context = context;
 }
 
 void files_write(struct files *files, struct file_order *order)

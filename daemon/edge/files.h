@@ -25,6 +25,9 @@ struct files;
 int files_start(const char *state_dir, const struct files_calls *calls, void (*wake)(void *context), void *context,
                 struct files **ret_files);
 
+/* What is called before each order, see files_place.h. From the thread; to be set before the first order. */
+void files_guard(struct files *files, int (*claim)(void *context, struct reason *reason), void *context);
+
 /* Queues an order; it comes back by files_poll. */
 void files_write(struct files *files, struct file_order *order);
 

@@ -120,6 +120,16 @@ int files_directory_open(const struct files_place *place, int parent, const char
 	return fd;
 }
 
+/* Where there can be no lock, as on a full disk, what is to be done in the directory is tried all the same. */
+static int root_claim(const struct files_place *place, struct reason *reason)
+{
+	struct reason why = { "" };
+
+	if (!place->claim || place->claim(place->claim_context, &why) != -EEXIST)
+		return 0;
+	return reason_set(reason, -EBUSY, "%s", why.text);
+}
+
 int files_root_open(const struct files_place *place, bool makes, struct reason *reason, int *ret_root)
 {
 	const struct files_calls *calls = place->calls;
@@ -131,6 +141,11 @@ int files_root_open(const struct files_place *place, bool makes, struct reason *
 	fd = calls->open(state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return files_failed(place, reason, "opening the state directory", state_dir);
+	error = root_claim(place, reason);
+	if (error) {
+		calls->close(fd);
+		return error;
+	}
 	if (calls->flock(fd, LOCK_EX | LOCK_NB) == 0) {
 		*ret_root = fd;
 		return 0;

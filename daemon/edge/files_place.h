@@ -48,6 +48,12 @@ struct files_place {
 	const atomic_bool *abandons; /* what is under way is given up */
 	const char *space_hint;      /* what to do when the disk is full: "; make room" */
 	struct files_pace *pace;     /* NULL: nothing is limited */
+	/*
+	 * Makes sure that the state directory, which may be another one than before, is the daemon's alone. NULL: it
+	 * is anyhow. -EEXIST with a sentence: it is not.
+	 */
+	int (*claim)(void *context, struct reason *reason);
+	void *claim_context;
 };
 
 /* What a call failed at with errno, as a sentence. Returns -errno. */

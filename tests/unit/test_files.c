@@ -682,6 +682,36 @@ START_TEST(two_daemons_do_not_write_into_one_state_directory)
 }
 END_TEST
 
+static struct {
+	int error, count;
+} guard;
+
+static int claim(void *context, struct reason *reason)
+{
+	ck_assert_ptr_eq(context, &guard);
+	guard.count++;
+	return reason_set(reason, guard.error, "used by another emad, pid 4711");
+}
+
+START_TEST(every_order_asks_whose_the_state_directory_is)
+{
+	struct file_order order;
+
+	guard.error = guard.count = 0;
+	files_guard(files, claim, &guard);
+	ck_assert_int_eq(write_step("a/b", 10), 0);
+	guard.error = -EEXIST;
+	order_init(&order, "a/b", 20);
+	ck_assert_int_eq(order_do(&order), -EBUSY);
+	ck_assert_ptr_nonnull(strstr(order.items[0].reason.text, "pid 4711"));
+	ck_assert_str_eq(names("a/b"), "10");
+	/* No room for a lock is no reason not to try. */
+	guard.error = -ENOSPC;
+	ck_assert_int_eq(write_step("a/b", 30), 0);
+	ck_assert_int_eq(guard.count, 3);
+}
+END_TEST
+
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 START_TEST(what_is_under_way_is_finished_and_nothing_new_begins)
@@ -814,6 +844,7 @@ int main(void)
 	tcase_add_test(tcase, a_directory_of_somebody_else_is_refused);
 	tcase_add_test(tcase, the_state_directory_itself_may_be_a_link);
 	tcase_add_test(tcase, two_daemons_do_not_write_into_one_state_directory);
+	tcase_add_test(tcase, every_order_asks_whose_the_state_directory_is);
 	tcase_add_test(tcase, what_is_under_way_is_finished_and_nothing_new_begins);
 	tcase_add_test(tcase, a_file_that_cannot_be_finished_is_removed);
 	tcase_add_test(tcase, a_disk_that_hangs_does_not_hold_the_end);

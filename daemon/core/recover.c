@@ -196,11 +196,16 @@ static void facts_restore(struct model *model, struct generation *generation)
 	model->attributes = generation->attributes;
 	model->metadata = generation->metadata;
 	generation->attributes = generation->metadata = NULL;
+	for (uint32_t t = 0; generation->value_squares && t < model->manifest->tensor_count; t++)
+		model->results[t].value_squares = generation->value_squares[t];
 	for (uint32_t p = 0; p < generation->profile_count; p++) {
 		struct generation_profile *at = &generation->profiles[p];
 
 		model->histories[p] = at->history;
 		at->history = NULL;
+		strcpy(model->checkpoint.files[p].profile, at->profile.name);
+		model->checkpoint.files[p].bytes = at->file_bytes;
+		model->checkpoint.files[p].checksum = at->file_checksum;
 		if (!at->has_snapshot)
 			continue;
 		strcpy(model->keep.profiles[p].profile, at->profile.name);
@@ -208,6 +213,7 @@ static void facts_restore(struct model *model, struct generation *generation)
 		model->keep.profiles[p].step = at->snapshot_step;
 	}
 	model->checkpoint.owns = true;
+	model->checkpoint.file_count = generation->profile_count;
 	model->checkpoint.version = generation->version;
 	model->checkpoint.step = generation->step;
 }

@@ -295,6 +295,7 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 	model->guards = wish->guards;
 	model->stride = wish->stride;
 	model->coalesces = wish->coalesces;
+	model->facts_changed++;
 	if (rank->stage.base)
 		service->host.memory_drop(service->host.context, &rank->stage);
 	if (wish->attributes) {

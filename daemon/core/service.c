@@ -775,15 +775,15 @@ void service_applied(struct service *service, const struct instant *now, struct 
 
 void service_file_written(struct service *service, const struct instant *now, struct file_order *order)
 {
-	struct model *model = order->work == FILE_KEEP || order->work == FILE_CHECKPOINT
-	                              ? model_by_id(service, order->model)
-	                              : NULL;
+	bool writes = order->work == FILE_KEEP || order->work == FILE_CHECKPOINT || order->work == FILE_FACTS;
+	struct model *model = writes ? model_by_id(service, order->model) : NULL;
 
 	switch (order->work) {
 	case FILE_KEEP:
 		keep_written(service, now, model);
 		break;
 	case FILE_CHECKPOINT:
+	case FILE_FACTS:
 		checkpoint_written(service, now, model);
 		keep_resume(service, now, model);
 		break;

@@ -111,6 +111,34 @@ def test_any_safetensors_reader_takes_the_files(own):
         assert (generation / "manifest.json").stat().st_mtime_ns == written
 
 
+def test_what_is_said_after_the_checkpoint_comes_back_too(own):
+    own.start()
+    with emad.Client(own.url) as client:
+        with client.trainer(NAME, weights(0), profiles=PROFILES, attributes={"a": 1}) as trainer:
+            for step in range(1, 6):
+                trainer.push(step, weights(step), wait=True)
+            assert client.checkpoint(NAME) == 5
+            (generation,) = generations(own)
+            averages = {path.name: path.stat().st_mtime_ns for path in generation.glob("*.safetensors")}
+            trainer.set_attributes({"a": 2, "b": "é"})
+        # Another guard, too, and then the end: on disk is the same version.
+        with client.trainer(NAME, weights(0), profiles=PROFILES, attributes={"a": 3}, guards="loss_max=10,norm_jump=0.5"):
+            pass
+        before = served(client)
+    assert own.stop() == 0
+    assert generations(own) == [generation]
+    assert {path.name: path.stat().st_mtime_ns for path in generation.glob("*.safetensors")} == averages
+    own.start()
+    with emad.Client(own.url) as client:
+        assert served(client) == before
+        assert client.show(NAME)["attributes"] == {"a": 3}
+        # The norms of before the restart are what the first snapshot is compared with.
+        with client.trainer(NAME, weights(0), profiles=PROFILES, guards="norm_jump=0.5") as trainer:
+            large = {key: value * 100 if value.dtype.kind == "f" else value for key, value in weights(6).items()}
+            assert trainer.push(6, large, wait=True).outcome == "norm-jump"
+            assert trainer.push(6, weights(6), wait=True).outcome == "applied"
+
+
 def test_after_a_kill_the_last_checkpoint_is_there(own):
     own.start()
     with emad.Client(own.url) as client:

@@ -44,6 +44,7 @@
 
 enum {
 	STATUS_EVERY_MS = 5000,
+	SUMMARY_BYTES_MAX = 384, /* of the line that the service manager shows */
 	RECOVER_MS_MORE = 60000, /* asked for at every status while models are recovered */
 	CHECKPOINT_MS_MAX = 60000, /* beyond the time to apply what was accepted: to write the last checkpoints */
 	EXTEND_EVERY_MS = 1000,  /* meanwhile the service manager hears this often that the end goes on, */
@@ -302,13 +303,14 @@ static uint64_t host_random(void *context)
 static void on_status(uv_timer_t *timer)
 {
 	struct daemon *daemon = timer->data;
-	char text[128];
+	struct instant now = instant_now();
+	char text[SUMMARY_BYTES_MAX];
 
 	if (service_recovering(daemon->service))
 		systemd_extend(RECOVER_MS_MORE);
-	service_summary(daemon->service, text, sizeof text);
+	service_summary(daemon->service, &now, text, sizeof text);
 	systemd_status(text);
-	say_left_out(daemon, instant_now().monotonic_ms);
+	say_left_out(daemon, now.monotonic_ms);
 }
 
 /*
@@ -410,8 +412,9 @@ static void reconfigure(struct daemon *daemon, struct config *config)
 static void on_hangup(uv_signal_t *handle, int number)
 {
 	struct daemon *daemon = handle->data;
+	struct instant now = instant_now();
 	struct config *config;
-	char text[128];
+	char text[SUMMARY_BYTES_MAX];
 
 	(void)number;
 	if (daemon->stopping)
@@ -420,7 +423,7 @@ static void on_hangup(uv_signal_t *handle, int number)
 	config = reload_read(daemon->options, daemon->config, say, daemon);
 	if (config)
 		reconfigure(daemon, config);
-	service_summary(daemon->service, text, sizeof text);
+	service_summary(daemon->service, &now, text, sizeof text);
 	systemd_ready(text);
 }
 
@@ -610,7 +613,8 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 /* From now on there are clients. */
 static void listen_begin(struct daemon *daemon)
 {
-	char text[CONFIG_PATH_BYTES_MAX + 128];
+	char text[CONFIG_PATH_BYTES_MAX + SUMMARY_BYTES_MAX];
+	struct instant now = instant_now();
 
 	daemon->listening = true;
 	daemon->error = sockets_start(daemon, daemon->reason);
@@ -622,7 +626,7 @@ static void listen_begin(struct daemon *daemon)
 	         "at most %.1f GiB of shared memory", daemon->runtime.path, daemon->config->worker_count,
 	         kernel_best()->name, (double)daemon->config->memory_bytes_max / (double)(UINT64_C(1) << 30));
 	say_of(daemon, EVENT_STARTED, EVENT_NOTICE, text);
-	service_summary(daemon->service, text, sizeof text);
+	service_summary(daemon->service, &now, text, sizeof text);
 	systemd_ready(service_counters(daemon->service)->models_recovered > 0 ? text : "no models");
 }
 

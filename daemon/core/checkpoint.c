@@ -344,6 +344,25 @@ void checkpoint_inherit(struct model *heir, const struct model *ancestor)
 	heir->checkpoint.since_ms = ancestor->checkpoint.since_ms;
 }
 
+struct checkpoint_news checkpoint_news(const struct service *service)
+{
+	struct checkpoint_news news = { NULL, NULL };
+
+	for (const struct model *model = service->models; model; model = model->next) {
+		const struct checkpoint *checkpoint = &model->checkpoint;
+
+		if (model->doomed || model->ancestor)
+			continue;
+		if (checkpoint->wall_us > 0 &&
+		    (!news.latest || checkpoint->since_ms > news.latest->checkpoint.since_ms))
+			news.latest = model;
+		if (checkpoint->failure_count > 0 &&
+		    (!news.failing || checkpoint->failure_count > news.failing->checkpoint.failure_count))
+			news.failing = model;
+	}
+	return news;
+}
+
 void checkpoint_finish(struct model *model)
 {
 	if (model->checkpoint.order)

@@ -73,5 +73,11 @@ void checkpoint_inherit(struct model *heir, const struct model *ancestor);
 
 void checkpoint_finish(struct model *model);
 
+/* What is to be said of all models: whose checkpoint was written last by this daemon, and whose fails. NULL: none's. */
+struct checkpoint_news {
+	const struct model *latest, *failing;
+};
+struct checkpoint_news checkpoint_news(const struct service *service);
+
 /* Whether the daemon has a place for checkpoints. */
 bool checkpoint_possible(const struct service *service);

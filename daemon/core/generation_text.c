@@ -96,7 +96,7 @@ static char *facts_text(const struct generation *generation)
 	return text;
 }
 
-static char *tensor_text(const struct tensor *tensor, double squares)
+static char *tensor_text(const struct tensor *tensor)
 {
 	json_t *extents = json_array(), *row;
 	char *text;
@@ -107,10 +107,6 @@ static char *tensor_text(const struct tensor *tensor, double squares)
 			return NULL;
 		}
 	row = json_pack("[s, s, o, b]", tensor->name, dtype_name(tensor->dtype), extents, tensor->is_buffer);
-	if (squares > 0 && json_array_append_new(row, real(squares)) != 0) {
-		json_decref(row);
-		return NULL;
-	}
 	text = json_text(row);
 	json_decref(row);
 	return text;
@@ -123,12 +119,15 @@ static bool tensors_write(const struct generation *generation, FILE *file)
 
 	fputs(",\"tensors\":[", file);
 	for (uint32_t t = 0; t < manifest->tensor_count; t++) {
-		char *text = tensor_text(&manifest->tensors[t],
-		                         generation->value_squares ? generation->value_squares[t] : 0);
+		double squares = generation->value_squares ? generation->value_squares[t] : 0;
+		char *text = tensor_text(&manifest->tensors[t]);
 
 		if (!text)
 			return false;
-		fprintf(file, "%s%s", t > 0 ? "," : "", text);
+		fprintf(file, "%s%.*s", t > 0 ? "," : "", (int)strlen(text) - 1, text);
+		if (squares > 0)
+			fprintf(file, ",\"%a\"", squares);
+		fputs("]", file);
 		free(text);
 	}
 	fputs("]", file);

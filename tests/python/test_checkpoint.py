@@ -61,6 +61,12 @@ def copy_tree(state, target):
     subprocess.run(["cp", "-a", state, target], check=True)
 
 
+def told(emactl, daemon, *command):
+    """What emactl says, lines of one blank between words."""
+    done = subprocess.run([emactl, "--socket", daemon.url, *command], capture_output=True, text=True, check=True)
+    return "\n".join(" ".join(line.split()) for line in done.stdout.splitlines())
+
+
 @pytest.fixture
 def own(tmp_path):
     process = DaemonProcess(tmp_path, "[limits]\nlease-min=100ms\n")
@@ -109,6 +115,20 @@ def test_any_safetensors_reader_takes_the_files(own):
         written = (generation / "manifest.json").stat().st_mtime_ns
         assert client.checkpoint(NAME) == 5 and client.checkpoint() == 0
         assert (generation / "manifest.json").stat().st_mtime_ns == written
+
+
+def test_emactl_tells_of_the_last_checkpoint(own, emactl):
+    own.start()
+    with emad.Client(own.url) as client:
+        train(client, 1, 5)
+        assert "last checkpoint -" in told(emactl, own, "status")
+        assert "checkpoint step -" in told(emactl, own, "show", NAME)
+        client.checkpoint(NAME)
+        assert client.status()["checkpoint"]["model"] == NAME
+        said = told(emactl, own, "status")
+        assert "ago\nits model run42/net\nits step 5\n" in said and "failing" not in said
+        said = told(emactl, own, "show", NAME)
+        assert "checkpoint step 5\ncheckpoint written " in said and "ago\nfailures in a row 0\n" in said
 
 
 def test_what_is_said_after_the_checkpoint_comes_back_too(own):
@@ -250,7 +270,7 @@ def test_killed_at_any_moment_of_a_checkpoint_a_whole_generation_is_found(own):
             assert client.status()["counters"]["checkpoints_bad"] == 0
 
 
-def test_a_full_disk_leaves_the_last_one_and_training_goes_on(own, tmp_path):
+def test_a_full_disk_leaves_the_last_one_and_training_goes_on(own, emactl, tmp_path):
     state = tmp_path / "small"
     state.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", state], capture_output=True).returncode != 0:
@@ -268,6 +288,10 @@ def test_a_full_disk_leaves_the_last_one_and_training_goes_on(own, tmp_path):
             train(client, 10, 12)
             shown = client.show(NAME)["checkpoint"]
             assert shown["step"] == 3 and shown["failures"] >= 1 and "No space left" in shown["error"]
+            assert "No space left" in client.status()["checkpoint"]["error"]
+            for command in (["status"], ["show", NAME]):
+                said = told(emactl, own, *command)
+                assert "failures in a row" in said and "No space left" in said
         own.kill()
         own.start(state)
         with emad.Client(own.url) as client:

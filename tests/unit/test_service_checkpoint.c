@@ -485,6 +485,68 @@ START_TEST(a_generation_that_somebody_removed_is_written_whole)
 }
 END_TEST
 
+static void summary_is(const char *wanted)
+{
+	char text[256];
+
+	service_summary(host.service, &host.now, text, sizeof text);
+	ck_assert_str_eq(text, wanted);
+}
+
+static void status_has(const char *words)
+{
+	const char *text = fake_host_expect(&host, fake_query(&host, OP_STATUS, NULL), 0)->body;
+
+	ck_assert_msg(strstr(text, words) != NULL, "%s", text);
+}
+
+START_TEST(the_line_for_people_tells_of_the_last_checkpoint)
+{
+	char head[64], line[256];
+	uint64_t number;
+
+	push_until(1, 3);
+	service_summary(host.service, &host.now, head, sizeof head);
+	ck_assert_msg(strncmp(head, "1 model, step 3, lag 0, ", 24) == 0 && strstr(head, " MiB") + 4 == head + strlen(head),
+	              "%s", head);
+	status_has("\"checkpoint\":{\"model\":null,\"step\":null,\"written_us\":null,\"failing\":null,");
+	(void)fake_query(&host, OP_CHECKPOINT, NULL);
+	fake_host_write(&host);
+	for (size_t i = 0; i < 6; i++) {
+		static const struct {
+			uint64_t wait_ms;
+			const char *age;
+		} rows[] = {
+			{ 0, "0 s" }, { 1999, "1 s" }, { 118000, "119 s" }, { 1000, "2 min" }, { 7080000, "2 h" },
+			{ 2 * 86400000 - 7200000, "2 d" },
+		};
+
+		fake_host_wait(&host, rows[i].wait_ms);
+		snprintf(line, sizeof line, "%s, checkpoint %s ago", head, rows[i].age);
+		summary_is(line);
+	}
+	status_has("\"checkpoint\":{\"model\":\"run42/net\",\"step\":3,\"written_us\":1");
+	push(4);
+	number = host.file_count;
+	ck_assert_uint_eq(number, 1); /* the interval was over long ago */
+	host.file_status = -ENOSPC;
+	fake_host_write(&host);
+	host.file_status = 0;
+	service_summary(host.service, &host.now, line, sizeof line);
+	ck_assert_msg(strstr(line, ", checkpoint of run42/net failing: writing 'it': it cannot be written"), "%s", line);
+	status_has("\"failing\":\"run42/net\",\"failures\":1,\"error\":\"writing");
+	/* Too little room cuts it. */
+	for (size_t capacity = 1; capacity < 100; capacity++) {
+		service_summary(host.service, &host.now, line, capacity);
+		ck_assert_uint_lt(strlen(line), capacity);
+	}
+	fake_host_wait(&host, 1000);
+	fake_host_write(&host);
+	service_summary(host.service, &host.now, line, sizeof line);
+	ck_assert_ptr_nonnull(strstr(line, ", checkpoint 0 s ago"));
+}
+END_TEST
+
 START_TEST(norms_are_judged_across_a_restart)
 {
 	trainer.guards = "norm_jump=0.5";
@@ -606,6 +668,7 @@ int main(void)
 	tcase_add_test(tcase, what_is_said_of_a_model_after_its_checkpoint_is_written_beside_the_same_averages);
 	tcase_add_test(tcase, a_request_brings_what_is_said_to_disk_too_and_a_newer_version_all_of_it);
 	tcase_add_test(tcase, a_generation_that_somebody_removed_is_written_whole);
+	tcase_add_test(tcase, the_line_for_people_tells_of_the_last_checkpoint);
 	tcase_add_test(tcase, norms_are_judged_across_a_restart);
 	tcase_add_test(tcase, a_model_that_does_not_fit_stays_on_disk);
 	tcase_add_test(tcase, damaged_averages_are_never_served);

@@ -178,8 +178,8 @@ def is_killed_and_comes_back_when_it_hangs_and_not_otherwise(host):
 def a_wrong_setting_is_said_once_and_not_tried_again(host):
     host.run("systemctl", "stop", "emad")
     host.write("/etc/emad/emad.conf", "[limits]\nslots=1\n")
-    before = host.restarts()
     assert host.run("systemctl", "start", "emad", check=False).returncode != 0
+    before = host.restarts()
     assert host.property("ExecMainStatus") == "78"
     time.sleep(2)  # seven times the time after which anything else would be tried again
     assert (host.property("ActiveState"), host.property("ExecMainStatus")) == ("failed", "78")
@@ -195,6 +195,9 @@ def its_status_line_tells_of_models_and_checkpoints(host):
     host.run("touch", "/tmp/progress")
     train(host, "run/status", 5)
     host.run("emactl", "checkpoint")
+    # The thread that wrote it lets the others go first.
+    nice = host.run("ps", "-L", "-o", "ni=", "-p", host.property("MainPID")).stdout.split()
+    assert nice.count("10") == 1 and nice.count("0") == len(nice) - 1
     # The line is renewed every five seconds.
     host.wait("a line", lambda: re.search(
         r"[0-9]+ models?, step [0-9]+, lag [0-9]+, [0-9.]+ [MG]iB, checkpoint [0-9]+ s ago", host.property("StatusText")))

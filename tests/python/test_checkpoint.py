@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import threading
 import time
@@ -302,6 +303,54 @@ def test_a_full_disk_leaves_the_last_one_and_training_goes_on(own, emactl, tmp_p
     finally:
         own.kill()
         subprocess.run(["umount", state], check=True)
+
+
+def checkpoint_of(url):
+    with emad.Client(url) as client:
+        try:
+            client.checkpoint(NAME)
+        except emad.Error:
+            pass  # the daemon has ended meanwhile
+
+
+def test_the_disk_gets_no_more_than_its_bandwidth(own):
+    def limit(bytes_per_s):
+        own.configuration.write_text(f"[checkpoint]\ncheckpoint-bandwidth={bytes_per_s}\n")
+
+    def checkpoint(step):
+        trainer.push(step, weights(step, elements), wait=True)
+        begun = time.monotonic()
+        assert client.checkpoint(NAME) == step
+        return time.monotonic() - begun
+
+    elements = 1 << 19  # 16 MiB
+    limit("8M")
+    own.start()
+    with emad.Client(own.url) as client, client.trainer(NAME, weights(0, elements), profiles={"ema": "yolo"}) as trainer:
+        limited = checkpoint(1)
+        print(f"16 MiB at 8 MiB/s: {limited:.2f} s")
+        assert limited >= 1.8  # a tenth of a second's worth goes at once
+        limit("0")
+        own.signal(signal.SIGHUP)
+        while "checkpoint-bandwidth=0 now" not in own.log():
+            time.sleep(0.01)
+        free = checkpoint(2)
+        print(f"without a limit: {free:.2f} s")
+        # One under way goes on at another limit, and the end has none.
+        limit("64K")
+        own.signal(signal.SIGHUP)
+        while "checkpoint-bandwidth=64K now" not in own.log():
+            time.sleep(0.01)
+        trainer.push(3, weights(3, elements), wait=True)
+        asked = threading.Thread(target=checkpoint_of, args=(own.url,))
+        asked.start()
+        while not client.show(NAME)["checkpoint"]["writing"]:
+            time.sleep(0.01)
+        begun = time.monotonic()
+        assert own.stop() == 0
+        assert time.monotonic() - begun < 20  # at the limit it would take four minutes
+        asked.join()
+    assert [path.name[:20] for path in generations(own)][-1] == f"{3:020}"
 
 
 def test_planted_links_are_not_followed(own, tmp_path):

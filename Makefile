@@ -28,7 +28,7 @@ core := $(addprefix daemon/core/, \
 
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file descriptors files files_generation files_pace files_place files_write log memory \
-	memory_directory memory_segment runtime systemd transport workers)
+	memory_directory memory_segment runtime scribe systemd transport workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
@@ -152,6 +152,7 @@ test_schedule := $(schedule) proto/nearest
 test_schedule_advance := $(schedule) proto/nearest
 test_schedule_formula := $(schedule) proto/nearest
 test_schedule_scale := $(schedule) proto/nearest
+test_scribe := daemon/edge/scribe
 test_served := $(addprefix client/, error served) $(addprefix proto/, dtype nearest status)
 test_service := $(service)
 test_service_adapt := $(service)
@@ -363,7 +364,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy files layout memory memory_kept pusher snapshot trainer transport view workers,$(unit_names))
+unit_names := $(filter attach copy files layout memory memory_kept pusher scribe snapshot trainer transport view workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)

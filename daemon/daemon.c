@@ -11,6 +11,7 @@
  *                      \________|______________|____________________|____________________|_________________/
  *                                              service (all state, all decisions)
  *
+ * What the loop has to say goes to the scribe, a thread that writes the log and never wakes anybody.
  * Every box in brackets is a list with a lock of its own; `wake` is uv_async_send. The core's table of functions
  * (host.h) leads from the service back to the edges.
  */
@@ -38,6 +39,7 @@
 #include "daemon/edge/log.h"
 #include "daemon/edge/memory.h"
 #include "daemon/edge/runtime.h"
+#include "daemon/edge/scribe.h"
 #include "daemon/edge/systemd.h"
 #include "daemon/edge/transport.h"
 #include "daemon/edge/workers.h"
@@ -45,6 +47,7 @@
 
 enum {
 	STATUS_EVERY_MS = 5000,
+	SETTLE_MS_MAX = 200,     /* for the log, when it says that it is ready */
 	SUMMARY_BYTES_MAX = 384, /* of the line that the service manager shows */
 	RECOVER_MS_MORE = 60000, /* asked for at every status while models are recovered */
 	CHECKPOINT_MS_MAX = 60000, /* beyond the time to apply what was accepted: to write the last checkpoints */
@@ -78,6 +81,7 @@ struct daemon {
 	struct systemd_handed handed;
 	int attach_listener_fd; /* -1: none */
 	struct throttle throttle;
+	struct scribe *scribe; /* NULL: not yet, and events are written at once */
 	uint64_t drain_due_ms;
 	bool journal;
 	bool listening; /* the sockets are there */
@@ -106,7 +110,9 @@ static void tell(const struct daemon *daemon, const struct event *event)
 {
 	if (event->severity > daemon->config->log_level)
 		return;
-	if (daemon->journal)
+	if (daemon->scribe)
+		scribe_tell(daemon->scribe, event);
+	else if (daemon->journal)
 		systemd_journal(event);
 	else
 		log_line(event);
@@ -131,6 +137,13 @@ static void say_of(struct daemon *daemon, enum event_kind kind, enum event_sever
 static void say(void *daemon, enum event_severity severity, const char *text)
 {
 	say_of(daemon, EVENT_OTHER, severity, text);
+}
+
+/* Who waits for this finds in the log what came before, if the log is read at all. */
+static void ready(const struct daemon *daemon, const char *text)
+{
+	scribe_settle(daemon->scribe, SETTLE_MS_MAX);
+	systemd_ready(text);
 }
 
 static void say_left_out(struct daemon *daemon, uint64_t now_ms)
@@ -455,7 +468,7 @@ static void on_hangup(uv_signal_t *handle, int number)
 	if (config)
 		reconfigure(daemon, config);
 	service_summary(daemon->service, &now, text, sizeof text);
-	systemd_ready(text);
+	ready(daemon, text);
 }
 
 /*
@@ -614,7 +627,11 @@ static int threads_start(struct daemon *daemon, struct reason *reason)
 	/* Signals are for the loop thread alone. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = memory_start(&memory, &daemon->maker, reason);
+	error = scribe_start(daemon->journal ? systemd_journal : log_line, &daemon->scribe);
+	if (error)
+		reason_set(reason, error, "the thread that writes the log cannot be made: %s", strerror(-error));
+	if (!error)
+		error = memory_start(&memory, &daemon->maker, reason);
 	if (!error) {
 		error = workers_start((uint32_t)daemon->config->worker_count, wake_loop, daemon, &daemon->workers);
 		if (!error && daemon->state_dir[0])
@@ -710,7 +727,7 @@ static void listen_begin(struct daemon *daemon)
 	         kernel_best()->name, (double)daemon->config->memory_bytes_max / (double)(UINT64_C(1) << 30));
 	say_of(daemon, EVENT_STARTED, EVENT_NOTICE, text);
 	service_summary(daemon->service, &now, text, sizeof text);
-	systemd_ready(counters->models_recovered + counters->models_adopted > 0 ? text : "no models");
+	ready(daemon, counters->models_recovered + counters->models_adopted > 0 ? text : "no models");
 }
 
 static int start(struct daemon *daemon, struct reason *reason)
@@ -826,6 +843,9 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 	say_left_out(&daemon, instant_now().monotonic_ms + THROTTLE_REFILL_MS);
 	if (!error)
 		say(&daemon, EVENT_NOTICE, "stopped");
+	/* A log that nobody reads is left alone, with its thread. */
+	if (daemon.scribe)
+		(void)scribe_stop(daemon.scribe, daemon.hurried ? HURRIED_CLOSE_MS_MAX : CLOSE_MS_MAX);
 	free(daemon.config);
 	return error;
 }

@@ -91,6 +91,7 @@ struct model {
 	bool managed; /* profiles were changed on request: later registrations take them as they are */
 
 	bool serving; /* its memory is there */
+	bool recovers; /* its averages are still read from disk: it has no book */
 	bool doomed;  /* no longer in the service's list of names; destroyed when the update ends */
 	bool touched; /* in the service's list of models to look at again */
 	struct model *touched_next;

@@ -167,7 +167,7 @@ test_service_rewind := $(service)
 test_service_seeds := $(service)
 test_service_settings := $(service)
 test_service_waits := $(service)
-test_service_walk := $(service)
+test_service_walk := $(service) tests/unit/service_walk
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
@@ -205,6 +205,7 @@ needs_tests/unit/test_service_rewind := m
 needs_tests/unit/test_service_seeds := m
 needs_tests/unit/test_service_settings := m
 needs_tests/unit/test_service_waits := m
+needs_tests/unit/service_walk := m
 needs_tests/unit/test_service_walk := m
 
 wire := $(manifest) $(addprefix proto/, layout message) \

@@ -161,6 +161,7 @@ test_service_gaps := $(service)
 test_service_guards := $(service)
 test_service_heap := $(service)
 test_service_keep := $(service)
+test_service_kill := $(service) tests/unit/service_walk tests/unit/kill_faults
 test_service_profiles := $(service)
 test_service_register := $(service)
 test_service_rewind := $(service)
@@ -177,6 +178,7 @@ test_versions := daemon/core/versions proto/layout proto/status tests/unit/faili
 test_workers := daemon/edge/workers $(apply)
 
 needs_tests/unit/failing_heap := failing_heap
+needs_tests/unit/kill_faults := kill_faults
 needs_tests/unit/test_config := jansson
 needs_tests/unit/test_convert := m
 needs_tests/unit/test_facts := jansson
@@ -199,6 +201,7 @@ needs_tests/unit/test_service_gaps := m
 needs_tests/unit/test_service_guards := m
 needs_tests/unit/test_service_heap := jansson m
 needs_tests/unit/test_service_keep := jansson m
+needs_tests/unit/test_service_kill := m
 needs_tests/unit/test_service_profiles := m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_rewind := m
@@ -355,6 +358,7 @@ $(foreach l,$(filter-out nng,$(libraries)),$(eval libs_$(l) := $(shell $(PKG_CON
 libs_nng := $(shell $(PKG_CONFIG) --libs nng 2>/dev/null || echo -lnng)
 libs_m := -lm
 libs_failing_heap := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=reallocarray,--wrap=strdup
+libs_kill_faults := -Wl,--wrap=intake_push,--wrap=intake_begin,--wrap=book_note
 endif
 
 # ---- programs --------------------------------------------------------------------------------------------------------

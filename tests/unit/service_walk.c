@@ -440,14 +440,18 @@ static void entry_check(const struct model *model, const struct reference *refer
 	              (unsigned long)entry->step, rank, (unsigned long)reference->step);
 }
 
-void walk_crash(struct walk *walk)
+void walk_crash(struct walk *walk, const struct step *step)
 {
-	struct service *before = walk->host.service;
+	bool may_go = step && (step->kind == STEP_REMOVE || step->kind == STEP_REGISTER), there[WALK_MODELS];
 
-	walk->nonfinite_count += service_counters(before)->pushes_nonfinite;
+	walk->nonfinite_count += service_counters(walk->host.service)->pushes_nonfinite;
+	for (uint32_t m = 0; m < WALK_MODELS; m++)
+		there[m] = model_now(walk, m) && model_now(walk, m)->serving;
 	ck_assert_int_eq(fake_host_crash(&walk->host), 0);
-	ck_assert_uint_eq(service_counters(walk->host.service)->models_abandoned, 0);
+	ck_assert_msg(service_counters(walk->host.service)->models_abandoned == 0, "%s", walk->host.event);
 	walk->crash_count++;
+	for (uint32_t m = 0; m < WALK_MODELS; m++)
+		ck_assert_msg(may_go || !there[m] || model_now(walk, m), "%s is gone: %s", names[m], walk->host.event);
 	for (uint32_t m = 0; m < WALK_MODELS; m++) {
 		const struct reference *reference = &walk->references[m];
 		const struct model *model = model_now(walk, m);
@@ -461,11 +465,10 @@ void walk_crash(struct walk *walk)
 	for (int i = 0; i < WALK_ACTORS; i++) {
 		struct actor *actor = &walk->actors[i];
 
-		actor->attaching = 0;
 		if (actor->registering) {
 			actor->trainer.sequence--;
 			actor->registering = fake_trainer_register(&actor->trainer);
-		} else if (actor->attached && walk_chance(walk, 2)) {
+		} else if (actor->attaching || (actor->attached && walk_chance(walk, 2))) {
 			actor->attaching = fake_trainer_attach(&actor->trainer);
 		}
 	}

@@ -116,9 +116,10 @@ void walk_check(struct walk *walk);
 
 /*
  * The daemon dies, and another one takes its place. Trainers do what the library does: they repeat what was not
- * answered, and attach again. Asserts that everything acknowledged is there.
+ * answered, and attach again. Asserts that everything acknowledged is there. step: in which it has died; NULL: between
+ * two.
  */
-void walk_crash(struct walk *walk);
+void walk_crash(struct walk *walk, const struct step *step);
 
-/* After a crash in which the step was done, or a part of it: whoever asked for it asks again. */
+/* Behind walk_crash: whoever asked for the step asks again. */
 void walk_repeat(struct walk *walk, const struct step *step);

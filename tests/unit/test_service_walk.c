@@ -25,7 +25,7 @@ START_TEST(averages_follow_the_reference_wherever_chance_leads)
 		struct step chosen;
 
 		if (walk_chance(&walk, CRASH_ONE_IN)) {
-			walk_crash(&walk);
+			walk_crash(&walk, NULL);
 		} else {
 			walk_choose(&walk, &chosen);
 			walk_do(&walk, &chosen);

@@ -22,8 +22,8 @@ proto := $(addprefix proto/, \
 
 core := $(addprefix daemon/core/, \
 	access adopt apply attributes book checkpoint config config_text defaults description event generation \
-	generation_text geometry guards history intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model \
-	notes plan profiles push query recover register registration_report relay report retention service throttle update \
+	generation_text geometry guards history inflow intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model \
+	network notes plan profiles push query recover register registration_report relay remote report retention service throttle update \
 	verdict version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
@@ -36,8 +36,8 @@ daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options relo
 	$(if $(filter failpoints,$(BUILD)),$(failpoints))
 
 library := $(proto) $(addprefix client/, \
-	attach blend blend_layout call checkpoint client copy enclosure error export link merge parts posthoc \
-	profiles push pusher recast registration served snapshot source sum target team trainer view wait)
+	attach blend blend_layout call checkpoint chunks client copy enclosure error export link merge parts posthoc \
+	profiles push pusher recast registration remote served snapshot source sum target team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask command_checkpoint command_daemon command_doctor command_explain command_export command_import \
@@ -102,7 +102,7 @@ test_apply_change := $(test_apply)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
 test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc served source sum target) \
 	$(addprefix proto/, convert dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
-config := $(addprefix daemon/core/, access config defaults guards) $(schedule) \
+config := $(addprefix daemon/core/, access config defaults guards network) $(schedule) \
 	$(addprefix proto/, dtype message name nearest pack profile)
 test_config := $(config) $(addprefix daemon/core/, config_text json_text)
 test_config_file := $(config) daemon/edge/config_file

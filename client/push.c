@@ -12,6 +12,7 @@
 #include "client/trainer.h"
 
 #include "client/error.h"
+#include "client/remote.h"
 #include "client/wait.h"
 
 #include <errno.h>
@@ -52,6 +53,7 @@ static int push_stage(struct emad_trainer *trainer, const struct push *push, uin
                       struct reason *reason)
 {
 	struct registration *registration = &trainer->registration;
+	bool skips = registration->policy == EMAD_POLICY_SKIP;
 	int free_stage = registration_free_stage(registration);
 	struct request request;
 	struct client_answer answer;
@@ -62,10 +64,10 @@ static int push_stage(struct emad_trainer *trainer, const struct push *push, uin
 		*ret_stage = (uint32_t)free_stage;
 		return 0;
 	}
-	if (registration->policy == EMAD_POLICY_SKIP)
+	if (skips && !remote_is(trainer->client))
 		return PUSH_SKIP;
 	request = trainer_request(trainer, OP_RESERVE);
-	request_set(&request, timeout_ms, (uint64_t)wait_left_ms(push->until_ms));
+	request_set(&request, timeout_ms, skips ? 0 : (uint64_t)wait_left_ms(push->until_ms));
 	code = trainer_call(trainer, &request, push->until_ms + WAIT_MARGIN_MS, &answer, reason);
 	if (code)
 		return code;
@@ -77,7 +79,64 @@ static int push_stage(struct emad_trainer *trainer, const struct push *push, uin
 		*ret_stage = (uint32_t)reply->stage;
 	client_answer_finish(&answer);
 	/* An answer, so the push is not lost on the way: there is no room for it. */
+	if (skips && (code == STATUS_ETIMEOUT || code == STATUS_EBUSY))
+		return PUSH_SKIP;
 	return code == STATUS_ETIMEOUT ? STATUS_EBUSY : code;
+}
+
+/* Sends the snapshot from its byte `begin` on. Stages that the daemon has given up meanwhile are claimed again. */
+static int push_send(struct emad_trainer *trainer, const struct push *push, const struct request *request,
+                     uint64_t begin, struct reason *reason)
+{
+	struct registration *registration = &trainer->registration;
+	struct remote_send send = {
+		.registration = registration,
+		.stage = (uint32_t)request->stage,
+		.sequence = request->sequence,
+		.begin = begin,
+		.deadline_ms = push->until_ms + WAIT_MARGIN_MS,
+		.patient = push->pusher,
+	};
+	int code;
+
+	for (;;) {
+		code = remote_send(&send, reason);
+		if (code == STATUS_EFENCED)
+			registration->fenced = true;
+		if (code != -EAGAIN || wait_left_ms(push->until_ms) == 0)
+			return code;
+		code = remote_claim(registration, send.deadline_ms, &registration->map, reason);
+		if (code)
+			return code;
+		send.begin = 0;
+	}
+}
+
+/* Tells the daemon; where no memory is shared, the snapshot comes first. What did not arrive is sent again. */
+static int push_call(struct emad_trainer *trainer, const struct push *push, struct request *request,
+                     struct client_answer *ret_answer, struct reason *reason)
+{
+	uint64_t begin = 0;
+	int code;
+
+	for (;;) {
+		int64_t deadline_ms = push->until_ms + WAIT_MARGIN_MS;
+
+		if (remote_is(trainer->client)) {
+			request_set(request, chunked, true);
+			code = push_send(trainer, push, request, begin, reason);
+			if (code)
+				return code;
+			/* A job of the pusher may take as long as it gets on. */
+			if (push->pusher)
+				deadline_ms = client_deadline(trainer->client->timeout_ms);
+		}
+		code = trainer_call(trainer, request, deadline_ms, ret_answer, reason);
+		if (code || ret_answer->reply.status != -EAGAIN || wait_left_ms(deadline_ms) == 0)
+			return code;
+		begin = ret_answer->reply.missing;
+		client_answer_finish(ret_answer);
+	}
 }
 
 /* Tells the daemon that the stage holds the snapshot. */
@@ -98,7 +157,7 @@ static int push_doorbell(struct emad_trainer *trainer, struct push *push, uint32
 		request_set(&request, timeout_ms, (uint64_t)wait_left_ms(push->until_ms));
 	}
 	trainer->registration.in_doubt[stage] = true;
-	code = trainer_call(trainer, &request, push->until_ms + WAIT_MARGIN_MS, &answer, reason);
+	code = push_call(trainer, push, &request, &answer, reason);
 	if (code)
 		return code;
 	push->answered = true;

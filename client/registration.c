@@ -4,6 +4,7 @@
 #include "client/registration.h"
 
 #include "client/attach.h"
+#include "client/remote.h"
 #include "client/wait.h"
 
 #include <errno.h>
@@ -144,12 +145,15 @@ static void registration_detach(struct registration *registration)
 	if (registration->connection >= 0)
 		close(registration->connection);
 	registration->connection = -1;
+	registration->stands = false;
 }
 
 void registration_finish(struct registration *registration)
 {
 	if (!registration->client)
 		return;
+	if (registration->stands && !registration->fenced)
+		remote_leave(registration);
 	registration_detach(registration);
 	stage_map_finish(&registration->map);
 	for (uint32_t i = 0; i < registration->profile_count; i++)
@@ -164,6 +168,8 @@ void registration_finish(struct registration *registration)
 
 bool registration_alive(const struct registration *registration)
 {
+	if (remote_is(registration->client))
+		return registration->stands;
 	return registration->connection >= 0 && !attach_hung_up(registration->connection);
 }
 
@@ -240,6 +246,12 @@ static int registration_attach(struct registration *registration, int64_t deadli
 	struct client_answer answer;
 	int connection, code;
 
+	if (remote_is(registration->client)) {
+		*ret_map = (struct stage_map){0};
+		code = remote_claim(registration, deadline_ms, ret_map, reason);
+		registration->stands = code == 0;
+		return code;
+	}
 	code = client_attach_open(registration->client, deadline_ms, &connection, reason);
 	if (code)
 		return code;
@@ -390,6 +402,9 @@ int registration_free_stage(const struct registration *registration)
 {
 	const struct stage_header *header = (const struct stage_header *)registration->map.bytes;
 
+	/* Only the daemon knows. */
+	if (remote_is(registration->client))
+		return -1;
 	for (uint32_t i = 0; i < registration->map.stage_count; i++) {
 		/* Pairs with the daemon's release-store when it has read the stage. */
 		if (!registration->in_doubt[i] &&

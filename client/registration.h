@@ -21,7 +21,7 @@ struct stage_map {
 	uint8_t *bytes; /* NULL when there is none */
 	uint64_t segment_bytes;
 	uint32_t stage_count;
-	uint64_t stage_stride;
+	uint64_t stage_stride; /* 0 where no memory is shared with the daemon: all stages are the same place */
 };
 
 struct registration {
@@ -43,6 +43,7 @@ struct registration {
 
 	/* The claim. */
 	int connection; /* to the attach socket; -1 when there is none; its end ends the claim's liveness */
+	bool stands;    /* the same where no memory is shared: there is no such connection */
 	uint64_t epoch;
 	uint64_t unanswered; /* sequence of a register request whose answer did not come; 0 for none */
 	bool fenced;
@@ -68,7 +69,7 @@ int registration_tensors(struct registration *registration, const struct emad_te
 /* Accepts a registration of zeros. */
 void registration_finish(struct registration *registration);
 
-/* The connection stands. Does not wait. */
+/* The connection stands, or nothing is known to the contrary. Does not wait. */
 bool registration_alive(const struct registration *registration);
 
 /*

@@ -270,6 +270,12 @@ static int trainer_flush(struct emad_trainer *trainer, int timeout_ms, struct em
 	if (code)
 		return code;
 	code = trainer_answer_code(trainer, &answer, reason);
+	/* Where no connection tells that the daemon has gone, it is found out here. */
+	if (code == STATUS_ENOMODEL && trainer->registration.stands) {
+		trainer->registration.stands = false;
+		client_answer_finish(&answer);
+		return trainer_flush(trainer, wait_left_ms(until_ms), ret_result, reason);
+	}
 	if (code == 0) {
 		flush_result(&answer.reply, &result);
 		trainer_note_coalesced(trainer, result.coalesced_count);

@@ -8,6 +8,7 @@
 #include "client/view.h"
 
 #include "client/error.h"
+#include "client/remote.h"
 #include "client/served.h"
 #include "proto/convert.h"
 #include "proto/layout.h"
@@ -25,7 +26,7 @@
 struct emad_view {
 	pid_t pid;      /* the process that opened it; a view needs no client once it is open */
 	char *model;    /* owned; for sentences */
-	int connection; /* owned; the lease */
+	int connection; /* owned; the lease; -1 where the image is a copy, which nobody takes back */
 	int fd;         /* owned; the slot, read-only */
 	uint8_t *map;   /* owned; from the slot's start to the image's end */
 	uint64_t map_bytes;
@@ -45,6 +46,8 @@ int view_check(struct emad_view *view, struct reason *reason)
 {
 	uint64_t fence;
 
+	if (view->connection < 0)
+		return 0;
 	/* Pairs with the daemon's fence store, which comes before its first store into the slot. */
 	atomic_thread_fence(memory_order_acquire);
 	fence = atomic_load_explicit(&view_slot(view)->fence, memory_order_relaxed);
@@ -137,6 +140,22 @@ static int view_facts(struct emad_view *view, const struct reply *reply, struct 
 	return 0;
 }
 
+/* From a daemon that no memory is shared with. */
+static int view_copy(struct emad_view *view, struct emad_client *client, const struct request *request,
+                     int64_t deadline_ms, struct reason *reason)
+{
+	struct remote_image image;
+	int code = remote_read(client, request, deadline_ms, &image, reason);
+
+	if (code)
+		return code;
+	view->fd = image.fd;
+	view->map = image.map;
+	view->map_bytes = view->region_bytes = image.facts.image_bytes;
+	view->facts = image.facts;
+	return 0;
+}
+
 static int view_lease(struct emad_view *view, const struct emad_client *client, const struct request *request,
                       int64_t deadline_ms, struct reason *reason)
 {
@@ -187,7 +206,12 @@ int view_open(struct emad_client *client, const char *model, const char *profile
 		return -ENOMEM;
 	*view = (struct emad_view){.pid = client->pid, .connection = -1, .fd = -1};
 	view->model = strdup(model);
-	code = view->model ? view_lease(view, client, &request, client_deadline(meant_ms), reason) : -ENOMEM;
+	if (!view->model)
+		code = -ENOMEM;
+	else if (remote_is(client))
+		code = view_copy(view, client, &request, client_deadline(meant_ms), reason);
+	else
+		code = view_lease(view, client, &request, client_deadline(meant_ms), reason);
 	if (code) {
 		view_destroy(view);
 		return code;

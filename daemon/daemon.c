@@ -30,6 +30,7 @@
 #include <uv.h>
 
 #include "daemon/core/access.h"
+#include "daemon/core/network.h"
 #include "daemon/core/service.h"
 #include "daemon/core/throttle.h"
 #include "daemon/edge/accounts.h"
@@ -196,9 +197,13 @@ static uint32_t classify(void *context, int64_t uid, int64_t gid, const uint32_t
 	return access_refused(rules, (uint32_t)geteuid(), &peer);
 }
 
-static uint32_t classify_by_user(void *context, int64_t uid, int64_t gid)
+static uint32_t classify_peer(void *context, const struct peer *peer, int64_t gid)
 {
-	return classify(context, uid, gid, NULL, 0);
+	struct daemon *daemon = context;
+
+	if (peer->remote)
+		return network_refused((enum access)daemon->config->anonymous);
+	return classify(context, peer->uid, gid, NULL, 0);
 }
 
 static void on_request(void *context, const struct exchange *exchange, const uint8_t *header, size_t header_bytes,
@@ -209,6 +214,15 @@ static void on_request(void *context, const struct exchange *exchange, const uin
 
 	service_request(daemon->service, &now, exchange, header, header_bytes, body, body_bytes);
 	rearm(daemon);
+}
+
+static uint8_t *on_place(void *context, const struct exchange *exchange, const uint8_t *header, size_t header_bytes,
+                         uint64_t body_bytes)
+{
+	struct daemon *daemon = context;
+	struct instant now = instant_now();
+
+	return service_body_place(daemon->service, &now, exchange, header, header_bytes, body_bytes);
 }
 
 static void on_gone(void *context, uint64_t peer)
@@ -295,7 +309,16 @@ static void host_memory_make(void *context, struct segment_order *order)
 
 static void host_memory_drop(void *context, struct memory *memory)
 {
-	memory_drop(((struct daemon *)context)->maker, memory);
+	struct daemon *daemon = context;
+
+	if (daemon->transport)
+		transport_withdraw(daemon->transport, memory->base, memory->bytes);
+	memory_drop(daemon->maker, memory);
+}
+
+static void host_withdraw(void *context, const uint8_t *base, uint64_t bytes)
+{
+	transport_withdraw(((struct daemon *)context)->transport, base, bytes);
 }
 
 static void host_reply(void *context, const struct exchange *exchange, const struct reply *reply,
@@ -405,15 +428,17 @@ static struct transport_options transport_options(struct daemon *daemon)
 		.socket_mode = (uint32_t)config->socket_mode,
 		.handshake_timeout_ms = (uint32_t)config->handshake_timeout_ms,
 		.message_timeout_ms = (uint32_t)config->message_timeout_ms,
+		.keepalive_ms = (uint32_t)config->keepalive_ms,
 		.body_bytes_max = config->body_bytes_max,
 		.bodies_bytes_max = config->receiving_bytes_max,
 		.reply_bytes_max = config->reply_bytes_max,
 		.replies_bytes_max = config->replies_bytes_max,
 		.counters = service_counters(daemon->service),
 		.context = daemon,
-		.classify = classify_by_user,
+		.classify = classify_peer,
 		.wake = wake_loop,
 		.request = on_request,
+		.place = on_place,
 		.gone = on_gone,
 	};
 }
@@ -557,6 +582,7 @@ static int service_init(struct daemon *daemon, struct reason *reason)
 		.context = daemon,
 		.memory_make = host_memory_make,
 		.memory_drop = host_memory_drop,
+		.withdraw = host_withdraw,
 		.reply = host_reply,
 		.apply_start = host_apply_start,
 		.file_write = host_file_write,
@@ -680,6 +706,24 @@ static int take_over(struct daemon *daemon, struct reason *reason)
 	                          found.count) : 0;
 }
 
+/* The addresses for other hosts. */
+static int network_start(struct daemon *daemon, struct reason *reason)
+{
+	char url[CONFIG_PATH_BYTES_MAX], text[CONFIG_PATH_BYTES_MAX + 64];
+	int error = 0;
+
+	for (uint32_t i = 0; !error && network_url(daemon->config->listen, i, url, sizeof url); i++) {
+		if (!network_url_is_local(url))
+			return reason_set(reason, STATUS_EARGUMENT, "listen=%s: other hosts may connect there, and without token-file= "
+			                  "nobody could tell who they are: name one, or listen at 127.0.0.1", url);
+		error = transport_listen(daemon->transport, url, reason);
+		snprintf(text, sizeof text, "serves at %s", url);
+		if (!error)
+			say(daemon, EVENT_NOTICE, text);
+	}
+	return error;
+}
+
 static int sockets_start(struct daemon *daemon, struct reason *reason)
 {
 	const struct config *config = daemon->config;
@@ -706,7 +750,7 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 	snprintf(path, sizeof path, "ipc://%s/emad.sock", daemon->runtime.path);
 	if (!error)
 		error = transport_listen(daemon->transport, path, reason);
-	return error;
+	return error ? error : network_start(daemon, reason);
 }
 
 /* From now on there are clients. */
@@ -784,6 +828,7 @@ static void stop(struct daemon *daemon)
 	uint32_t close_ms = daemon->hurried ? HURRIED_CLOSE_MS_MAX : CLOSE_MS_MAX;
 
 	transport_stop(daemon->transport, close_ms);
+	daemon->transport = NULL;
 	attach_stop(daemon->attach);
 	workers_stop(daemon->workers);
 	/* A thread that hangs on a disk still reads the models' memory: then all of it goes with the process. */

@@ -37,6 +37,8 @@
 	X(models_abandoned, "models whose memory of an earlier daemon could not be taken over")                       \
 	X(snapshots_adopted, "snapshots that an earlier daemon had acknowledged and not averaged yet")                \
 	X(views_opened, "views opened")                                                                               \
+	X(chunks_received, "parts of snapshots that came by messages")                                                \
+	X(chunks_sent, "parts of images that went by messages")                                                       \
 	X(leases_revoked, "leases revoked because updates needed their memory")                                       \
 	X(apply_us, "microseconds spent in updates")                                                                  \
 	X(apply_bytes, "bytes of weights averaged, as pushed")

@@ -23,5 +23,6 @@ enum {
 	SLOT_COUNT_MAX = 16,
 	MESSAGE_HEADER_BYTES_MAX = 65536,         /* the msgpack map */
 	MESSAGE_BODY_BYTES_MAX = 64 * 1024 * 1024, /* the raw bytes behind it */
+	CHUNK_BYTES_MAX = 1024 * 1024, /* of a snapshot or an image, in one message */
 	PACK_DEPTH_MAX = 8,
 };

@@ -50,8 +50,8 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 	[OP_HELLO] = {
 		.name = "hello",
 		.access = ACCESS_OPEN,
-		.optional = HAS(agent) | HAS(client),
-		.text = "exchange versions and limits",
+		.optional = HAS(agent) | HAS(client) | HAS(token),
+		.text = "exchange versions and limits, and say who asks",
 	},
 	[OP_REGISTER] = {
 		.name = "register",
@@ -76,7 +76,7 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 		.access = ACCESS_PUSH,
 		.required = HAS(model) | HAS(rank) | HAS(epoch) | HAS(client) | HAS(sequence) | HAS(step) | HAS(stage),
 		.optional = HAS(wait) | HAS(timeout_ms) | HAS(loss) | HAS(metadata) | HAS(profile) | HAS(updates) |
-			    HAS(agent),
+			    HAS(chunked) | HAS(agent),
 		.may_wait = true,
 		.text = "a stage holds a whole snapshot",
 	},
@@ -159,6 +159,42 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 		.optional = HAS(model) | HAS(timeout_ms) | HAS(agent) | HAS(client),
 		.may_wait = true,
 		.text = "write the newest version of a model, or of all, to disk",
+	},
+	[OP_CLAIM] = {
+		.name = "claim",
+		.access = ACCESS_PUSH,
+		.required = HAS(model) | HAS(rank) | HAS(epoch) | HAS(client),
+		.optional = HAS(agent),
+		.may_wait = true,
+		.text = "stages of a registration, to be filled by `chunk`",
+	},
+	[OP_CHUNK] = {
+		.name = "chunk",
+		.access = ACCESS_PUSH,
+		.required = HAS(model) | HAS(rank) | HAS(epoch) | HAS(client) | HAS(sequence) | HAS(stage) | HAS(offset),
+		.optional = HAS(agent),
+		.text = "a part of a snapshot, for a stage; body: its bytes",
+	},
+	[OP_LEASE] = {
+		.name = "lease",
+		.access = ACCESS_READ,
+		.required = HAS(model) | HAS(lease),
+		.optional = HAS(profile) | HAS(min_step) | HAS(timeout_ms) | HAS(agent) | HAS(client),
+		.may_wait = true,
+		.text = "lease a version, to be read by `fetch`",
+	},
+	[OP_FETCH] = {
+		.name = "fetch",
+		.access = ACCESS_READ,
+		.required = HAS(lease) | HAS(offset) | HAS(count),
+		.optional = HAS(agent) | HAS(client),
+		.text = "body of the reply: a part of the image of a leased version",
+	},
+	[OP_RELEASE] = {
+		.name = "release",
+		.access = ACCESS_READ,
+		.optional = HAS(lease) | HAS(model) | HAS(rank) | HAS(epoch) | HAS(agent) | HAS(client),
+		.text = "end a lease, or a claim on stages",
 	},
 };
 

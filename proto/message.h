@@ -51,7 +51,12 @@ struct text_list {
 	X(U64, updates, "the snapshot is the average itself, of the named profile, after that many updates")          \
 	X(LIST, profiles, "profile specifications, name=schedule;rules")                                              \
 	X(TEXT, attributes, "JSON object of plain model attributes")                                                  \
-	X(TEXT, agent, "program and version of the sender, for logs")
+	X(TEXT, agent, "program and version of the sender, for logs")                                                 \
+	X(BOOL, chunked, "the snapshot came by `chunk`: take it only when every byte of it is there")                 \
+	X(U64, offset, "first byte, in the snapshot or in the image")                                                 \
+	X(U64, count, "how many bytes are wanted")                                                                    \
+	X(U64, lease, "random number that the reader draws for one lease")                                            \
+	X(TEXT, token, "what the operator has given the client to be known by")
 
 #define REPLY_FIELDS(X)                                                                                               \
 	X(I64, status, "0 or a code of proto/status.h")                                                               \
@@ -83,7 +88,10 @@ struct text_list {
 	X(U64, region_bytes, "bytes of the image")                                                                    \
 	X(U64, profile_index, "0-based index of the profile in the slot's header")                                    \
 	X(U64, freed_bytes, "memory given back")                                                                      \
-	X(TEXT, report, "what a registration averages, copies, freezes and drops; what is new, what has vanished")
+	X(TEXT, report, "what a registration averages, copies, freezes and drops; what is new, what has vanished")           \
+	X(U64, missing, "first byte of the snapshot that has not come; its size when all have")                       \
+	X(F64, decay, "of the profile's last update")                                                                 \
+	X(U64, published_us, "when the version was published: microseconds since 1970")
 
 #define MESSAGE_MEMBER_TEXT(name) struct text name;
 #define MESSAGE_MEMBER_U64(name) uint64_t name;
@@ -125,6 +133,11 @@ enum operation {
 	OP_PROFILE_SET,    /* add profiles, or change those of the same names */
 	OP_PROFILE_REMOVE, /* stop one profile */
 	OP_CHECKPOINT,     /* write a model, or all, to disk */
+	OP_CLAIM,   /* stages for a trainer that shares no memory with the daemon */
+	OP_CHUNK,   /* a part of a snapshot for a stage; body: its bytes */
+	OP_LEASE,   /* lease a version for a reader that shares no memory with the daemon */
+	OP_FETCH,   /* body of the reply: a part of a leased version's image */
+	OP_RELEASE, /* end a lease or a claim on stages */
 	OPERATION_COUNT
 };
 

@@ -45,6 +45,9 @@ struct service {
 	uint64_t checkpoint_asks; /* requests for checkpoints so far */
 	uint64_t discard_count;   /* orders to set generations aside that are with the host */
 	struct recovery recovery;
+	struct loan *loans; /* owned */
+	uint64_t loan_count;
+	uint64_t loan_next; /* counts them */
 	bool stopping;
 };
 
@@ -90,6 +93,15 @@ int call_model(struct call *call, struct model **ret_model);
 /* The rank of request->rank in that model. STATUS_EARGUMENT. */
 int call_rank(struct call *call, struct model **ret_model, uint32_t *ret_rank);
 
+/*
+ * The stages of the request's rank, for the registration that holds it; ordered where there are none. CALL_PARK until they
+ * are there.
+ */
+int call_stages(struct call *call, struct model **ret_model, uint32_t *ret_rank);
+
+/* The newest version that a request for one asks for, and the profile in it. CALL_PARK until it is there. */
+int call_version(struct call *call, struct model **ret_model, uint32_t *ret_profile);
+
 /* The client that the request names; where it names none, whoever holds the rank. */
 uint64_t call_client(const struct call *call, const struct rank_record *record);
 
@@ -99,6 +111,9 @@ int profiles_parse(const struct text_list *list, struct profile *ret_profiles, u
 
 /* 0 when the model averages by these profiles; CALL_PARK until it does; or a failure. */
 int profiles_want(struct call *call, struct model *model, const struct profile *profiles, uint32_t profile_count);
+
+/* The model of that id, or NULL. */
+struct model *service_model(const struct service *service, uint64_t id);
 
 /* The model of that name, also while its memory is being made, or NULL. */
 struct model *service_find(const struct service *service, const char *name, size_t name_bytes);

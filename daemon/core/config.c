@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "daemon/core/generation.h"
+#include "daemon/core/network.h"
 #include "proto/limits.h"
 
 #define AT(member) offsetof(struct config, member)
@@ -21,6 +22,7 @@
 #define TEBI (UINT64_C(1) << 40)
 
 static const char *const LEVELS[] = { "error", "warning", "notice", "debug", NULL }; /* as enum event_severity */
+static const char *const ANONYMOUS[] = { "none", "read", "push", NULL }; /* as enum access */
 static const char *const POLICIES[] = { "block", "coalesce", NULL };
 
 const struct config_key config_keys[] = {
@@ -100,6 +102,13 @@ const struct config_key config_keys[] = {
 	  "Who may remove models and change profiles, besides the daemon's own user and root, who may do everything." },
 	{ "access", "admin-groups", CONFIG_GROUPS, AT(access.groups[ACCESS_ADMIN]), "", 0, 0, NULL, true,
 	  "Groups that may administer." },
+	{ "network", "listen", CONFIG_URLS, AT(listen), "", 0, 0, NULL, false,
+	  "Where trainers and readers on other hosts are served, besides the sockets: addresses such as tcp://10.0.0.5:7474, divided "
+	  "by blanks. Without a token-file= only those of this host: 127.0.0.1, [::1]." },
+	{ "network", "anonymous", CONFIG_WORD, AT(anonymous), "none", 0, 2, ANONYMOUS, true,
+	  "What whoever connects to these addresses without a token may do." },
+	{ "network", "keepalive", CONFIG_DURATION_MS, AT(keepalive_ms), "5min", 1000, DAY_MS, NULL, true,
+	  "A remote peer that says nothing for so long is disconnected; once it is, its stages and leases are kept for as long again." },
 	{ "model", "profiles", CONFIG_PROFILES, DEFAULT_AT(profiles), "", 0, 0, NULL, true,
 	  "For a registration that names no profiles: specifications, divided by blanks. A further one may stand in a line of its "
 	  "own that begins with a blank." },
@@ -175,6 +184,8 @@ static const char *wanted(const struct config_key *key)
 	case CONFIG_GROUPS:
 	case CONFIG_PROFILES:
 	case CONFIG_GUARDS:
+	case CONFIG_URLS:
+	case CONFIG_FILE:
 		break;
 	}
 	return "";
@@ -263,6 +274,22 @@ static int path_set(const struct config_key *key, char *path, const char *text, 
 		return reason_set(reason, STATUS_EARGUMENT, "%s=%.60s: %s is wanted", key->name, text, wanted(key));
 	strcpy(path, text);
 	return 0;
+}
+
+/* A path, or a plain name, which is looked for among systemd's credentials. */
+static int file_set(const struct config_key *key, char *path, const char *text, struct reason *reason)
+{
+	bool is_name = text[0] != '\0' && !strchr(text, '/') && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;
+	char below[CONFIG_PATH_BYTES_MAX + 1];
+	int error;
+
+	if (!is_name || strlen(text) >= CONFIG_PATH_BYTES_MAX - 1)
+		return path_set(key, path, text, reason);
+	snprintf(below, sizeof below, "/%s", text);
+	error = path_set(key, path, below, reason);
+	if (!error)
+		strcpy(path, text);
+	return error;
 }
 
 /* Words divided by blanks (or what else `between` has), put behind those that are there with one blank between. */
@@ -354,7 +381,8 @@ int config_set(void *values, int index, const char *text, bool continues, const 
 	void *place = (char *)values + key->offset;
 	int error;
 
-	if (continues && key->kind != CONFIG_USERS && key->kind != CONFIG_GROUPS && key->kind != CONFIG_PROFILES)
+	if (continues && key->kind != CONFIG_USERS && key->kind != CONFIG_GROUPS && key->kind != CONFIG_PROFILES &&
+	    key->kind != CONFIG_URLS)
 		return reason_set(reason, STATUS_EARGUMENT,
 		                  "a line that begins with a blank goes on with the key before it, and %s is not a list", key->name);
 	switch (key->kind) {
@@ -369,6 +397,11 @@ int config_set(void *values, int index, const char *text, bool continues, const 
 		error = words_join(key, continues ? place : "", text, " \t", joined, sizeof joined, reason);
 		return error ? error
 		             : checked_set(key, place, joined, sizeof joined, defaults_profiles_check, reason);
+	case CONFIG_URLS:
+		error = words_join(key, continues ? place : "", text, " \t,", joined, CONFIG_URLS_BYTES_MAX + 1, reason);
+		return error ? error : checked_set(key, place, joined, CONFIG_URLS_BYTES_MAX + 1, network_urls_check, reason);
+	case CONFIG_FILE:
+		return file_set(key, place, text, reason);
 	case CONFIG_GUARDS:
 		return checked_set(key, place, text, DEFAULTS_GUARDS_BYTES_MAX + 1, defaults_guards_check, reason);
 	case CONFIG_COUNT:
@@ -405,6 +438,8 @@ bool config_format(const struct config_key *key, const void *values, char *text,
 	case CONFIG_PATH:
 	case CONFIG_PROFILES:
 	case CONFIG_GUARDS:
+	case CONFIG_URLS:
+	case CONFIG_FILE:
 		snprintf(text, capacity, "%s", (const char *)place);
 		return true;
 	case CONFIG_USERS:
@@ -470,6 +505,8 @@ bool config_differs(const struct config_key *key, const struct config *a, const 
 
 	switch (key->kind) {
 	case CONFIG_PATH:
+	case CONFIG_URLS:
+	case CONFIG_FILE:
 		return strcmp(at, other) != 0;
 	case CONFIG_USERS:
 	case CONFIG_GROUPS:
@@ -495,7 +532,7 @@ void config_keep(struct config *a, const struct config *b)
 
 		if (key->reloads)
 			continue;
-		if (key->kind == CONFIG_PATH)
+		if (key->kind == CONFIG_PATH || key->kind == CONFIG_URLS || key->kind == CONFIG_FILE)
 			strcpy((char *)a + key->offset, (const char *)b + key->offset);
 		else
 			memcpy((char *)a + key->offset, (const char *)b + key->offset, sizeof(uint64_t));
@@ -515,6 +552,7 @@ struct settings config_settings(const struct config *config)
 		.parked_count_max = config->waiting_count_max,
 		.parked_bytes_max = config->waiting_bytes_max,
 		.body_bytes_max = config->body_bytes_max,
+		.keepalive_ms = config->keepalive_ms,
 		.defaults = config->defaults,
 		.default_count = config->default_count,
 		.checkpoint_interval_ms = config->checkpoint_interval_ms,

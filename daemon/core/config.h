@@ -17,8 +17,9 @@
 
 enum {
 	CONFIG_PATH_BYTES_MAX = 256,
+	CONFIG_URLS_BYTES_MAX = 1023,
 	CONFIG_FILE_COUNT_MAX = 64,
-	CONFIG_KEY_COUNT_MAX = 48,
+	CONFIG_KEY_COUNT_MAX = 64,
 	CONFIG_VALUE_BYTES_MAX = DEFAULTS_PROFILES_BYTES_MAX, /* as written */
 };
 
@@ -34,6 +35,8 @@ enum config_kind {
 	CONFIG_GROUPS,
 	CONFIG_PROFILES,
 	CONFIG_GUARDS,
+	CONFIG_URLS, /* addresses to listen at */
+	CONFIG_FILE, /* a path, or the name of one of systemd's credentials */
 };
 
 struct config_key {
@@ -88,6 +91,9 @@ struct config {
 	uint64_t message_timeout_ms;
 	uint64_t socket_mode;
 	struct access_rules access;
+	char listen[CONFIG_URLS_BYTES_MAX + 1]; /* urls, divided by one blank each */
+	uint64_t anonymous;                     /* enum access: what remote peers that nobody knows may do */
+	uint64_t keepalive_ms;
 	uint32_t default_count;
 	struct defaults defaults[DEFAULTS_COUNT_MAX];
 

@@ -11,10 +11,13 @@ enum { EXCHANGE_TAG_BYTES = 32 };
 /* The other end of a connection. */
 /* Stands for whoever had something of an earlier daemon and may come back for it. No connection has this number. */
 #define PEER_AWAITED (UINT64_MAX - 1)
+/* Those from here on stand for leases of readers without a connection of their own. */
+#define LOAN_PEER_FIRST (UINT64_C(3) << 62)
 
 struct peer {
 	uint64_t id;   /* never used twice */
 	bool attach;   /* on the attach socket: can be sent file descriptors, can hold leases */
+	bool remote;   /* came over tcp: nothing is known of it but what it says */
 	int64_t uid;   /* -1: not known (tcp) */
 	uint32_t refused; /* classes of requests that it is not let into, as bits: access.h */
 	int64_t pid;   /* -1: not known; for logs only: pids do not cross containers */

@@ -121,6 +121,8 @@ struct host {
 	void (*memory_make)(void *context, struct segment_order *order);
 	/* Unmaps and closes in the background; the fields of memory are cleared at once. */
 	void (*memory_drop)(void *context, struct memory *memory);
+	/* Ends whatever is being received into those bytes: when this returns nothing is written there any more. */
+	void (*withdraw)(void *context, const uint8_t *base, uint64_t bytes);
 	/* Writes files in the background. */
 	void (*file_write)(void *context, struct file_order *order);
 	/* Sends a reply, or drops it when the peer is gone. */

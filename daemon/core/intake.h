@@ -31,6 +31,7 @@ struct push {
 	uint64_t step;
 	uint64_t stage;
 	bool seeds; /* the snapshot is the average itself: its step may be any */
+	bool chunked; /* it came in chunks, all of which must be there */
 };
 
 /* The rank now belongs to this registration; earlier answers and stages are forgotten. No stage may be in use. */

@@ -119,6 +119,8 @@ void model_destroy(struct model *model, const struct host *host)
 	for (uint32_t r = 0; model->ranks && r < model->world; r++) {
 		for (uint32_t i = 0; i < STAGE_COUNT_MAX; i++)
 			enclosure_clear(&model->ranks[r].enclosures[i]);
+		for (uint32_t i = 0; i < STAGE_COUNT_MAX; i++)
+			inflow_finish(&model->ranks[r].inflows[i]);
 		manifest_destroy(model->ranks[r].manifest);
 		if (model->ranks[r].stage.base)
 			host->memory_drop(host->context, &model->ranks[r].stage);
@@ -287,6 +289,8 @@ void model_stage_drop(struct model *model, uint32_t rank, const struct host *hos
 {
 	struct memory *stage = &model->ranks[rank].stage;
 
+	for (uint32_t i = 0; i < STAGE_COUNT_MAX; i++)
+		inflow_finish(&model->ranks[rank].inflows[i]);
 	if (!stage->base)
 		return;
 	/* From here on nobody looks for it. */

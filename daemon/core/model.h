@@ -21,6 +21,7 @@
 #include "daemon/core/geometry.h"
 #include "daemon/core/guards.h"
 #include "daemon/core/host.h"
+#include "daemon/core/inflow.h"
 #include "daemon/core/intake.h"
 #include "daemon/core/keep.h"
 #include "daemon/core/plan.h"
@@ -46,6 +47,9 @@ struct rank {
 	struct memory stage;       /* its stages; none until the trainer attaches, and after it has gone */
 	bool stage_ordered;
 	uint64_t attached_peer; /* 0: nobody */
+	bool is_remote;         /* whoever that is shares no memory with the daemon */
+	uint64_t away_due_ms;   /* when a remote trainer that was not heard of is given up; 0: never */
+	struct inflow inflows[STAGE_COUNT_MAX];
 	uint64_t fenced_client; /* who held the rank before an heir was about to take over; 0: nobody */
 	int64_t pid;            /* of the trainer, for logs */
 	struct reason refusal;  /* why its latest snapshot was refused */

@@ -8,6 +8,7 @@
 #include "daemon/core/attributes.h"
 #include "daemon/core/book.h"
 #include "daemon/core/call.h"
+#include "daemon/core/remote.h"
 
 static void count_answer(struct counters *counters, const struct answer *answer)
 {
@@ -132,7 +133,7 @@ static int push_take(struct call *call, struct model *model, uint32_t rank, cons
 		return reason_set(&call->reason, STATUS_EARGUMENT, "sequence must not be 0");
 	if (!model->ranks[rank].stage.base)
 		return reason_set(&call->reason, STATUS_EARGUMENT,
-		                  "rank %" PRIu32 " of '%s' has no stages yet: send attach on the attach socket first",
+		                  "rank %" PRIu32 " of '%s' has no stages yet: send attach on the attach socket first, or claim",
 		                  rank, model->name);
 	if (loss_refuses(call, model, rank, push, ret_answer)) {
 		count_answer(&call->service->counters, ret_answer);
@@ -144,6 +145,12 @@ static int push_take(struct call *call, struct model *model, uint32_t rank, cons
 		error = enclosure_make(call, model, &enclosure);
 	if (error)
 		return error;
+	if (push->chunked)
+		error = remote_arrived(call, model, rank);
+	if (error) {
+		enclosure_clear(&enclosure);
+		return error;
+	}
 	if (push->stage < model->stage_count && model->records[rank].stages[push->stage].state == STAGE_FREE)
 		model_enclosure_write(model, rank, (uint32_t)push->stage, &enclosure);
 	error = intake_push(&model->records[rank], model->stage_count, model_newest_step(model), push, ret_answer,
@@ -151,6 +158,7 @@ static int push_take(struct call *call, struct model *model, uint32_t rank, cons
 	if (error || ret_answer->outcome != OUTCOME_ACCEPTED) {
 		enclosure_clear(&enclosure);
 	} else {
+		remote_settle(call->service, model, rank, (uint32_t)push->stage);
 		enclosure_clear(&model->ranks[rank].enclosures[push->stage]);
 		model->ranks[rank].enclosures[push->stage] = enclosure;
 	}
@@ -172,6 +180,7 @@ int push_handle(struct call *call)
 		.step = request->step,
 		.stage = request->stage,
 		.seeds = request->present & REQUEST_HAS(profile),
+		.chunked = request->present & REQUEST_HAS(chunked) && request->chunked,
 	};
 	const struct answer *known;
 	struct answer answer;
@@ -189,7 +198,7 @@ int push_handle(struct call *call)
 	else
 		error = push_take(call, model, rank, &push, &answer);
 	if (error)
-		return error;
+		return error == CALL_ANSWERED ? 0 : error;
 	if (answer.outcome == OUTCOME_ACCEPTED && request->present & REQUEST_HAS(wait) && request->wait &&
 	    !call->expired) {
 		call->waits = model;

@@ -64,16 +64,14 @@ static int view_late(struct call *call, const struct model *model, const struct 
 	                  call->request->min_step, model->name, newest->step);
 }
 
-int view_handle(struct call *call)
+int call_version(struct call *call, struct model **ret_model, uint32_t *ret_profile)
 {
 	const struct request *request = call->request;
 	bool waits = request->present & REQUEST_HAS(min_step) && request->present & REQUEST_HAS(timeout_ms);
-	struct attachment attachment = { 0 };
-	struct reply reply = { 0 };
 	const struct geometry *geometry;
 	const struct slot_header *newest;
 	struct model *model;
-	uint32_t profile = 0, slot;
+	uint32_t profile = 0;
 	int error = call_model(call, &model);
 
 	if (error)
@@ -95,9 +93,27 @@ int view_handle(struct call *call)
 		call->waits = model;
 		return CALL_PARK;
 	}
-	error = versions_lease(&model->versions, call->exchange->peer.id, call->now->monotonic_ms, &slot);
-	if (error)
-		return error;
+	*ret_model = model;
+	*ret_profile = profile;
+	return 0;
+}
+
+int view_handle(struct call *call)
+{
+	struct attachment attachment = { 0 };
+	struct reply reply = { 0 };
+	const struct geometry *geometry;
+	const struct slot_header *newest;
+	struct model *model;
+	uint32_t profile, slot;
+	int result = call_version(call, &model, &profile);
+
+	if (!result)
+		result = versions_lease(&model->versions, call->exchange->peer.id, call->now->monotonic_ms, &slot);
+	if (result)
+		return result;
+	newest = versions_newest(&model->versions);
+	geometry = model_newest_geometry(model);
 	call->service->counters.views_opened++;
 	attachment.fd = model_newest_memory(model)->fd_read_only;
 	reply_set(&reply, version, newest->version);

@@ -288,6 +288,8 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 	struct rank *rank = &model->ranks[wish->rank];
 
 	rank->attached_peer = 0;
+	rank->is_remote = false;
+	rank->away_due_ms = 0;
 	rank->stage_ordered = false;
 	rank->pid = call->exchange->peer.pid;
 	rank->refusal.text[0] = '\0';
@@ -502,18 +504,14 @@ static int attach_check(struct call *call)
 	                  peer->uid, facts->uid, facts->segments_dir);
 }
 
-int attach_handle(struct call *call)
+int call_stages(struct call *call, struct model **ret_model, uint32_t *ret_rank)
 {
-	struct model *model;
 	struct segment_order *order;
-	struct reply reply = { 0 };
-	struct attachment attachment = { 0 };
+	struct model *model;
 	struct rank *rank;
 	uint32_t index;
-	int error = attach_check(call);
+	int error = call_rank(call, &model, &index);
 
-	if (!error)
-		error = call_rank(call, &model, &index);
 	if (error)
 		return error;
 	rank = &model->ranks[index];
@@ -521,18 +519,40 @@ int attach_handle(struct call *call)
 	                     &call->reason);
 	if (error)
 		return error;
-	rank->attached_peer = call->exchange->peer.id;
-	if (!rank->stage.base) {
-		call->waits = model;
-		if (rank->stage_ordered)
-			return CALL_PARK;
-		error = model_order_stage(model, index, &order, &call->reason);
-		if (error)
-			return error;
-		service_order_take(call->service, order);
-		rank->stage_ordered = true;
+	*ret_model = model;
+	*ret_rank = index;
+	if (rank->stage.base)
+		return 0;
+	call->waits = model;
+	if (rank->stage_ordered)
 		return CALL_PARK;
-	}
+	error = model_order_stage(model, index, &order, &call->reason);
+	if (error)
+		return error;
+	service_order_take(call->service, order);
+	rank->stage_ordered = true;
+	return CALL_PARK;
+}
+
+int attach_handle(struct call *call)
+{
+	struct model *model;
+	struct reply reply = { 0 };
+	struct attachment attachment = { 0 };
+	struct rank *rank;
+	uint32_t index;
+	int result = attach_check(call);
+
+	if (!result)
+		result = call_stages(call, &model, &index);
+	if (result < 0)
+		return result;
+	rank = &model->ranks[index];
+	rank->attached_peer = call->exchange->peer.id;
+	rank->is_remote = false;
+	rank->away_due_ms = 0;
+	if (result == CALL_PARK)
+		return CALL_PARK;
 	attachment.fd = rank->stage.fd;
 	reply_set(&reply, segment_bytes, rank->stage.bytes);
 	reply_set(&reply, stage_count, model->stage_count);

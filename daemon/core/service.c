@@ -15,6 +15,7 @@
 #include "daemon/core/call.h"
 #include "daemon/core/failpoint.h"
 #include "daemon/core/relay.h"
+#include "daemon/core/remote.h"
 
 enum { PARKED_SPARE_BYTES = 512 }; /* of a waiting request whose node is kept for the next one */
 
@@ -24,7 +25,8 @@ static int (*const handlers[OPERATION_COUNT])(struct call *) = {
 	[OP_ATTRIBUTES] = attributes_handle, [OP_VIEW] = view_handle,     [OP_STATUS] = status_handle,
 	[OP_LIST] = list_handle,     [OP_SHOW] = show_handle,             [OP_REMOVE] = remove_handle,
 	[OP_PROFILE_SET] = profile_set_handle, [OP_PROFILE_REMOVE] = profile_remove_handle,
-	[OP_CHECKPOINT] = checkpoint_handle,
+	[OP_CHECKPOINT] = checkpoint_handle, [OP_CLAIM] = claim_handle, [OP_CHUNK] = chunk_handle,
+	[OP_LEASE] = lease_handle,   [OP_FETCH] = fetch_handle,           [OP_RELEASE] = release_handle,
 };
 
 int service_create(const struct host *host, const struct settings *settings, const struct service_facts *facts,
@@ -89,6 +91,7 @@ void service_destroy(struct service *service)
 		model_destroy(service->models, &service->host);
 		service->models = next;
 	}
+	remote_finish(service);
 	recover_finish(service);
 	unpacked_destroy(service->unpacked);
 	free(service);
@@ -146,7 +149,7 @@ struct model *service_find(const struct service *service, const char *name, size
 	return NULL;
 }
 
-static struct model *model_by_id(const struct service *service, uint64_t id)
+struct model *service_model(const struct service *service, uint64_t id)
 {
 	for (struct model *model = service->models; model; model = model->next)
 		if (model->id == id)
@@ -481,7 +484,7 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 	parked->body_bytes = call->body_bytes;
 	parked->exchange = *call->exchange;
 	parked->model = call->waits->id;
-	parked->attach_epoch = request.operation == OP_ATTACH ? request.epoch : 0;
+	parked->attach_epoch = request.operation == OP_ATTACH || request.operation == OP_CLAIM ? request.epoch : 0;
 	parked->wants_profiles = request.operation == OP_PROFILE_SET || request.operation == OP_PROFILE_REMOVE ||
 	                         (request.operation == OP_REGISTER && request.present & REQUEST_HAS(resume) &&
 	                          text_equal(request.resume, "adapt"));
@@ -529,7 +532,7 @@ static void forget_unawaited(struct service *service, struct model *model)
 static bool retry(struct service *service, const struct instant *now, struct parked **link)
 {
 	struct parked *parked = *link;
-	struct model *model = model_by_id(service, parked->model);
+	struct model *model = service_model(service, parked->model);
 	struct call call = {
 		.service = service,
 		.now = now,
@@ -733,6 +736,10 @@ void service_peer_gone(struct service *service, const struct instant *now, uint6
 		for (uint32_t r = 0; r < model->world; r++) {
 			if (model->ranks[r].attached_peer != peer)
 				continue;
+			if (model->ranks[r].is_remote) {
+				remote_gone(service, now, &model->ranks[r]);
+				continue;
+			}
 			model->ranks[r].attached_peer = 0;
 			service_touch(service, model);
 		}
@@ -749,7 +756,7 @@ static void order_discard(struct service *service, struct segment_order *order)
 
 void service_memory_made(struct service *service, const struct instant *now, struct segment_order *order)
 {
-	struct model *model = model_by_id(service, order->model);
+	struct model *model = service_model(service, order->model);
 	bool is_stage = order->epoch != 0, recovers = model && model == service->recovery.model && !is_stage;
 	bool made = order->status == 0;
 
@@ -822,7 +829,7 @@ void service_applied(struct service *service, const struct instant *now, struct 
 void service_file_written(struct service *service, const struct instant *now, struct file_order *order)
 {
 	bool writes = order->work == FILE_KEEP || order->work == FILE_CHECKPOINT || order->work == FILE_FACTS;
-	struct model *model = writes ? model_by_id(service, order->model) : NULL;
+	struct model *model = writes ? service_model(service, order->model) : NULL;
 
 	switch (order->work) {
 	case FILE_KEEP:
@@ -858,6 +865,7 @@ void service_tick(struct service *service, const struct instant *now)
 	while (*link)
 		if ((*link)->deadline_ms > now->monotonic_ms || !retry(service, now, link))
 			link = &(*link)->next;
+	remote_tick(service, now);
 	for (struct model *model = service->models; model; model = model->next)
 		if ((model->room_due_ms != 0 && model->room_due_ms <= now->monotonic_ms) ||
 		    checkpoint_due_ms(service, model) <= now->monotonic_ms)
@@ -867,7 +875,7 @@ void service_tick(struct service *service, const struct instant *now)
 
 uint64_t service_due_ms(const struct service *service)
 {
-	uint64_t due_ms = UINT64_MAX;
+	uint64_t due_ms = remote_due_ms(service);
 
 	for (const struct parked *parked = service->parked; parked; parked = parked->next)
 		if (parked->deadline_ms < due_ms)

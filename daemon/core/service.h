@@ -43,6 +43,13 @@ void service_destroy(struct service *service);
 void service_request(struct service *service, const struct instant *now, const struct exchange *exchange,
                      const uint8_t *header, size_t header_bytes, const uint8_t *body, size_t body_bytes);
 
+/*
+ * Where the body of a message whose header has come is to be received; NULL: anywhere. It must be handed to
+ * service_request with its header, or given up when host.withdraw says so.
+ */
+uint8_t *service_body_place(struct service *service, const struct instant *now, const struct exchange *exchange,
+                            const uint8_t *header, size_t header_bytes, uint64_t body_bytes);
+
 /* A connection has ended: its leases, waits and claims on stages end too. */
 void service_peer_gone(struct service *service, const struct instant *now, uint64_t peer);
 

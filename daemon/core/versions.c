@@ -77,6 +77,14 @@ uint32_t versions_lease_count(const struct versions *versions, uint32_t slot)
 	return count;
 }
 
+bool versions_holds(const struct versions *versions, uint64_t peer, uint32_t slot)
+{
+	for (uint32_t i = 0; i < versions->lease_count; i++)
+		if (versions->leases[i].peer == peer && versions->leases[i].slot == slot)
+			return true;
+	return false;
+}
+
 /* When the last lease on the slot has had its guaranteed time; 0 when nobody leases it. */
 static uint64_t slot_due_ms(const struct versions *versions, uint32_t slot, uint64_t lease_min_ms)
 {

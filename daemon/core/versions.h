@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "proto/layout.h"
@@ -54,6 +55,9 @@ void versions_disinherit(struct versions *versions);
 
 /* The newest version's facts, or NULL. */
 const struct slot_header *versions_newest(const struct versions *versions);
+
+/* Whether the peer has a lease on the slot. */
+bool versions_holds(const struct versions *versions, uint64_t peer, uint32_t slot);
 
 /* Leases on a slot. */
 uint32_t versions_lease_count(const struct versions *versions, uint32_t slot);

@@ -48,6 +48,7 @@ struct connection {
 	nng_stream *stream;
 	nng_aio *receive_aio, *send_aio;
 	bool receiving, sending, closing;
+	bool placed;  /* the body lies where the core wants it, in memory that is not ours */
 	bool pausing; /* what is under way is not receiving but waiting for room for a body */
 	bool ending; /* nothing more is read; closed when the replies are sent */
 	bool handshake_sent;
@@ -81,6 +82,7 @@ struct transport {
 	uint64_t queued_bytes; /* of replies, unsent */
 	uint32_t listener_count;
 	struct listener listeners[LISTENER_COUNT_MAX];
+	const struct connection *in_hand; /* whose request is being handled; NULL: nobody's */
 	bool stopping; /* written with lock, by the loop thread */
 };
 
@@ -153,9 +155,12 @@ static void body_free(struct connection *connection)
 {
 	struct sp_parser *parser = &connection->parser;
 
-	if (parser->body && parser->body_bytes > BODY_SMALL_BYTES)
-		connection->source.transport->body_bytes -= parser->body_bytes;
-	free(parser->body);
+	if (!connection->placed) {
+		if (parser->body && parser->body_bytes > BODY_SMALL_BYTES)
+			connection->source.transport->body_bytes -= parser->body_bytes;
+		free(parser->body);
+	}
+	connection->placed = false;
 	parser->body = NULL;
 }
 
@@ -217,7 +222,8 @@ static void send_next(struct connection *connection)
 static void receive_next(struct connection *connection)
 {
 	struct transport *transport = connection->source.transport;
-	nng_duration wait = NNG_DURATION_INFINITE;
+	bool is_remote = connection->peer.remote;
+	nng_duration wait = is_remote ? (nng_duration)transport->options.keepalive_ms : NNG_DURATION_INFINITE;
 	uint64_t now_ms = nng_clock();
 	nng_iov part;
 	uint8_t *bytes;
@@ -254,8 +260,10 @@ static void hand_over(struct connection *connection)
 	struct sp_parser *parser = &connection->parser;
 	struct exchange exchange = exchange_of(connection);
 
+	transport->in_hand = connection;
 	transport->options.request(transport->options.context, &exchange, parser->header, parser->header_bytes,
 	                           parser->body, (size_t)parser->body_bytes);
+	transport->in_hand = NULL;
 	body_free(connection);
 	sp_request_done(parser);
 	connection->message_due_ms = 0;
@@ -283,10 +291,17 @@ static void body_begin(struct connection *connection)
 {
 	struct transport *transport = connection->source.transport;
 	struct sp_parser *parser = &connection->parser;
+	struct exchange exchange = exchange_of(connection);
 	bool is_small = parser->body_bytes <= BODY_SMALL_BYTES;
 	uint64_t now_ms = nng_clock();
-	uint8_t *place = NULL;
+	uint8_t *place = transport->options.place(transport->options.context, &exchange, parser->header,
+	                                          parser->header_bytes, parser->body_bytes);
 
+	if (place && !connection->closing) {
+		connection->placed = true;
+		sp_body_place(parser, place);
+		return;
+	}
 	if (is_small || parser->body_bytes + transport->body_bytes <= transport->options.bodies_bytes_max)
 		place = malloc(parser->body_bytes);
 	if (place) {
@@ -343,7 +358,8 @@ static void on_received(struct connection *connection)
 		connection_advance(connection);
 		return;
 	}
-	if (error == STATUS_ETIMEOUT)
+	/* A remote peer that rests for long is no violation, it may come back. */
+	if (error == STATUS_ETIMEOUT && !sp_idle(&connection->parser))
 		connection->source.transport->options.counters->violations++;
 	if (error) {
 		connection_close(connection);
@@ -495,7 +511,7 @@ static void connection_classify(struct connection *connection)
 {
 	const struct transport_options *options = &connection->source.transport->options;
 
-	connection->peer.refused = options->classify(options->context, connection->peer.uid, connection->gid);
+	connection->peer.refused = options->classify(options->context, &connection->peer, connection->gid);
 }
 
 static void connection_begin(struct transport *transport, nng_stream *stream, enum sp_wire wire)
@@ -511,7 +527,7 @@ static void connection_begin(struct transport *transport, nng_stream *stream, en
 		return;
 	}
 	transport->options.counters->connections_accepted++;
-	connection->peer = (struct peer){ .id = connection->id, .uid = -1, .pid = -1 };
+	connection->peer = (struct peer){ .id = connection->id, .remote = wire == SP_WIRE_TCP, .uid = -1, .pid = -1 };
 	connection->gid = -1;
 	if (nng_stream_get_uint64(stream, NNG_OPT_IPC_PEER_UID, &number) == 0)
 		connection->peer.uid = (int64_t)number;
@@ -558,6 +574,11 @@ int transport_listen(struct transport *transport, const char *url, struct reason
 	if (!code && is_ipc)
 		code = nng_stream_listener_set_int(listener->stream, NNG_OPT_IPC_PERMISSIONS,
 		                                   (int)transport->options.socket_mode);
+	/* Small answers must not wait for each other. */
+	if (!code && !is_ipc)
+		code = nng_stream_listener_set_bool(listener->stream, NNG_OPT_TCP_NODELAY, true);
+	if (!code && !is_ipc)
+		code = nng_stream_listener_set_bool(listener->stream, NNG_OPT_TCP_KEEPALIVE, true);
 	if (!code)
 		code = nng_stream_listener_listen(listener->stream);
 	if (!code)
@@ -623,6 +644,7 @@ int transport_reconfigure(struct transport *transport, const struct transport_op
 	ours->connection_count_max = count;
 	ours->handshake_timeout_ms = options->handshake_timeout_ms;
 	ours->message_timeout_ms = options->message_timeout_ms;
+	ours->keepalive_ms = options->keepalive_ms;
 	ours->body_bytes_max = options->body_bytes_max;
 	ours->bodies_bytes_max = options->bodies_bytes_max;
 	ours->reply_bytes_max = options->reply_bytes_max;
@@ -669,6 +691,22 @@ void transport_poll(struct transport *transport)
 			on_sent(connection);
 		if (connection->closing && !connection->receiving && !connection->sending)
 			connection_free(connection);
+	}
+}
+
+void transport_withdraw(struct transport *transport, const uint8_t *base, uint64_t bytes)
+{
+	for (uint32_t i = 0; i < transport->table_count; i++) {
+		struct connection *connection = transport->table[i];
+		const uint8_t *body = connection ? connection->parser.body : NULL;
+
+		if (!body || !connection->placed || body < base || body >= base + bytes || connection == transport->in_hand)
+			continue;
+		connection_close(connection);
+		if (!connection->receiving)
+			continue;
+		nng_aio_abort(connection->receive_aio, NNG_ECANCELED);
+		nng_aio_wait(connection->receive_aio);
 	}
 }
 

@@ -29,17 +29,21 @@ struct transport_options {
 	uint32_t socket_mode;          /* permissions of an ipc socket */
 	uint32_t handshake_timeout_ms; /* from accepting to the handshake */
 	uint32_t message_timeout_ms;   /* from a message's first byte to its last, and for each reply */
+	uint32_t keepalive_ms;         /* how long a peer behind tcp may say nothing */
 	uint64_t body_bytes_max;       /* of one message */
 	uint64_t bodies_bytes_max;     /* of larger bodies being received, all connections together */
 	uint64_t reply_bytes_max;      /* unsent replies beyond which a peer is no longer read */
 	uint64_t replies_bytes_max;    /* unsent replies of all peers together beyond which large ones are refused */
 	struct counters *counters;     /* loop thread; outlives the transport */
 	void *context;                 /* for the functions below */
-	/* What a peer is not let into (struct peer's refused), by its user and group; -1: not known. */
-	uint32_t (*classify)(void *context, int64_t uid, int64_t gid);
+	/* What a peer is not let into (struct peer's refused): one on this host by its user and group, -1: not known. */
+	uint32_t (*classify)(void *context, const struct peer *peer, int64_t gid);
 	void (*wake)(void *context);   /* from any thread: transport_poll has something to do */
 	void (*request)(void *context, const struct exchange *exchange, const uint8_t *header, size_t header_bytes,
 	                const uint8_t *body, size_t body_bytes);
+	/* Where a body is to be received; NULL: where the transport likes. It then comes with request at that place. */
+	uint8_t *(*place)(void *context, const struct exchange *exchange, const uint8_t *header, size_t header_bytes,
+	                  uint64_t body_bytes);
 	void (*gone)(void *context, uint64_t peer);
 };
 
@@ -61,6 +65,12 @@ void transport_poll(struct transport *transport);
 /* Sends a reply; dropped when the peer is gone. Body bytes are copied. */
 void transport_reply(struct transport *transport, const struct exchange *exchange, const struct reply *reply,
                      const void *body, size_t body_bytes);
+
+/*
+ * Ends connections that receive a body into those bytes: when this returns nothing is written there any more. Not the
+ * one whose request is in hand.
+ */
+void transport_withdraw(struct transport *transport, const uint8_t *base, uint64_t bytes);
 
 /* Closes listeners, sends what is queued, closes connections; waits at most deadline_ms for all that. */
 void transport_stop(struct transport *transport, uint32_t deadline_ms);

@@ -23,6 +23,14 @@ static void memory_make(void *context, struct segment_order *order)
 	host->orders[host->order_count++] = order;
 }
 
+static void withdraw(void *context, const uint8_t *base, uint64_t bytes)
+{
+	struct fake_host *host = context;
+
+	assert(base && bytes > 0);
+	host->withdraw_count++;
+}
+
 static void memory_drop(void *context, struct memory *memory)
 {
 	struct fake_host *host = context;
@@ -133,6 +141,7 @@ void fake_host_init(struct fake_host *host)
 		.stage_count = 2,
 		.lease_min_ms = 30000,
 		.wait_max_ms = 3600000,
+		.keepalive_ms = 60000,
 		.parked_count_max = 64,
 		.parked_bytes_max = 4 * (uint64_t)MESSAGE_BODY_BYTES_MAX,
 		.body_bytes_max = MESSAGE_BODY_BYTES_MAX,
@@ -145,6 +154,7 @@ static int start(struct fake_host *host)
 		.context = host,
 		.memory_make = memory_make,
 		.memory_drop = memory_drop,
+		.withdraw = withdraw,
 		.reply = reply,
 		.apply_start = apply_start,
 		.file_write = file_write,

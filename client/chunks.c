@@ -1,0 +1,85 @@
+/*
+ * Chunks in turn, by a few threads: see chunks.h.
+ */
+#include "client/chunks.h"
+
+#include "client/wait.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum { HELPER_COUNT_MAX = 3 };
+
+struct shift {
+	const struct chunks *chunks;
+	_Atomic uint64_t next; /* offset of the next chunk */
+	pthread_mutex_t lock;
+	int code;             /* guarded by lock; of the first failure */
+	struct reason reason; /* guarded by lock */
+};
+
+static int shift_code(struct shift *shift)
+{
+	int code;
+
+	pthread_mutex_lock(&shift->lock);
+	code = shift->code;
+	pthread_mutex_unlock(&shift->lock);
+	return code;
+}
+
+static void shift_fail(struct shift *shift, int code, const struct reason *reason)
+{
+	pthread_mutex_lock(&shift->lock);
+	if (shift->code == 0) {
+		shift->code = code;
+		shift->reason = *reason;
+	}
+	pthread_mutex_unlock(&shift->lock);
+}
+
+static void *shift_work(void *argument)
+{
+	struct shift *shift = argument;
+	const struct chunks *chunks = shift->chunks;
+	struct reason reason = {.text = ""};
+
+	while (shift_code(shift) == 0) {
+		uint64_t offset = atomic_fetch_add_explicit(&shift->next, CHUNK_BYTES_MAX, memory_order_relaxed);
+		int64_t deadline_ms = chunks->deadline_ms;
+		uint64_t bytes;
+		int code;
+
+		if (offset >= chunks->end)
+			break;
+		bytes = chunks->end - offset < CHUNK_BYTES_MAX ? chunks->end - offset : CHUNK_BYTES_MAX;
+		if (chunks->patient)
+			deadline_ms = client_deadline(chunks->client->timeout_ms);
+		code = chunks->move(chunks, offset, bytes, deadline_ms, &reason);
+		if (code)
+			shift_fail(shift, code, &reason);
+	}
+	return NULL;
+}
+
+int chunks_move(const struct chunks *chunks, struct reason *reason)
+{
+	struct shift shift = {.chunks = chunks, .next = chunks->begin, .lock = PTHREAD_MUTEX_INITIALIZER};
+	pthread_t helpers[HELPER_COUNT_MAX];
+	uint64_t count;
+	uint32_t helper_count = 0;
+
+	if (chunks->begin >= chunks->end)
+		return 0;
+	count = (chunks->end - chunks->begin - 1) / CHUNK_BYTES_MAX;
+	/* Where no thread can be made the others do its part. */
+	while (helper_count < HELPER_COUNT_MAX && helper_count < count &&
+	       wait_thread_start(&helpers[helper_count], "emad-chunks", shift_work, &shift) == 0)
+		helper_count++;
+	shift_work(&shift);
+	for (uint32_t i = 0; i < helper_count; i++)
+		pthread_join(helpers[i], NULL);
+	if (shift.code && reason)
+		*reason = shift.reason;
+	return shift.code;
+}

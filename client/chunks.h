@@ -1,0 +1,26 @@
+/*
+ * Chunks: moving many bytes to or from a daemon that no memory is shared with, several requests at a time.
+ *
+ * Each chunk is a request of its own over a connection of its own, so that the way there and back of one is filled with
+ * the others; each may be sent again. The calling thread does its share, and helpers that live as long as the call do
+ * the rest.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "client/client.h"
+
+struct chunks {
+	struct emad_client *client; /* borrowed, like context */
+	void *context;              /* for move */
+	uint64_t begin, end;        /* bytes; begin is where a chunk begins */
+	int64_t deadline_ms;
+	bool patient; /* the deadline is not that of all: each chunk has the client's timeout */
+	/* Moves one chunk; called by several threads at once. */
+	int (*move)(const struct chunks *chunks, uint64_t offset, uint64_t bytes, int64_t deadline_ms,
+	            struct reason *reason);
+};
+
+/* Moves them all. The first failure ends it; chunks that were under way then have come to an end. */
+int chunks_move(const struct chunks *chunks, struct reason *reason);

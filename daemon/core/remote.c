@@ -1,0 +1,402 @@
+/*
+ * Claims, chunks and leases over the network. See remote.h.
+ */
+#include "daemon/core/remote.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- trainers ---------------------------------------------------------------------------------------------------- */
+
+/* The holder of a rank was heard. */
+static void holder_note(const struct call *call, struct rank *rank)
+{
+	rank->attached_peer = call->exchange->peer.id;
+	rank->is_remote = true;
+	rank->away_due_ms = 0;
+}
+
+int claim_handle(struct call *call)
+{
+	struct reply reply = { 0 };
+	struct model *model;
+	uint32_t index;
+	int result = call_stages(call, &model, &index);
+
+	if (!result || result == CALL_PARK)
+		holder_note(call, &model->ranks[index]);
+	if (result)
+		return result;
+	reply_set(&reply, stage_count, model->stage_count);
+	call_reply(call, &reply, NULL);
+	return 0;
+}
+
+/* Where a chunk goes. */
+struct landing {
+	struct model *model;
+	struct rank *rank;
+	struct inflow *inflow;
+	uint8_t *place;
+};
+
+/* Ends what other connections still receive into a stage. */
+static void stage_withdraw(const struct service *service, const struct model *model, uint32_t rank, uint32_t stage)
+{
+	uint64_t bytes = model->ranks[rank].manifest->stage_bytes, stride, all;
+
+	(void)layout_stage_bytes(bytes, model->stage_count, &stride, &all);
+	service->host.withdraw(service->host.context, model->ranks[rank].stage.base + LAYOUT_PAGE_BYTES + stage * stride,
+	                       bytes);
+}
+
+/* Begins a snapshot where the chunk is the first of it. */
+static int inflow_open(struct call *call, struct model *model, uint32_t rank, uint32_t stage)
+{
+	struct inflow *inflow = &model->ranks[rank].inflows[stage];
+	uint64_t sequence = call->request->sequence;
+
+	if (sequence == 0 || sequence < inflow->sequence)
+		return reason_set(&call->reason, STATUS_EARGUMENT, "a chunk of snapshot %" PRIu64 " comes too late: stage %" PRIu32
+		                  " receives snapshot %" PRIu64, sequence, stage, inflow->sequence);
+	if (sequence == inflow->sequence)
+		return 0;
+	stage_withdraw(call->service, model, rank, stage);
+	return inflow_begin(inflow, sequence, model->ranks[rank].manifest->stage_bytes);
+}
+
+static int landing_find(struct call *call, uint64_t body_bytes, struct landing *ret_landing)
+{
+	const struct request *request = call->request;
+	uint64_t stride, all, bytes;
+	struct model *model;
+	struct rank *rank;
+	uint32_t index;
+	int error = call_rank(call, &model, &index);
+
+	if (!error)
+		error = intake_holds(&model->records[index], request->client, request->epoch, &call->reason);
+	if (error)
+		return error;
+	rank = &model->ranks[index];
+	if (!rank->stage.base)
+		return reason_set(&call->reason, -EAGAIN, "rank %" PRIu32 " of '%s' has no stages: send claim first", index,
+		                  model->name);
+	if (request->stage >= model->stage_count || model->records[index].stages[request->stage].state != STAGE_FREE)
+		return reason_set(&call->reason, STATUS_EARGUMENT, "stage %" PRIu64 " of rank %" PRIu32 " of '%s' is not free: it "
+		                  "has %" PRIu32, request->stage, index, model->name, model->stage_count);
+	bytes = rank->manifest->stage_bytes;
+	error = inflow_check(bytes, request->offset, body_bytes, &call->reason);
+	if (!error)
+		error = inflow_open(call, model, index, (uint32_t)request->stage);
+	if (error)
+		return error;
+	(void)layout_stage_bytes(bytes, model->stage_count, &stride, &all);
+	*ret_landing = (struct landing){
+		.model = model,
+		.rank = rank,
+		.inflow = &rank->inflows[request->stage],
+		.place = rank->stage.base + LAYOUT_PAGE_BYTES + request->stage * stride + request->offset,
+	};
+	return 0;
+}
+
+uint8_t *service_body_place(struct service *service, const struct instant *now, const struct exchange *exchange,
+                            const uint8_t *header, size_t header_bytes, uint64_t body_bytes)
+{
+	struct call call = { .service = service, .now = now, .exchange = exchange };
+	struct landing landing;
+	struct request request;
+
+	/* What is wrong is said when the message is whole. */
+	if (request_decode(service->unpacked, header, header_bytes, &request, NULL) != 0 || request.operation != OP_CHUNK ||
+	    exchange->peer.refused & UINT32_C(1) << message_operations[OP_CHUNK].access)
+		return NULL;
+	call.request = &request;
+	return landing_find(&call, body_bytes, &landing) == 0 ? landing.place : NULL;
+}
+
+int chunk_handle(struct call *call)
+{
+	struct reply reply = { 0 };
+	struct landing landing;
+	int error = landing_find(call, call->body_bytes, &landing);
+
+	if (error)
+		return error;
+	/* Mostly it is there already. */
+	if (call->body != landing.place)
+		memcpy(landing.place, call->body, call->body_bytes);
+	inflow_take(landing.inflow, call->request->offset);
+	holder_note(call, landing.rank);
+	call->service->counters.chunks_received++;
+	reply_set(&reply, missing, inflow_missing(landing.inflow));
+	call_reply(call, &reply, NULL);
+	return 0;
+}
+
+int remote_arrived(struct call *call, struct model *model, uint32_t rank)
+{
+	const struct request *request = call->request;
+	uint64_t bytes = model->ranks[rank].manifest->stage_bytes, missing = 0;
+	const struct inflow *inflow;
+	struct reply reply = { 0 };
+
+	if (request->stage >= model->stage_count)
+		return 0; /* refused for that */
+	inflow = &model->ranks[rank].inflows[request->stage];
+	if (inflow_whole(inflow, request->sequence, bytes))
+		return 0;
+	if (inflow->sequence == request->sequence)
+		missing = inflow_missing(inflow);
+	reason_set(&call->reason, -EAGAIN, "%" PRIu64 " bytes of the snapshot have come, of %" PRIu64 ": send the chunks from "
+	           "there on, then push again", missing, bytes);
+	reply_set(&reply, status, -EAGAIN);
+	reply_set(&reply, missing, missing);
+	reply_set(&reply, error, text_of(call->reason.text));
+	call->service->host.reply(call->service->host.context, call->exchange, &reply, NULL);
+	return CALL_ANSWERED;
+}
+
+void remote_settle(const struct service *service, struct model *model, uint32_t rank, uint32_t stage)
+{
+	if (model->ranks[rank].inflows[stage].sequence != 0)
+		stage_withdraw(service, model, rank, stage);
+}
+
+void remote_gone(const struct service *service, const struct instant *now, struct rank *rank)
+{
+	rank->attached_peer = PEER_AWAITED;
+	rank->away_due_ms = now->monotonic_ms + service->settings.keepalive_ms;
+}
+
+/* ---- readers ----------------------------------------------------------------------------------------------------- */
+
+static struct loan **loan_link(struct service *service, uint64_t number)
+{
+	struct loan **link = &service->loans;
+
+	while (*link && (*link)->number != number)
+		link = &(*link)->next;
+	return link;
+}
+
+static struct model *loan_model(const struct service *service, const struct loan *loan)
+{
+	struct model *model = service_model(service, loan->model);
+
+	return model && versions_holds(&model->versions, loan->peer, loan->slot) ? model : NULL;
+}
+
+static void loan_end(struct service *service, struct loan **link)
+{
+	struct loan *loan = *link;
+	struct model *model = service_model(service, loan->model);
+
+	if (model && versions_release(&model->versions, loan->peer) > 0)
+		service_touch(service, model);
+	*link = loan->next;
+	service->loan_count--;
+	free(loan);
+}
+
+static int loan_revoked(struct call *call, uint64_t number)
+{
+	return reason_set(&call->reason, STATUS_EREVOKED, "lease %016" PRIx64 " has ended: its memory was needed for an update, or "
+	                  "nothing was heard of its reader for %" PRIu64 " ms (keepalive); open a newer version", number,
+	                  call->service->settings.keepalive_ms);
+}
+
+static void lease_reply(struct call *call, const struct model *model, const struct loan *loan)
+{
+	const struct slot_header *slot = model->versions.slots[loan->slot];
+	struct reply reply = { 0 };
+
+	reply_set(&reply, version, loan->version);
+	reply_set(&reply, step, slot->step);
+	reply_set(&reply, updates, slot->profiles[loan->profile].updates);
+	reply_set(&reply, decay, slot->profiles[loan->profile].decay);
+	reply_set(&reply, published_us, slot->published_us);
+	reply_set(&reply, region_bytes, loan->region_bytes);
+	call_reply(call, &reply, NULL);
+}
+
+static int loan_make(struct call *call, struct model *model, uint32_t profile, struct loan **ret_loan)
+{
+	struct service *service = call->service;
+	const struct geometry *geometry = model_newest_geometry(model);
+	struct loan *loan;
+	int error;
+
+	if (service->loan_count >= LOAN_COUNT_MAX)
+		return reason_set(&call->reason, STATUS_EBUSY, "%" PRIu64 " leases of remote readers are the limit of %d: try again "
+		                  "later", service->loan_count, LOAN_COUNT_MAX);
+	loan = malloc(sizeof *loan);
+	if (!loan)
+		return -ENOMEM;
+	*loan = (struct loan){
+		.next = service->loans,
+		.number = call->request->lease,
+		.peer = LOAN_PEER_FIRST + service->loan_next,
+		.model = model->id,
+		.profile = profile,
+		.version = versions_newest(&model->versions)->version,
+		.region_offset = geometry->region_offsets[profile],
+		.region_bytes = geometry->images[profile]->image_bytes,
+		.due_ms = call->now->monotonic_ms + service->settings.keepalive_ms,
+	};
+	error = versions_lease(&model->versions, loan->peer, call->now->monotonic_ms, &loan->slot);
+	if (error) {
+		free(loan);
+		return error;
+	}
+	service->loan_next++;
+	service->loan_count++;
+	service->loans = loan;
+	*ret_loan = loan;
+	return 0;
+}
+
+int lease_handle(struct call *call)
+{
+	uint64_t number = call->request->lease;
+	struct loan *loan = *loan_link(call->service, number);
+	struct model *model;
+	uint32_t profile;
+	int result;
+
+	if (number == 0)
+		return reason_set(&call->reason, STATUS_EARGUMENT, "lease must not be 0");
+	if (loan) {
+		model = loan_model(call->service, loan);
+		if (!model)
+			return loan_revoked(call, number);
+		loan->due_ms = call->now->monotonic_ms + call->service->settings.keepalive_ms;
+		lease_reply(call, model, loan);
+		return 0;
+	}
+	result = call_version(call, &model, &profile);
+	if (!result)
+		result = loan_make(call, model, profile, &loan);
+	if (result)
+		return result;
+	call->service->counters.views_opened++;
+	lease_reply(call, model, loan);
+	return 0;
+}
+
+int fetch_handle(struct call *call)
+{
+	const struct request *request = call->request;
+	struct loan *loan = *loan_link(call->service, request->lease);
+	struct attachment attachment = { .fd = -1 };
+	struct reply reply = { 0 };
+	struct model *model = loan ? loan_model(call->service, loan) : NULL;
+
+	if (!model)
+		return loan_revoked(call, request->lease);
+	if (request->count > CHUNK_BYTES_MAX)
+		return reason_set(&call->reason, STATUS_ELIMIT, "%" PRIu64 " bytes at once, at most %d are possible", request->count,
+		                  CHUNK_BYTES_MAX);
+	if (request->offset > loan->region_bytes || request->count > loan->region_bytes - request->offset)
+		return reason_set(&call->reason, STATUS_EARGUMENT, "%" PRIu64 " bytes from byte %" PRIu64 " on: the image has %" PRIu64,
+		                  request->count, request->offset, loan->region_bytes);
+	loan->due_ms = call->now->monotonic_ms + call->service->settings.keepalive_ms;
+	/* Copied before anything else happens, and nothing writes to a slot while it is leased. */
+	attachment.body = (const uint8_t *)model->versions.slots[loan->slot] + loan->region_offset + request->offset;
+	attachment.body_bytes = request->count;
+	call->service->counters.chunks_sent++;
+	call_reply(call, &reply, &attachment);
+	return 0;
+}
+
+/* ---- both -------------------------------------------------------------------------------------------------------- */
+
+static int claim_release(struct call *call)
+{
+	const uint64_t needed = REQUEST_HAS(model) | REQUEST_HAS(rank) | REQUEST_HAS(epoch) | REQUEST_HAS(client);
+	struct model *model;
+	uint32_t index;
+	int error;
+
+	if ((call->request->present & needed) != needed)
+		return reason_set(&call->reason, STATUS_EARGUMENT, "release names a lease, or model, rank, epoch and client");
+	error = call_rank(call, &model, &index);
+	if (!error)
+		error = intake_holds(&model->records[index], call->request->client, call->request->epoch, &call->reason);
+	if (error)
+		return error;
+	model->ranks[index].attached_peer = 0;
+	model->ranks[index].away_due_ms = 0;
+	service_touch(call->service, model);
+	return 0;
+}
+
+int release_handle(struct call *call)
+{
+	struct reply reply = { 0 };
+	struct loan **link;
+	int error = 0;
+
+	if (call->request->present & REQUEST_HAS(lease)) {
+		link = loan_link(call->service, call->request->lease);
+		/* One that has ended before is what was wanted, too. */
+		if (*link)
+			loan_end(call->service, link);
+	} else {
+		error = claim_release(call);
+	}
+	if (error)
+		return error;
+	call_reply(call, &reply, NULL);
+	return 0;
+}
+
+void remote_tick(struct service *service, const struct instant *now)
+{
+	struct loan **link = &service->loans;
+
+	while (*link) {
+		if ((*link)->due_ms <= now->monotonic_ms)
+			loan_end(service, link);
+		else
+			link = &(*link)->next;
+	}
+	for (struct model *model = service->models; model; model = model->next) {
+		for (uint32_t r = 0; r < model->world; r++) {
+			struct rank *rank = &model->ranks[r];
+
+			if (rank->away_due_ms == 0 || rank->away_due_ms > now->monotonic_ms)
+				continue;
+			rank->away_due_ms = 0;
+			rank->attached_peer = 0;
+			service_touch(service, model);
+		}
+	}
+}
+
+uint64_t remote_due_ms(const struct service *service)
+{
+	uint64_t due_ms = UINT64_MAX;
+
+	for (const struct loan *loan = service->loans; loan; loan = loan->next)
+		if (loan->due_ms < due_ms)
+			due_ms = loan->due_ms;
+	for (const struct model *model = service->models; model; model = model->next)
+		for (uint32_t r = 0; r < model->world; r++)
+			if (model->ranks[r].away_due_ms != 0 && model->ranks[r].away_due_ms < due_ms)
+				due_ms = model->ranks[r].away_due_ms;
+	return due_ms;
+}
+
+void remote_finish(struct service *service)
+{
+	while (service->loans) {
+		struct loan *next = service->loans->next;
+
+		free(service->loans);
+		service->loans = next;
+	}
+}

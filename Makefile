@@ -23,20 +23,20 @@ proto := $(addprefix proto/, \
 core := $(addprefix daemon/core/, \
 	access adopt apply attributes book checkpoint config config_text defaults description event generation \
 	generation_text geometry guards history inflow intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model \
-	network notes plan profiles push query recover register registration_report relay remote report retention service throttle update \
+	network notes plan profiles push query recover register registration_report relay remote report retention service throttle tokens update \
 	verdict version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
-	accounts attach config_file descriptors files files_generation files_pace files_place files_write log memory \
+	accounts attach config_file credentials descriptors files files_generation files_pace files_place files_write log memory \
 	memory_directory memory_segment runtime scribe systemd transport workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
-daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options reload) \
+daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main network_files options reload) \
 	$(if $(filter failpoints,$(BUILD)),$(failpoints))
 
 library := $(proto) $(addprefix client/, \
-	attach blend blend_layout call checkpoint chunks client copy enclosure error export link merge parts posthoc \
+	attach blend blend_layout call checkpoint chunks client copy enclosure error export identity link merge parts posthoc \
 	profiles push pusher recast registration remote served snapshot source sum target team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \

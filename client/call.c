@@ -113,6 +113,17 @@ static int answer_decode(struct client_answer *answer, const uint8_t *bytes, siz
 	return 0;
 }
 
+int client_greeted(const uint8_t *bytes, size_t count, struct reason *reason)
+{
+	struct client_answer answer = {.fd = -1};
+	int code = answer_decode(&answer, bytes, count, reason);
+
+	if (code == 0)
+		code = client_answer_code(&answer, reason);
+	client_answer_finish(&answer);
+	return code;
+}
+
 int client_call(struct emad_client *client, const struct request *request, const void *body, size_t body_bytes,
                 int64_t deadline_ms, struct client_answer *ret_answer, struct reason *reason)
 {

@@ -67,13 +67,55 @@ static void client_destroy(struct emad_client *client)
 	if (!client)
 		return;
 	link_close(client->link);
+	identity_finish(&client->identity);
+	free(client->greeting);
 	free(client->url);
 	free(client->socket_path);
 	free(client->attach_path);
 	free(client);
 }
 
-static int client_open(const char *url, int timeout_ms, struct emad_client **ret_client, struct reason *reason)
+static void hello_request(const struct emad_client *client, struct request *request)
+{
+	*request = (struct request){.operation = OP_HELLO};
+	request_set(request, client, client->id);
+	request_set(request, agent, text_of("libemad " EMAD_VERSION));
+	if (client->identity.token)
+		request_set(request, token, text_of(client->identity.token));
+}
+
+/* What every connection begins with where a token must be shown. */
+static int greeting_make(struct emad_client *client, struct reason *reason)
+{
+	const size_t capacity = MESSAGE_PREFIX_BYTES + MESSAGE_HEADER_BYTES_MAX;
+	struct request request;
+
+	if (!client->identity.token)
+		return 0;
+	client->greeting = malloc(capacity);
+	if (!client->greeting)
+		return -ENOMEM;
+	hello_request(client, &request);
+	return request_encode(&request, client->greeting, capacity, &client->greeting_bytes, reason);
+}
+
+static int client_connect(struct emad_client *client, const struct emad_client_options *options, struct reason *reason)
+{
+	struct link_options link = {.url = client->url, .socket_path = client->socket_path, .identity = &client->identity};
+	int code = identity_init(&client->identity, client->url, options, reason);
+
+	if (code == 0)
+		code = greeting_make(client, reason);
+	if (code)
+		return code;
+	link.greeting = client->greeting;
+	link.greeting_bytes = client->greeting_bytes;
+	link.greeted = client_greeted;
+	return link_open(&link, &client->link, reason);
+}
+
+static int client_open(const char *url, int timeout_ms, const struct emad_client_options *options,
+                       struct emad_client **ret_client, struct reason *reason)
 {
 	struct emad_client *client = calloc(1, sizeof(*client));
 	int64_t deadline_ms;
@@ -95,7 +137,7 @@ static int client_open(const char *url, int timeout_ms, struct emad_client **ret
 	code = client_locate(client, url, reason);
 	if (code)
 		goto fail;
-	code = link_open(client->url, client->socket_path, &client->link, reason);
+	code = client_connect(client, options, reason);
 	if (code)
 		goto fail;
 	code = link_wait(client->link, deadline_ms, reason);
@@ -113,11 +155,17 @@ fail:
 
 int emad_client_open(const char *url, int timeout_ms, struct emad_client **ret_client)
 {
+	return emad_client_open_with(url, timeout_ms, NULL, ret_client);
+}
+
+int emad_client_open_with(const char *url, int timeout_ms, const struct emad_client_options *options,
+                          struct emad_client **ret_client)
+{
 	struct reason reason = {.text = ""};
 
 	if (!ret_client)
 		return error_report(reason_set(&reason, STATUS_EARGUMENT, "ret_client is NULL"), &reason);
-	return error_report(client_open(url, timeout_ms, ret_client, &reason), &reason);
+	return error_report(client_open(url, timeout_ms, options, ret_client, &reason), &reason);
 }
 
 void emad_client_close(struct emad_client *client)
@@ -148,13 +196,12 @@ static void hello_learn(struct emad_client *client, const struct reply *reply)
 int client_hello(struct emad_client *client, int64_t deadline_ms, struct emad_daemon *ret_daemon,
                  struct reason *reason)
 {
-	struct request request = {.operation = OP_HELLO};
+	struct request request;
 	struct client_answer answer;
 	uint64_t begin_us = now_us();
 	int code;
 
-	request_set(&request, client, client->id);
-	request_set(&request, agent, text_of("libemad " EMAD_VERSION));
+	hello_request(client, &request);
 	code = client_call(client, &request, NULL, 0, deadline_ms, &answer, reason);
 	if (code)
 		return code;

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "client/emad.h"
+#include "client/identity.h"
 #include "client/link.h"
 #include "proto/message.h"
 #include "proto/status.h"
@@ -19,6 +20,9 @@ struct emad_client {
 	char *url;         /* owned */
 	char *socket_path; /* owned; the file behind an ipc url, else NULL */
 	char *attach_path; /* owned; the attach socket beside it, else NULL */
+	struct identity identity;
+	uint8_t *greeting; /* owned; an encoded hello; NULL: none */
+	size_t greeting_bytes;
 	uint64_t id;       /* random, not 0 */
 	int timeout_ms;    /* what a negative timeout means */
 
@@ -65,6 +69,9 @@ void client_stamp(struct emad_client *client, struct request *request);
  */
 int client_call(struct emad_client *client, const struct request *request, const void *body, size_t body_bytes,
                 int64_t deadline_ms, struct client_answer *ret_answer, struct reason *reason);
+
+/* The status of an answer that is all in memory. */
+int client_greeted(const uint8_t *bytes, size_t count, struct reason *reason);
 
 /* The same over a connection to the attach socket. */
 int client_attach_call(int connection, const struct request *request, int64_t deadline_ms,

@@ -78,6 +78,24 @@ struct emad_client;
  */
 int emad_client_open(const char *url, int timeout_ms, struct emad_client **ret_client);
 
+/* For a daemon on another host: "tcp://HOST:PORT" and "tls+tcp://HOST:PORT". Files; NULL: as the environment says. */
+struct emad_client_options {
+	const char *token_file;      /* EMAD_TOKEN_FILE: one token, by which the daemon knows the client */
+	const char *tls_ca;          /* EMAD_TLS_CA: authorities that the daemon's certificate may be from, PEM */
+	const char *tls_certificate; /* EMAD_TLS_CERTIFICATE: of the client, where the daemon wants one */
+	const char *tls_key;         /* EMAD_TLS_KEY: its private key */
+	const char *tls_name;        /* EMAD_TLS_NAME: not a file: the name in the daemon's certificate, where it is not the
+	                                url's */
+};
+
+/*
+ * The same with options, which may be NULL. The files are read once.
+ * Codes as above; EMAD_EAWAY also where TLS comes to nothing; -EACCES: the daemon does not know the token; -errno of a
+ * file.
+ */
+int emad_client_open_with(const char *url, int timeout_ms, const struct emad_client_options *options,
+                          struct emad_client **ret_client);
+
 /* The client's trainers must be closed first; views may outlive it. NULL is allowed. */
 void emad_client_close(struct emad_client *client);
 

@@ -5,6 +5,7 @@
  */
 #include "client/link.h"
 
+#include "client/identity.h"
 #include "client/wait.h"
 #include "proto/limits.h"
 #include "proto/sp.h"
@@ -13,6 +14,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <nng/nng.h>
+#include <nng/supplemental/tls/tls.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -34,8 +36,9 @@ struct connection {
 };
 
 struct link {
-	const char *url;         /* borrowed until link_close */
-	const char *socket_path; /* the same; NULL unless ipc */
+	struct link_options options; /* borrowed until link_close */
+	const char *url;         /* of the options */
+	const char *socket_path; /* of the options */
 	enum sp_wire wire;
 	nng_stream_dialer *dialer;
 	_Atomic uint32_t request_id;
@@ -214,12 +217,73 @@ static int handshake(struct connection *connection, int64_t deadline_ms)
 	return code;
 }
 
+/* NNG's code. */
+static int request_send(struct link *link, struct connection *connection, const struct link_request *request,
+                        const uint8_t id[SP_ID_BYTES], int64_t deadline_ms)
+{
+	uint8_t prefix[SP_PREFIX_BYTES_MAX];
+	size_t prefix_bytes = sp_prefix(link->wire, id, SP_ID_BYTES, request->head_bytes + request->body_bytes, prefix);
+	nng_iov parts[] = {
+		{prefix, prefix_bytes},
+		{(void *)(uintptr_t)request->head, request->head_bytes},
+		{(void *)(uintptr_t)request->body, request->body_bytes},
+	};
+
+	return send_all(connection, parts, request->body_bytes > 0 ? 3 : 2, deadline_ms);
+}
+
+/* NNG's code. */
+static int answer_receive(struct link *link, struct connection *connection, const uint8_t id[SP_ID_BYTES],
+                          int64_t deadline_ms, uint8_t **ret_bytes, size_t *ret_count)
+{
+	uint8_t prefix[SP_PREFIX_BYTES_MAX], *bytes;
+	size_t prefix_bytes = sp_prefix(link->wire, id, SP_ID_BYTES, 0, prefix);
+	uint64_t message_bytes;
+	int code = receive_all(connection, prefix, prefix_bytes, deadline_ms);
+
+	if (code)
+		return code;
+	if (sp_prefix_read(link->wire, prefix, &message_bytes, NULL) != 0 || message_bytes > MESSAGE_BYTES_MAX ||
+	    memcmp(prefix + prefix_bytes - SP_ID_BYTES, id, SP_ID_BYTES) != 0)
+		return NNG_EPROTO;
+	bytes = malloc(message_bytes + 1);
+	if (!bytes)
+		return NNG_ENOMEM;
+	code = receive_all(connection, bytes, message_bytes, deadline_ms);
+	if (code) {
+		free(bytes);
+		return code;
+	}
+	*ret_bytes = bytes;
+	*ret_count = message_bytes;
+	return 0;
+}
+
+/* Shows who asks, on a connection that is new. NNG's code; *ret_code is the daemon's. */
+static int greet(struct link *link, struct connection *connection, int64_t deadline_ms, int *ret_code,
+                 struct reason *reason)
+{
+	static const uint8_t id[SP_ID_BYTES] = {0x80, 0, 0, 0};
+	const struct link_request request = {.head = link->options.greeting, .head_bytes = link->options.greeting_bytes};
+	uint8_t *bytes;
+	size_t count;
+	int code = request_send(link, connection, &request, id, deadline_ms);
+
+	if (code == 0)
+		code = answer_receive(link, connection, id, deadline_ms, &bytes, &count);
+	if (code)
+		return code;
+	*ret_code = link->options.greeted(bytes, count, reason);
+	free(bytes);
+	return 0;
+}
+
 /* STATUS_EAWAY or -EACCES when nobody listens, STATUS_ETIMEOUT. */
 static int connection_open(struct link *link, int64_t deadline_ms, struct connection **ret_connection,
                            struct reason *reason)
 {
 	struct connection *connection = calloc(1, sizeof(*connection));
-	int code;
+	int code, refusal = 0;
 
 	if (!connection)
 		return -ENOMEM;
@@ -233,11 +297,22 @@ static int connection_open(struct link *link, int64_t deadline_ms, struct connec
 		connection->stream = nng_aio_get_output(connection->aio, 0);
 		code = handshake(connection, deadline_ms);
 	}
+	if (code == 0 && link->options.greeting)
+		code = greet(link, connection, deadline_ms, &refusal, reason);
+	if (code == 0 && refusal) {
+		connection_close(connection);
+		return refusal;
+	}
 	if (code == 0) {
 		*ret_connection = connection;
 		return 0;
 	}
 	connection_close(connection);
+	if (code == NNG_EPEERAUTH || code == NNG_ECRYPTO)
+		return reason_set(reason, STATUS_EAWAY,
+		                  "%s: TLS came to nothing: %s (is the daemon's certificate valid, from an authority in EMAD_TLS_CA, and "
+		                  "for this name, or that in EMAD_TLS_NAME?)",
+		                  link->url, nng_strerror(code));
 	if (code == NNG_EPROTO)
 		return reason_set(reason, STATUS_EPROTOCOL, "what answers at %s is not emad", link->url);
 	if (link_code(code) == STATUS_ETIMEOUT || link_code(code) == -ENOMEM || link_code(code) == -EMFILE)
@@ -274,7 +349,50 @@ static void idle_drop(struct link *link)
 		connection_close(connection);
 }
 
-int link_open(const char *url, const char *socket_path, struct link **ret_link, struct reason *reason)
+/* The name in a url's address, without port and brackets. */
+static int host_of(const char *url, char *host, size_t capacity)
+{
+	const char *begin = strstr(url, "://") + 3, *end = strrchr(begin, ':');
+
+	if (!end)
+		end = begin + strlen(begin);
+	if (*begin == '[' && end[-1] == ']') {
+		begin++;
+		end--;
+	}
+	if (end <= begin || (size_t)(end - begin) >= capacity)
+		return NNG_EADDRINVAL;
+	memcpy(host, begin, (size_t)(end - begin));
+	host[end - begin] = '\0';
+	return 0;
+}
+
+/* NNG's code. */
+static int tls_set(struct link *link)
+{
+	const struct identity *identity = link->options.identity;
+	nng_tls_config *config;
+	char host[256];
+	int code = nng_tls_config_alloc(&config, NNG_TLS_MODE_CLIENT);
+
+	if (code)
+		return code;
+	code = host_of(link->url, host, sizeof(host));
+	if (code == 0)
+		code = nng_tls_config_server_name(config, identity->name ? identity->name : host);
+	if (code == 0)
+		code = nng_tls_config_auth_mode(config, NNG_TLS_AUTH_MODE_REQUIRED);
+	if (code == 0)
+		code = nng_tls_config_ca_chain(config, identity->authority, NULL);
+	if (code == 0 && identity->certificate)
+		code = nng_tls_config_own_cert(config, identity->certificate, identity->key, NULL);
+	if (code == 0)
+		code = nng_stream_dialer_set_ptr(link->dialer, NNG_OPT_TLS_CONFIG, config);
+	nng_tls_config_free(config); /* the dialer holds it */
+	return code;
+}
+
+int link_open(const struct link_options *options, struct link **ret_link, struct reason *reason)
 {
 	struct link *link;
 	sigset_t before;
@@ -286,13 +404,22 @@ int link_open(const char *url, const char *socket_path, struct link **ret_link, 
 	link = calloc(1, sizeof(*link));
 	if (!link)
 		return -ENOMEM;
-	link->url = url;
-	link->socket_path = socket_path;
-	link->wire = strncmp(url, "ipc://", strlen("ipc://")) == 0 ? SP_WIRE_IPC : SP_WIRE_TCP;
+	link->options = *options;
+	link->url = options->url;
+	link->socket_path = options->socket_path;
+	link->wire = strncmp(link->url, "ipc://", strlen("ipc://")) == 0 ? SP_WIRE_IPC : SP_WIRE_TCP;
 	pthread_mutex_init(&link->lock, NULL);
 	wait_signals_block(&before); /* the first use of NNG starts its threads */
-	code = nng_stream_dialer_alloc(&link->dialer, url);
+	code = nng_stream_dialer_alloc(&link->dialer, link->url);
+	if (code == 0 && strncmp(link->url, "tls+tcp://", strlen("tls+tcp://")) == 0)
+		code = tls_set(link);
 	wait_signals_restore(&before);
+	if (code == NNG_ECRYPTO || code == NNG_EINVAL) {
+		code = reason_set(reason, STATUS_EARGUMENT, "%s: %s: see the files in EMAD_TLS_CA, EMAD_TLS_CERTIFICATE and EMAD_TLS_KEY",
+		                  link->url, nng_strerror(code));
+		link_close(link);
+		return code;
+	}
 	if (code) {
 		code = link_fault(link, code, reason);
 		link_close(link);
@@ -345,48 +472,6 @@ int link_wait(struct link *link, int64_t deadline_ms, struct reason *reason)
 }
 
 /* ---- calls ------------------------------------------------------------------------------------------------------ */
-
-/* NNG's code. */
-static int request_send(struct link *link, struct connection *connection, const struct link_request *request,
-                        const uint8_t id[SP_ID_BYTES], int64_t deadline_ms)
-{
-	uint8_t prefix[SP_PREFIX_BYTES_MAX];
-	size_t prefix_bytes = sp_prefix(link->wire, id, SP_ID_BYTES, request->head_bytes + request->body_bytes, prefix);
-	nng_iov parts[] = {
-		{prefix, prefix_bytes},
-		{(void *)(uintptr_t)request->head, request->head_bytes},
-		{(void *)(uintptr_t)request->body, request->body_bytes},
-	};
-
-	return send_all(connection, parts, request->body_bytes > 0 ? 3 : 2, deadline_ms);
-}
-
-/* NNG's code. */
-static int answer_receive(struct link *link, struct connection *connection, const uint8_t id[SP_ID_BYTES],
-                          int64_t deadline_ms, uint8_t **ret_bytes, size_t *ret_count)
-{
-	uint8_t prefix[SP_PREFIX_BYTES_MAX], *bytes;
-	size_t prefix_bytes = sp_prefix(link->wire, id, SP_ID_BYTES, 0, prefix);
-	uint64_t message_bytes;
-	int code = receive_all(connection, prefix, prefix_bytes, deadline_ms);
-
-	if (code)
-		return code;
-	if (sp_prefix_read(link->wire, prefix, &message_bytes, NULL) != 0 || message_bytes > MESSAGE_BYTES_MAX ||
-	    memcmp(prefix + prefix_bytes - SP_ID_BYTES, id, SP_ID_BYTES) != 0)
-		return NNG_EPROTO;
-	bytes = malloc(message_bytes + 1);
-	if (!bytes)
-		return NNG_ENOMEM;
-	code = receive_all(connection, bytes, message_bytes, deadline_ms);
-	if (code) {
-		free(bytes);
-		return code;
-	}
-	*ret_bytes = bytes;
-	*ret_count = message_bytes;
-	return 0;
-}
 
 /* What a failed exchange means to the caller. */
 static int exchange_fault(const struct link *link, int code, struct reason *reason)

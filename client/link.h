@@ -22,12 +22,24 @@ enum { LINK_GRACE_MS = 2000 }; /* longer than a restart of the daemon takes */
 
 struct link;
 
+struct identity;
+
+/* Borrowed until link_close, with all that it points to. */
+struct link_options {
+	const char *url;
+	const char *socket_path;         /* the file behind an ipc url, else NULL */
+	const struct identity *identity; /* for tls+tcp */
+	const uint8_t *greeting;         /* a message that goes first on each connection; NULL: none */
+	size_t greeting_bytes;
+	/* Reads the answer to it: a code with a sentence where the connection is of no use. */
+	int (*greeted)(const uint8_t *bytes, size_t count, struct reason *reason);
+};
+
 /*
- * Does not connect yet. socket_path: the file behind an ipc url, else NULL; borrowed until link_close, like url.
- * STATUS_EARGUMENT: NNG cannot use the url. STATUS_EFORKED: a parent of this process has used NNG, which cannot be
- * used again before exec.
+ * Does not connect yet. STATUS_EARGUMENT: NNG cannot use the url, or a certificate. STATUS_EFORKED: a parent of this
+ * process has used NNG, which cannot be used again before exec.
  */
-int link_open(const char *url, const char *socket_path, struct link **ret_link, struct reason *reason);
+int link_open(const struct link_options *options, struct link **ret_link, struct reason *reason);
 
 /* Nothing may be under way. */
 void link_close(struct link *link);

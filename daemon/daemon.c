@@ -44,6 +44,7 @@
 #include "daemon/edge/systemd.h"
 #include "daemon/edge/transport.h"
 #include "daemon/edge/workers.h"
+#include "daemon/network_files.h"
 #include "daemon/reload.h"
 
 enum {
@@ -76,6 +77,7 @@ struct daemon {
 	struct files *files; /* NULL: nothing is kept on disk */
 	struct service *service;
 	struct service_facts facts;
+	struct network_files *network; /* owned; the core borrows from it */
 	char state_dir[CONFIG_PATH_BYTES_MAX];
 	int state_lock_fd; /* the files thread's, once that runs */
 	char segments_dir[CONFIG_PATH_BYTES_MAX];
@@ -147,6 +149,13 @@ static void ready(const struct daemon *daemon, const char *text)
 	systemd_ready(text);
 }
 
+/* Whoever can connect can cause it, and as often as he likes. */
+static void on_network_trouble(void *context, const char *text)
+{
+	on_event(context, &(struct event){ .severity = EVENT_WARNING, .text = text, .origin = "network", .step = UINT64_MAX,
+	                                   .pid = -1 });
+}
+
 static void say_left_out(struct daemon *daemon, uint64_t now_ms)
 {
 	char text[THROTTLE_TEXT_BYTES_MAX + 64];
@@ -201,8 +210,12 @@ static uint32_t classify_peer(void *context, const struct peer *peer, int64_t gi
 {
 	struct daemon *daemon = context;
 
-	if (peer->remote)
-		return network_refused((enum access)daemon->config->anonymous);
+	if (peer->remote) {
+		const struct token *token = peer->name[0] ? tokens_find(&daemon->network->tokens, peer->name) : NULL;
+		enum access anonymous = (enum access)daemon->config->anonymous;
+
+		return network_refused(token && token->granted > anonymous ? token->granted : anonymous);
+	}
 	return classify(context, peer->uid, gid, NULL, 0);
 }
 
@@ -335,6 +348,11 @@ static void host_reply(void *context, const struct exchange *exchange, const str
 		transport_reply(daemon->transport, exchange, reply, attachment->body, attachment->body_bytes);
 }
 
+static void host_identify(void *context, uint64_t peer, const char *name)
+{
+	transport_identify(((struct daemon *)context)->transport, peer, name);
+}
+
 static void host_apply_start(void *context, struct apply *apply)
 {
 	workers_submit(((struct daemon *)context)->workers, apply);
@@ -438,6 +456,7 @@ static struct transport_options transport_options(struct daemon *daemon)
 		.classify = classify_peer,
 		.wake = wake_loop,
 		.request = on_request,
+		.say = on_network_trouble,
 		.place = on_place,
 		.gone = on_gone,
 	};
@@ -451,20 +470,55 @@ static void warn_of_descriptors(struct daemon *daemon)
 		say(daemon, EVENT_WARNING, reason.text);
 }
 
+static struct transport_tls tls_of(const struct network_files *network)
+{
+	return (struct transport_tls){ network->certificate, network->key, network->authority };
+}
+
+/* The files that the configuration names, in force as far as TLS is concerned; NULL: all stays as it was. */
+static struct network_files *network_reload(struct daemon *daemon, struct config *config)
+{
+	struct network_files *network;
+	struct reason reason = { "" };
+	struct transport_tls tls;
+	char text[600];
+
+	if (network_files_read(config, &network, &reason) == 0) {
+		tls = tls_of(network);
+		if (!daemon->listening || transport_secure(daemon->transport, &tls, &reason) == 0)
+			return network;
+		network_files_free(network);
+	}
+	snprintf(text, sizeof text, "the configuration stays as it was: %s", reason.text);
+	say(daemon, EVENT_ERROR, text);
+	return NULL;
+}
+
 /* Takes the config. */
 static void reconfigure(struct daemon *daemon, struct config *config)
 {
+	struct network_files *network_before;
 	struct config *before = daemon->config;
-	const struct settings settings = config_settings(config);
+	struct settings settings = config_settings(config);
+	struct network_files *network = network_reload(daemon, config);
 	struct transport_options transport;
 	struct instant now = instant_now();
 
+	if (!network) {
+		free(config);
+		return;
+	}
+	settings.tokens = &network->tokens;
 	daemon->config = config;
 	/* Users may be in other groups meanwhile. */
 	daemon->accounts = (struct accounts){ .next = 0 };
 	transport = transport_options(daemon);
+	network_before = daemon->network;
+	daemon->network = network;
 	if (transport_reconfigure(daemon->transport, &transport) != 0) {
+		daemon->network = network_before;
 		daemon->config = before;
+		network_files_free(network);
 		free(config);
 		say(daemon, EVENT_ERROR, "the configuration stays as it was: not enough memory for connections-max");
 		return;
@@ -474,6 +528,7 @@ static void reconfigure(struct daemon *daemon, struct config *config)
 		files_limit(daemon->files, config->checkpoint_bytes_per_s);
 	warn_of_descriptors(daemon);
 	service_reconfigure(daemon->service, &now, &settings);
+	network_files_free(network_before);
 	free(before);
 	rearm(daemon);
 }
@@ -577,12 +632,13 @@ static int loop_init(struct daemon *daemon)
 
 static int service_init(struct daemon *daemon, struct reason *reason)
 {
-	const struct settings settings = config_settings(daemon->config);
+	struct settings settings = config_settings(daemon->config);
 	const struct host host = {
 		.context = daemon,
 		.memory_make = host_memory_make,
 		.memory_drop = host_memory_drop,
 		.withdraw = host_withdraw,
+		.identify = host_identify,
 		.reply = host_reply,
 		.apply_start = host_apply_start,
 		.file_write = host_file_write,
@@ -604,6 +660,7 @@ static int service_init(struct daemon *daemon, struct reason *reason)
 		.worker_count = daemon->config->worker_count,
 		.started_ms = instant_now().monotonic_ms,
 	};
+	settings.tokens = &daemon->network->tokens;
 	error = service_create(&host, &settings, &daemon->facts, &daemon->service);
 	return error ? reason_set(reason, error, "not enough memory to start") : 0;
 }
@@ -709,14 +766,12 @@ static int take_over(struct daemon *daemon, struct reason *reason)
 /* The addresses for other hosts. */
 static int network_start(struct daemon *daemon, struct reason *reason)
 {
+	const struct transport_tls tls = tls_of(daemon->network);
 	char url[CONFIG_PATH_BYTES_MAX], text[CONFIG_PATH_BYTES_MAX + 64];
 	int error = 0;
 
 	for (uint32_t i = 0; !error && network_url(daemon->config->listen, i, url, sizeof url); i++) {
-		if (!network_url_is_local(url))
-			return reason_set(reason, STATUS_EARGUMENT, "listen=%s: other hosts may connect there, and without token-file= "
-			                  "nobody could tell who they are: name one, or listen at 127.0.0.1", url);
-		error = transport_listen(daemon->transport, url, reason);
+		error = transport_listen(daemon->transport, url, &tls, reason);
 		snprintf(text, sizeof text, "serves at %s", url);
 		if (!error)
 			say(daemon, EVENT_NOTICE, text);
@@ -749,7 +804,7 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 		error = transport_start(&transport, &daemon->transport);
 	snprintf(path, sizeof path, "ipc://%s/emad.sock", daemon->runtime.path);
 	if (!error)
-		error = transport_listen(daemon->transport, path, reason);
+		error = transport_listen(daemon->transport, path, NULL, reason);
 	return error ? error : network_start(daemon, reason);
 }
 
@@ -785,6 +840,8 @@ static int start(struct daemon *daemon, struct reason *reason)
 	daemon->attach_listener_fd = systemd_listener(&daemon->handed, "attach");
 	descriptors_raise();
 	error = runtime_open(daemon->config->runtime_dir, &daemon->runtime, reason);
+	if (!error)
+		error = network_files_read(daemon->config, &daemon->network, reason);
 	if (!error)
 		error = service_init(daemon, reason);
 	if (!error)
@@ -891,6 +948,7 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 	/* A log that nobody reads is left alone, with its thread. */
 	if (daemon.scribe)
 		(void)scribe_stop(daemon.scribe, daemon.hurried ? HURRIED_CLOSE_MS_MAX : CLOSE_MS_MAX);
+	network_files_free(daemon.network);
 	free(daemon.config);
 	return error;
 }

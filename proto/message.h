@@ -51,12 +51,12 @@ struct text_list {
 	X(U64, updates, "the snapshot is the average itself, of the named profile, after that many updates")          \
 	X(LIST, profiles, "profile specifications, name=schedule;rules")                                              \
 	X(TEXT, attributes, "JSON object of plain model attributes")                                                  \
-	X(TEXT, agent, "program and version of the sender, for logs")                                                 \
 	X(BOOL, chunked, "the snapshot came by `chunk`: take it only when every byte of it is there")                 \
 	X(U64, offset, "first byte, in the snapshot or in the image")                                                 \
 	X(U64, count, "how many bytes are wanted")                                                                    \
 	X(U64, lease, "random number that the reader draws for one lease")                                            \
-	X(TEXT, token, "what the operator has given the client to be known by")
+	X(TEXT, token, "what the operator has given the client to be known by")                                       \
+	X(TEXT, agent, "program and version of the sender, for logs")
 
 #define REPLY_FIELDS(X)                                                                                               \
 	X(I64, status, "0 or a code of proto/status.h")                                                               \

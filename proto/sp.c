@@ -276,6 +276,11 @@ bool sp_idle(const struct sp_parser *parser)
 	       (state == SP_READ_TYPE || (parser->wire == SP_WIRE_TCP && state == SP_READ_LENGTH));
 }
 
+bool sp_greeted(const struct sp_parser *parser)
+{
+	return parser->state != SP_READ_HANDSHAKE && parser->state != SP_VIOLATED;
+}
+
 void sp_window(struct sp_parser *parser, uint8_t **ret_bytes, size_t *ret_capacity)
 {
 	if (parser->state == SP_READ_BODY) {

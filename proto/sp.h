@@ -66,6 +66,9 @@ enum sp_event sp_next(struct sp_parser *parser, struct reason *reason);
 /* Whether the connection rests between two messages: the handshake is done and no byte of a message has arrived. */
 bool sp_idle(const struct sp_parser *parser);
 
+/* Whether the peer's handshake is done. */
+bool sp_greeted(const struct sp_parser *parser);
+
 /* Where the next bytes go; never empty after SP_NEED_BYTES. */
 void sp_window(struct sp_parser *parser, uint8_t **ret_bytes, size_t *ret_capacity);
 

@@ -105,6 +105,15 @@ const struct config_key config_keys[] = {
 	{ "network", "listen", CONFIG_URLS, AT(listen), "", 0, 0, NULL, false,
 	  "Where trainers and readers on other hosts are served, besides the sockets: addresses such as tcp://10.0.0.5:7474, divided "
 	  "by blanks. Without a token-file= only those of this host: 127.0.0.1, [::1]." },
+	{ "network", "tls-certificate", CONFIG_FILE, AT(tls_certificate), "", 0, 0, NULL, true,
+	  "For tls+tcp:// addresses: the daemon's certificate, and those between it and its authority, in PEM format. This, the "
+	  "next two and token-file= are paths, or names of systemd credentials (LoadCredential=); the files are read again on "
+	  "SIGHUP." },
+	{ "network", "tls-key", CONFIG_FILE, AT(tls_key), "", 0, 0, NULL, true, "Its private key. Not readable by everybody." },
+	{ "network", "tls-ca", CONFIG_FILE, AT(tls_ca), "", 0, 0, NULL, true,
+	  "Authorities that clients' certificates must be from; empty: clients need none." },
+	{ "network", "token-file", CONFIG_FILE, AT(token_file), "", 0, 0, NULL, true,
+	  "Who remote clients are: lines of NAME TOKEN CLASS, the class read, push or admin. Not readable by everybody." },
 	{ "network", "anonymous", CONFIG_WORD, AT(anonymous), "none", 0, 2, ANONYMOUS, true,
 	  "What whoever connects to these addresses without a token may do." },
 	{ "network", "keepalive", CONFIG_DURATION_MS, AT(keepalive_ms), "5min", 1000, DAY_MS, NULL, true,

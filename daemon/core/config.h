@@ -92,6 +92,10 @@ struct config {
 	uint64_t socket_mode;
 	struct access_rules access;
 	char listen[CONFIG_URLS_BYTES_MAX + 1]; /* urls, divided by one blank each */
+	char tls_certificate[CONFIG_PATH_BYTES_MAX];
+	char tls_key[CONFIG_PATH_BYTES_MAX];
+	char tls_ca[CONFIG_PATH_BYTES_MAX];
+	char token_file[CONFIG_PATH_BYTES_MAX];
 	uint64_t anonymous;                     /* enum access: what remote peers that nobody knows may do */
 	uint64_t keepalive_ms;
 	uint32_t default_count;

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { EXCHANGE_TAG_BYTES = 32 };
+enum { EXCHANGE_TAG_BYTES = 32, PEER_NAME_BYTES_MAX = 32 };
 
 /* The other end of a connection. */
 /* Stands for whoever had something of an earlier daemon and may come back for it. No connection has this number. */
@@ -20,6 +20,7 @@ struct peer {
 	bool remote;   /* came over tcp: nothing is known of it but what it says */
 	int64_t uid;   /* -1: not known (tcp) */
 	uint32_t refused; /* classes of requests that it is not let into, as bits: access.h */
+	char name[PEER_NAME_BYTES_MAX + 1]; /* of the token that a remote one has shown; "": none */
 	int64_t pid;   /* -1: not known; for logs only: pids do not cross containers */
 };
 

@@ -128,6 +128,8 @@ struct host {
 	/* Sends a reply, or drops it when the peer is gone. */
 	void (*reply)(void *context, const struct exchange *exchange, const struct reply *reply,
 	              const struct attachment *attachment);
+	/* A remote peer has shown the token of that name: what it is let into is found out anew. */
+	void (*identify)(void *context, uint64_t peer, const char *name);
 	/* Gives the blocks of an update to the workers. */
 	void (*apply_start)(void *context, struct apply *apply);
 	/* A random number that is not 0. */

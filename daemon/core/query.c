@@ -9,11 +9,36 @@
 
 #include "daemon/core/call.h"
 #include "daemon/core/report.h"
+#include "daemon/core/tokens.h"
+
+/* Who shows a token is known by its name from now on, as long as the connection stands. */
+static int token_take(struct call *call)
+{
+	const struct service *service = call->service;
+	const struct peer *peer = &call->exchange->peer;
+	const struct token *token;
+
+	/* On this host everybody is known by his user. */
+	if (!(call->request->present & REQUEST_HAS(token)) || !peer->remote)
+		return 0;
+	token = service->settings.tokens ? tokens_match(service->settings.tokens, call->request->token) : NULL;
+	if (!token) {
+		call->service->counters.requests_denied++;
+		return reason_set(&call->reason, -EACCES, "the daemon does not know this token: see token-file= in [network] of its "
+		                  "configuration, and EMAD_TOKEN_FILE here");
+	}
+	service->host.identify(service->host.context, peer->id, token->name);
+	return 0;
+}
 
 int hello_handle(struct call *call)
 {
 	const struct service *service = call->service;
 	struct reply reply = { 0 };
+	int error = token_take(call);
+
+	if (error)
+		return error;
 
 	reply_set(&reply, agent, text_of(service->facts.agent));
 	reply_set(&reply, instance, service->instance);

@@ -409,6 +409,12 @@ static int access_check(struct call *call, const struct message_operation *opera
 	if (!(peer->refused & UINT32_C(1) << operation->access))
 		return 0;
 	call->service->counters.requests_denied++;
+	if (peer->remote && !peer->name[0])
+		return reason_set(&call->reason, -EACCES, "a remote peer without a token may not %s ('%s' is a request of that class): "
+		                  "give it one (EMAD_TOKEN_FILE there, token-file= in [network] here)", class, operation->name);
+	if (peer->remote)
+		return reason_set(&call->reason, -EACCES, "'%s' may not %s ('%s' is a request of that class): its line in token-file= "
+		                  "grants less", peer->name, class, operation->name);
 	if (peer->uid >= 0)
 		snprintf(who, sizeof who, "uid %" PRId64, peer->uid);
 	return reason_set(&call->reason, -EACCES, "%s may not %s ('%s' is a request of that class): add it to %s-users=, or a "

@@ -19,6 +19,7 @@ struct settings {
 	uint64_t parked_bytes_max;  /* of all of them together */
 	uint64_t body_bytes_max;    /* of a message, as told to clients */
 	uint64_t keepalive_ms;      /* remote trainers and readers of whom nothing is heard for so long are given up */
+	const struct tokens *tokens; /* borrowed like the defaults; NULL: none */
 	const struct defaults *defaults; /* borrowed until the next service_reconfigure */
 	uint32_t default_count;
 	uint64_t checkpoint_interval_ms; /* from one checkpoint to the next; 0: not by time */

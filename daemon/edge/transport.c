@@ -6,9 +6,11 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <nng/nng.h>
+#include <nng/supplemental/tls/tls.h>
 #include <nng/supplemental/util/platform.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,6 +50,7 @@ struct connection {
 	nng_stream *stream;
 	nng_aio *receive_aio, *send_aio;
 	bool receiving, sending, closing;
+	bool secret;  /* TLS */
 	bool placed;  /* the body lies where the core wants it, in memory that is not ours */
 	bool pausing; /* what is under way is not receiving but waiting for room for a body */
 	bool ending; /* nothing more is read; closed when the replies are sent */
@@ -68,6 +71,9 @@ struct listener {
 	nng_aio *accept_aio;
 	enum sp_wire wire;
 	bool pausing; /* the operation under way is a pause, not an accept */
+	bool renewing; /* it is made anew as soon as the operation has ended */
+	nng_tls_config *tls; /* owned; of tls+tcp, else NULL */
+	char url[256];
 };
 
 struct transport {
@@ -348,6 +354,21 @@ static void connection_advance(struct connection *connection)
 	}
 }
 
+/* Why nobody could be spoken to. */
+static void say_secret(const struct connection *connection, int code)
+{
+	const struct transport_options *options = &connection->source.transport->options;
+	char text[160];
+
+	options->counters->violations++;
+	snprintf(text, sizeof text, "a TLS connection came to nothing: %s%s", nng_strerror(code),
+	         code == NNG_ETIMEDOUT ? " (handshake-timeout)"
+	         : code == NNG_EPEERAUTH ? " (its certificate is missing, expired, or of another authority than tls-ca=)"
+	         : code == NNG_ECRYPTO   ? " (it does not speak TLS 1.2, or gave up because of our certificate)"
+	                                 : " (it hung up in the middle, perhaps because of our certificate)");
+	options->say(options->context, text);
+}
+
 static void on_received(struct connection *connection)
 {
 	int error = error_from_nng(nng_aio_result(connection->receive_aio));
@@ -361,6 +382,8 @@ static void on_received(struct connection *connection)
 	/* A remote peer that rests for long is no violation, it may come back. */
 	if (error == STATUS_ETIMEOUT && !sp_idle(&connection->parser))
 		connection->source.transport->options.counters->violations++;
+	if (error && connection->secret && !connection->closing && !sp_greeted(&connection->parser))
+		say_secret(connection, nng_aio_result(connection->receive_aio));
 	if (error) {
 		connection_close(connection);
 		return;
@@ -473,6 +496,58 @@ void transport_reply(struct transport *transport, const struct exchange *exchang
 
 /* ---- listeners --------------------------------------------------------------------------------------------------- */
 
+static int listener_open(struct listener *listener, uint32_t socket_mode)
+{
+	bool is_ipc = listener->wire == SP_WIRE_IPC;
+	nng_stream_listener *stream;
+	int code = nng_stream_listener_alloc(&stream, listener->url);
+
+	if (code)
+		return code;
+	if (is_ipc)
+		code = nng_stream_listener_set_int(stream, NNG_OPT_IPC_PERMISSIONS, (int)socket_mode);
+	/* Small answers must not wait for each other. */
+	if (!code && !is_ipc)
+		code = nng_stream_listener_set_bool(stream, NNG_OPT_TCP_NODELAY, true);
+	if (!code && !is_ipc)
+		code = nng_stream_listener_set_bool(stream, NNG_OPT_TCP_KEEPALIVE, true);
+	if (!code && listener->tls)
+		code = nng_stream_listener_set_ptr(stream, NNG_OPT_TLS_CONFIG, listener->tls);
+	if (!code)
+		code = nng_stream_listener_listen(stream);
+	if (code) {
+		nng_stream_listener_free(stream);
+		return code;
+	}
+	listener->stream = stream;
+	return 0;
+}
+
+static int tls_make(const struct transport_tls *tls, nng_tls_config **ret_config, struct reason *reason)
+{
+	const char *what = "not enough memory for TLS";
+	nng_tls_config *config;
+	int code = nng_tls_config_alloc(&config, NNG_TLS_MODE_SERVER);
+
+	if (code)
+		return reason_set(reason, error_from_nng(code), "TLS cannot be used: %s", nng_strerror(code));
+	code = nng_tls_config_own_cert(config, tls->certificate, tls->key, NULL);
+	if (code)
+		what = "tls-certificate= and tls-key= cannot be used together";
+	if (!code && tls->authority) {
+		what = "tls-ca= cannot be used";
+		code = nng_tls_config_ca_chain(config, tls->authority, NULL);
+	}
+	if (!code)
+		code = nng_tls_config_auth_mode(config, tls->authority ? NNG_TLS_AUTH_MODE_REQUIRED : NNG_TLS_AUTH_MODE_NONE);
+	if (code) {
+		nng_tls_config_free(config);
+		return reason_set(reason, STATUS_EARGUMENT, "%s: %s", what, nng_strerror(code));
+	}
+	*ret_config = config;
+	return 0;
+}
+
 static void accept_next(struct listener *listener)
 {
 	listener->pausing = false;
@@ -514,9 +589,10 @@ static void connection_classify(struct connection *connection)
 	connection->peer.refused = options->classify(options->context, &connection->peer, connection->gid);
 }
 
-static void connection_begin(struct transport *transport, nng_stream *stream, enum sp_wire wire)
+static void connection_begin(struct transport *transport, nng_stream *stream, const struct listener *listener)
 {
 	struct connection *connection;
+	enum sp_wire wire = listener->wire;
 	uint64_t number;
 
 	if (transport->stopping || transport->connection_count >= transport->options.connection_count_max ||
@@ -529,6 +605,7 @@ static void connection_begin(struct transport *transport, nng_stream *stream, en
 	transport->options.counters->connections_accepted++;
 	connection->peer = (struct peer){ .id = connection->id, .remote = wire == SP_WIRE_TCP, .uid = -1, .pid = -1 };
 	connection->gid = -1;
+	connection->secret = listener->tls;
 	if (nng_stream_get_uint64(stream, NNG_OPT_IPC_PEER_UID, &number) == 0)
 		connection->peer.uid = (int64_t)number;
 	if (nng_stream_get_uint64(stream, NNG_OPT_IPC_PEER_PID, &number) == 0)
@@ -541,6 +618,34 @@ static void connection_begin(struct transport *transport, nng_stream *stream, en
 	connection_advance(connection);
 }
 
+static void listener_pause(struct listener *listener)
+{
+	listener->pausing = true;
+	nng_sleep_aio(ACCEPT_PAUSE_MS, listener->accept_aio);
+}
+
+/* Its certificates are others. False when it could not be made anew yet. */
+static bool listener_renew(struct listener *listener)
+{
+	struct transport *transport = listener->source.transport;
+	char text[400];
+	int code;
+
+	if (listener->stream) {
+		nng_stream_listener_close(listener->stream);
+		nng_stream_listener_free(listener->stream);
+		listener->stream = NULL;
+	}
+	code = listener_open(listener, transport->options.socket_mode);
+	if (code) {
+		snprintf(text, sizeof text, "cannot listen at %s: %s; trying again", listener->url, nng_strerror(code));
+		transport->options.say(transport->options.context, text);
+		return false;
+	}
+	listener->renewing = false;
+	return true;
+}
+
 static void on_accepted(struct listener *listener)
 {
 	struct transport *transport = listener->source.transport;
@@ -549,20 +654,24 @@ static void on_accepted(struct listener *listener)
 	if (transport->stopping)
 		return;
 	if (!listener->pausing && !error)
-		connection_begin(transport, nng_aio_get_output(listener->accept_aio, 0), listener->wire);
-	if (!listener->pausing && error) {
-		listener->pausing = true;
-		nng_sleep_aio(ACCEPT_PAUSE_MS, listener->accept_aio);
+		connection_begin(transport, nng_aio_get_output(listener->accept_aio, 0), listener);
+	if (listener->renewing && !listener_renew(listener)) {
+		listener_pause(listener);
+		return;
+	}
+	if (!listener->pausing && error && error != -ECONNRESET) {
+		listener_pause(listener);
 		return;
 	}
 	accept_next(listener);
 }
 
-int transport_listen(struct transport *transport, const char *url, struct reason *reason)
+int transport_listen(struct transport *transport, const char *url, const struct transport_tls *tls,
+                     struct reason *reason)
 {
 	struct listener *listener = &transport->listeners[transport->listener_count];
 	bool is_ipc = strncmp(url, "ipc://", 6) == 0;
-	int code;
+	int code, error = 0;
 
 	if (transport->listener_count == LISTENER_COUNT_MAX)
 		return reason_set(reason, STATUS_ELIMIT, "'%s' is one listener more than the limit of %d", url,
@@ -570,26 +679,46 @@ int transport_listen(struct transport *transport, const char *url, struct reason
 	*listener = (struct listener){ .wire = is_ipc ? SP_WIRE_IPC : SP_WIRE_TCP };
 	listener->source.transport = transport;
 	listener->source.listener = listener;
-	code = nng_stream_listener_alloc(&listener->stream, url);
-	if (!code && is_ipc)
-		code = nng_stream_listener_set_int(listener->stream, NNG_OPT_IPC_PERMISSIONS,
-		                                   (int)transport->options.socket_mode);
-	/* Small answers must not wait for each other. */
-	if (!code && !is_ipc)
-		code = nng_stream_listener_set_bool(listener->stream, NNG_OPT_TCP_NODELAY, true);
-	if (!code && !is_ipc)
-		code = nng_stream_listener_set_bool(listener->stream, NNG_OPT_TCP_KEEPALIVE, true);
-	if (!code)
-		code = nng_stream_listener_listen(listener->stream);
+	snprintf(listener->url, sizeof listener->url, "%s", url);
+	if (strncmp(url, "tls+tcp://", 10) == 0)
+		error = tls_make(tls, &listener->tls, reason);
+	if (error)
+		return error;
+	code = listener_open(listener, transport->options.socket_mode);
 	if (!code)
 		code = nng_aio_alloc(&listener->accept_aio, receive_ended, &listener->source);
 	if (code) {
 		if (listener->stream)
 			nng_stream_listener_free(listener->stream);
+		if (listener->tls)
+			nng_tls_config_free(listener->tls);
 		return reason_set(reason, error_from_nng(code), "cannot listen at %s: %s", url, nng_strerror(code));
 	}
 	transport->listener_count++;
 	accept_next(listener);
+	return 0;
+}
+
+int transport_secure(struct transport *transport, const struct transport_tls *tls, struct reason *reason)
+{
+	for (uint32_t i = 0; i < transport->listener_count; i++) {
+		struct listener *listener = &transport->listeners[i];
+		nng_tls_config *config;
+		int error;
+
+		if (!listener->tls)
+			continue;
+		error = tls_make(tls, &config, reason);
+		if (error)
+			return error;
+		nng_tls_config_free(listener->tls);
+		listener->tls = config;
+		/* A listener takes none while it listens: it is made anew when what it does has come to an end. */
+		listener->renewing = true;
+		if (listener->stream)
+			nng_stream_listener_close(listener->stream);
+		nng_aio_abort(listener->accept_aio, NNG_ECANCELED);
+	}
 	return 0;
 }
 
@@ -694,6 +823,16 @@ void transport_poll(struct transport *transport)
 	}
 }
 
+void transport_identify(struct transport *transport, uint64_t peer, const char *name)
+{
+	struct connection *connection = connection_find(transport, peer);
+
+	if (!connection)
+		return;
+	snprintf(connection->peer.name, sizeof connection->peer.name, "%s", name);
+	connection_classify(connection);
+}
+
 void transport_withdraw(struct transport *transport, const uint8_t *base, uint64_t bytes)
 {
 	for (uint32_t i = 0; i < transport->table_count; i++) {
@@ -728,7 +867,8 @@ void transport_stop(struct transport *transport, uint32_t deadline_ms)
 	transport->stopping = true;
 	pthread_mutex_unlock(&transport->lock);
 	for (uint32_t i = 0; i < transport->listener_count; i++)
-		nng_stream_listener_close(transport->listeners[i].stream);
+		if (transport->listeners[i].stream)
+			nng_stream_listener_close(transport->listeners[i].stream);
 	while (has_unsent(transport) && nng_clock() < due_ms) {
 		transport_poll(transport);
 		nng_msleep(1);
@@ -749,6 +889,8 @@ void transport_stop(struct transport *transport, uint32_t deadline_ms)
 	for (uint32_t i = 0; i < transport->listener_count; i++) {
 		nng_aio_free(transport->listeners[i].accept_aio);
 		nng_stream_listener_free(transport->listeners[i].stream);
+		if (transport->listeners[i].tls)
+			nng_tls_config_free(transport->listeners[i].tls);
 	}
 	if (transport->connection_count > 0)
 		return; /* NNG still holds some: leak them rather than wait for it, the process is about to end */

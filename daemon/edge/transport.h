@@ -41,6 +41,8 @@ struct transport_options {
 	void (*wake)(void *context);   /* from any thread: transport_poll has something to do */
 	void (*request)(void *context, const struct exchange *exchange, const uint8_t *header, size_t header_bytes,
 	                const uint8_t *body, size_t body_bytes);
+	/* What went wrong with a peer before it could say anything: TLS, mostly. */
+	void (*say)(void *context, const char *text);
 	/* Where a body is to be received; NULL: where the transport likes. It then comes with request at that place. */
 	uint8_t *(*place)(void *context, const struct exchange *exchange, const uint8_t *header, size_t header_bytes,
 	                  uint64_t body_bytes);
@@ -56,8 +58,27 @@ int transport_start(const struct transport_options *options, struct transport **
  */
 int transport_reconfigure(struct transport *transport, const struct transport_options *options);
 
-/* Listens at a url: ipc://PATH, tcp://ADDRESS:PORT. Our codes or -errno, with a sentence. */
-int transport_listen(struct transport *transport, const char *url, struct reason *reason);
+/* For tls+tcp://, in PEM format. */
+struct transport_tls {
+	const char *certificate, *key;
+	const char *authority; /* that clients' certificates must be from; NULL: they need none */
+};
+
+/*
+ * Listens at a url: ipc://PATH, tcp://ADDRESS:PORT, tls+tcp://ADDRESS:PORT. tls is looked at for the last alone. Our codes
+ * or -errno, with a sentence.
+ */
+int transport_listen(struct transport *transport, const char *url, const struct transport_tls *tls,
+                     struct reason *reason);
+
+/*
+ * Other certificates from now on, for connections that are made from now on. STATUS_EARGUMENT: they cannot be used, and all
+ * is as before.
+ */
+int transport_secure(struct transport *transport, const struct transport_tls *tls, struct reason *reason);
+
+/* A remote peer is known by that name from now on. */
+void transport_identify(struct transport *transport, uint64_t peer, const char *name);
 
 /* Does what NNG's threads have left to do. Loop thread; may call request and gone. */
 void transport_poll(struct transport *transport);

@@ -23,6 +23,14 @@ static void memory_make(void *context, struct segment_order *order)
 	host->orders[host->order_count++] = order;
 }
 
+static void identify(void *context, uint64_t peer, const char *name)
+{
+	struct fake_host *host = context;
+
+	assert(peer != 0);
+	snprintf(host->identified, sizeof host->identified, "%s", name);
+}
+
 static void withdraw(void *context, const uint8_t *base, uint64_t bytes)
 {
 	struct fake_host *host = context;
@@ -155,6 +163,7 @@ static int start(struct fake_host *host)
 		.memory_make = memory_make,
 		.memory_drop = memory_drop,
 		.withdraw = withdraw,
+		.identify = identify,
 		.reply = reply,
 		.apply_start = apply_start,
 		.file_write = file_write,

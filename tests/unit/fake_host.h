@@ -76,6 +76,8 @@ struct fake_host {
 	uint64_t request_count;
 	uint64_t random;
 	uint64_t clients; /* trainers so far */
+	bool remote; /* peers come over tcp from now on */
+	char identified[PEER_NAME_BYTES_MAX + 1]; /* the name of the latest token that was shown */
 	uint64_t withdraw_count; /* times that receiving was ended */
 	uint64_t event_count, complaint_count; /* these: errors and warnings */
 	char event[768]; /* the latest event's text, and the rest of it */

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional,
 
 from . import _library
 from ._errors import ClosedError
-from ._library import CDaemon, CExportInfo, CExportOptions, milliseconds
+from ._library import CClientOptions, CDaemon, CExportInfo, CExportOptions, milliseconds
 from ._tensors import Piece, served_name, served_number
 from ._trainer import Guards, Profiles, Trainer, _in_slices, specifications_of, step_number
 from ._view import View
@@ -60,20 +60,39 @@ class Client:
 
     url: "ipc:///run/emad/emad.sock", or a path. None: the environment's EMAD_SOCKET, else the system's daemon.
     timeout: seconds that any call may take unless it is given its own.
+    token_file, tls_...: for a daemon on another host ("tcp://HOST:PORT", "tls+tcp://HOST:PORT"): the client's token, the
+    authority that the daemon's certificate is from, the client's own certificate and its key, all files; and the name in
+    the daemon's certificate where it is not the url's. None: the environment's EMAD_TOKEN_FILE, EMAD_TLS_CA,
+    EMAD_TLS_CERTIFICATE, EMAD_TLS_KEY and EMAD_TLS_NAME.
 
     The connection comes back by itself after the daemon was away. A child that was forked while its parent used emad
     gets a ForkedError, from a client of its own too: it must exec first, as multiprocessing does with "spawn" and
     "forkserver".
     """
 
-    def __init__(self, url: Optional[str] = None, timeout: float = 10.0):
+    def __init__(
+        self,
+        url: Optional[str] = None,
+        timeout: float = 10.0,
+        *,
+        token_file: Union[str, os.PathLike, None] = None,
+        tls_ca: Union[str, os.PathLike, None] = None,
+        tls_certificate: Union[str, os.PathLike, None] = None,
+        tls_key: Union[str, os.PathLike, None] = None,
+        tls_name: Optional[str] = None,
+    ):
         library = _library.load()
+        files = (token_file, tls_ca, tls_certificate, tls_key, tls_name)
+        options = CClientOptions(*(None if file is None else os.fsencode(file) for file in files))
         self.url = url
         self.timeout = 10.0 if timeout is None else timeout
         pointer = c_void_p()
         _library.check(
-            library.emad_client_open(
-                None if url is None else _library.text(url, "url"), milliseconds(self.timeout), byref(pointer)
+            library.emad_client_open_with(
+                None if url is None else _library.text(url, "url"),
+                milliseconds(self.timeout),
+                byref(options),
+                byref(pointer),
             )
         )
         self._library = library

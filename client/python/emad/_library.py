@@ -99,6 +99,16 @@ class CTrainerInfo(ctypes.Structure):
     ]
 
 
+class CClientOptions(ctypes.Structure):
+    _fields_ = [
+        ("token_file", c_char_p),
+        ("tls_ca", c_char_p),
+        ("tls_certificate", c_char_p),
+        ("tls_key", c_char_p),
+        ("tls_name", c_char_p),
+    ]
+
+
 class CPushResult(ctypes.Structure):
     _fields_ = [
         ("outcome", c_uint),
@@ -222,7 +232,7 @@ _PROTOTYPES = {
     "emad_code_name": (c_char_p, [c_int]),
     "emad_version": (c_char_p, []),
     "emad_free": (None, [c_void_p]),
-    "emad_client_open": (c_int, [c_char_p, c_int, POINTER(c_void_p)]),
+    "emad_client_open_with": (c_int, [c_char_p, c_int, POINTER(CClientOptions), POINTER(c_void_p)]),
     "emad_client_close": (None, [c_void_p]),
     "emad_hello": (c_int, [c_void_p, c_int, POINTER(CDaemon)]),
     "emad_status_json": (c_int, [c_void_p, c_int, POINTER(c_void_p)]),

@@ -126,6 +126,7 @@ test_guards := daemon/core/guards $(addprefix proto/, message name nearest pack 
 test_history := $(addprefix daemon/core/, history json_text) tests/unit/failing_heap
 test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors \
 	safetensors_write) tests/unit/failing_heap
+test_inflow := daemon/core/inflow proto/status
 test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
 test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status
@@ -167,6 +168,7 @@ test_service_keep := $(service)
 test_service_kill := $(service) tests/unit/service_walk tests/unit/kill_faults
 test_service_profiles := $(service)
 test_service_register := $(service)
+test_service_remote := $(service)
 test_service_rewind := $(service)
 test_service_seeds := $(service)
 test_service_settings := $(service)
@@ -177,6 +179,7 @@ test_sp := proto/sp proto/status
 test_status := proto/status
 test_systemd := daemon/edge/systemd daemon/core/event
 test_throttle := daemon/core/event daemon/core/throttle
+test_tokens := $(addprefix daemon/core/, access network tokens) $(addprefix proto/, message name pack status)
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
 test_workers := daemon/edge/workers $(apply)
 

@@ -90,8 +90,8 @@ struct emad_client_options {
 
 /*
  * The same with options, which may be NULL. The files are read once.
- * Codes as above; EMAD_EAWAY also where TLS comes to nothing; -EACCES: the daemon does not know the token; -errno of a
- * file.
+ * Codes as above; -EACCES: the daemon does not know the token, or its certificate is not right; EMAD_EAWAY also where it
+ * hangs up because of ours; -errno of a file.
  */
 int emad_client_open_with(const char *url, int timeout_ms, const struct emad_client_options *options,
                           struct emad_client **ret_client);

@@ -109,9 +109,9 @@ static int link_away(const struct link *link, struct reason *reason)
 
 	if (!link->socket_path)
 		return reason_set(reason, STATUS_EAWAY,
-		                  "no daemon answers at %s: see that emad runs there and listens at that address, or set "
+		                  "no daemon answers at %s: see that emad runs there and listens at that address%s, or set "
 		                  "EMAD_SOCKET",
-		                  link->url);
+		                  link->url, link->options.identity->authority ? " and takes our certificate" : "");
 	if (faccessat(AT_FDCWD, link->socket_path, W_OK, AT_EACCESS) < 0 && errno == EACCES)
 		return reason_set(reason, -EACCES,
 		                  "uid %u may not connect to %s: join the socket's group, or set EMAD_SOCKET to a daemon "
@@ -309,7 +309,7 @@ static int connection_open(struct link *link, int64_t deadline_ms, struct connec
 	}
 	connection_close(connection);
 	if (code == NNG_EPEERAUTH || code == NNG_ECRYPTO)
-		return reason_set(reason, STATUS_EAWAY,
+		return reason_set(reason, -EACCES,
 		                  "%s: TLS came to nothing: %s (is the daemon's certificate valid, from an authority in EMAD_TLS_CA, and "
 		                  "for this name, or that in EMAD_TLS_NAME?)",
 		                  link->url, nng_strerror(code));

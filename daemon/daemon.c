@@ -485,7 +485,8 @@ static struct network_files *network_reload(struct daemon *daemon, struct config
 
 	if (network_files_read(config, &network, &reason) == 0) {
 		tls = tls_of(network);
-		if (!daemon->listening || transport_secure(daemon->transport, &tls, &reason) == 0)
+		if (!daemon->listening || network_files_same(network, daemon->network) ||
+		    transport_secure(daemon->transport, &tls, &reason) == 0)
 			return network;
 		network_files_free(network);
 	}

@@ -68,6 +68,16 @@ int network_files_read(const struct config *config, struct network_files **ret_f
 	return 0;
 }
 
+static bool is_same(const char *a, const char *b)
+{
+	return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+bool network_files_same(const struct network_files *a, const struct network_files *b)
+{
+	return is_same(a->certificate, b->certificate) && is_same(a->key, b->key) && is_same(a->authority, b->authority);
+}
+
 void network_files_free(struct network_files *files)
 {
 	if (!files)

@@ -16,5 +16,8 @@ struct network_files {
 /* Reads what the configuration names, and checks that all is there that listen= needs. The sentence names the key. */
 int network_files_read(const struct config *config, struct network_files **ret_files, struct reason *reason);
 
+/* Whether what TLS needs is the same in both. */
+bool network_files_same(const struct network_files *a, const struct network_files *b);
+
 /* NULL is allowed. */
 void network_files_free(struct network_files *files);

@@ -1,0 +1,399 @@
+/*
+ * Trainers and readers that share no memory with the daemon, as the service sees them: what is refused, what is counted,
+ * and when their claims and leases end.
+ */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/fake_host.h"
+
+enum { KEEPALIVE_MS = 60000, PEER = 4000, OTHER_PEER = 4001, LEASE = 77, BYTES = FAKE_ELEMENTS * sizeof(float) };
+
+static struct fake_host host;
+static struct fake_trainer trainer;
+
+static void setup(void)
+{
+	fake_host_init(&host);
+	host.prompt = true;
+	fake_host_start(&host);
+	fake_trainer_init(&trainer, &host, "net", fake_manifest(0, 1));
+	trainer.profiles[0] = "ema=constant:decay=0.5";
+}
+
+static void teardown(void)
+{
+	fake_trainer_finish(&trainer);
+	fake_host_finish(&host);
+}
+
+static struct request request_of(enum operation operation)
+{
+	struct request request = { .operation = operation };
+
+	request_set(&request, model, text_of("net"));
+	request_set(&request, rank, 0);
+	request_set(&request, epoch, trainer.epoch);
+	request_set(&request, client, trainer.client);
+	return request;
+}
+
+static uint64_t claim(uint64_t peer)
+{
+	struct request request = request_of(OP_CLAIM);
+
+	return fake_host_ask(&host, peer, &request, NULL, 0);
+}
+
+/* Registers, and claims the stages. */
+static void join(void)
+{
+	const struct fake_reply *reply;
+
+	fake_trainer_registered(&trainer, fake_trainer_register(&trainer));
+	reply = fake_host_expect(&host, claim(PEER), 0);
+	ck_assert_uint_eq(reply->reply.stage_count, host.settings.stage_count);
+}
+
+static struct request chunk_of(uint64_t sequence, uint64_t stage)
+{
+	struct request request = request_of(OP_CHUNK);
+
+	request_set(&request, sequence, sequence);
+	request_set(&request, stage, stage);
+	request_set(&request, offset, 0);
+	return request;
+}
+
+static uint64_t chunk(uint64_t sequence, uint64_t stage, float value)
+{
+	struct request request = chunk_of(sequence, stage);
+	float values[FAKE_ELEMENTS];
+
+	for (int i = 0; i < FAKE_ELEMENTS; i++)
+		values[i] = value;
+	return fake_host_ask(&host, PEER, &request, values, sizeof values);
+}
+
+static uint64_t push(uint64_t sequence, uint64_t step, uint64_t stage)
+{
+	struct request request = request_of(OP_PUSH);
+
+	request_set(&request, sequence, sequence);
+	request_set(&request, step, step);
+	request_set(&request, stage, stage);
+	request_set(&request, chunked, true);
+	return fake_host_ask(&host, PEER, &request, NULL, 0);
+}
+
+static void send_whole(uint64_t sequence, uint64_t step, float value)
+{
+	ck_assert_uint_eq(fake_host_expect(&host, chunk(sequence, 0, value), 0)->reply.missing, BYTES);
+	ck_assert_str_eq(fake_host_expect(&host, push(sequence, step, 0), 0)->outcome, "accepted");
+}
+
+static uint64_t lease(uint64_t number, uint64_t min_step)
+{
+	struct request request = { .operation = OP_LEASE };
+
+	request_set(&request, model, text_of("net"));
+	request_set(&request, lease, number);
+	if (min_step > 0) {
+		request_set(&request, min_step, min_step);
+		request_set(&request, timeout_ms, 100);
+	}
+	return fake_host_ask(&host, OTHER_PEER, &request, NULL, 0);
+}
+
+static uint64_t fetch(uint64_t number, uint64_t offset, uint64_t count)
+{
+	struct request request = { .operation = OP_FETCH };
+
+	request_set(&request, lease, number);
+	request_set(&request, offset, offset);
+	request_set(&request, count, count);
+	return fake_host_ask(&host, OTHER_PEER, &request, NULL, 0);
+}
+
+START_TEST(a_snapshot_in_chunks_is_averaged_like_any_other)
+{
+	join();
+	send_whole(10, 1, 1);
+	send_whole(11, 2, 3);
+	ck_assert_float_eq(fake_average(&host, "net", "ema"), 2);
+}
+END_TEST
+
+START_TEST(a_push_waits_for_no_byte_and_says_which_is_missing)
+{
+	const struct fake_reply *reply;
+
+	join();
+	reply = fake_host_expect(&host, push(10, 1, 0), -EAGAIN);
+	ck_assert(reply->reply.present & REPLY_HAS(missing));
+	ck_assert_uint_eq(reply->reply.missing, 0);
+	/* The same push again, when they have come. */
+	send_whole(10, 1, 1);
+	ck_assert_str_eq(fake_host_expect(&host, push(10, 1, 0), 0)->outcome, "started");
+}
+END_TEST
+
+START_TEST(chunks_of_another_push_do_not_count)
+{
+	join();
+	fake_host_expect(&host, chunk(10, 0, 1), 0);
+	fake_host_expect(&host, push(11, 1, 0), -EAGAIN);
+	fake_host_expect(&host, push(10, 1, 1), -EAGAIN);
+	fake_host_expect(&host, chunk(11, 0, 1), 0);
+	/* A connection that was thought dead delivers late. */
+	fake_host_expect(&host, chunk(10, 0, 9), STATUS_EARGUMENT);
+	ck_assert_str_eq(fake_host_expect(&host, push(11, 1, 0), 0)->outcome, "accepted");
+	ck_assert_float_eq(fake_average(&host, "net", "ema"), 1);
+}
+END_TEST
+
+START_TEST(hostile_chunks_are_refused)
+{
+	struct request request;
+	float values[2 * FAKE_ELEMENTS] = { 9 };
+
+	join();
+	request = chunk_of(10, 0);
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, values, BYTES - 1), STATUS_EARGUMENT);
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, values, BYTES + 1), STATUS_EARGUMENT);
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, NULL, 0), STATUS_EARGUMENT);
+	request.offset = 4;
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, values, BYTES - 4), STATUS_EARGUMENT);
+	request.offset = UINT64_MAX - CHUNK_BYTES_MAX + 1;
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, values, BYTES), STATUS_EARGUMENT);
+	request = chunk_of(10, host.settings.stage_count);
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, values, BYTES), STATUS_EARGUMENT);
+	request = chunk_of(10, UINT64_MAX);
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, values, BYTES), STATUS_EARGUMENT);
+	request = chunk_of(0, 0);
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, values, BYTES), STATUS_EARGUMENT);
+	request = chunk_of(10, 0);
+	request.epoch++;
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, values, BYTES), STATUS_EFENCED);
+	request = chunk_of(10, 0);
+	request.client++;
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, values, BYTES), STATUS_EFENCED);
+	request = chunk_of(10, 0);
+	request.rank = 1;
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, values, BYTES), STATUS_EARGUMENT);
+	request = chunk_of(10, 0);
+	request.model = text_of("other");
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, values, BYTES), STATUS_ENOMODEL);
+	fake_host_expect(&host, push(10, 1, 0), -EAGAIN);
+}
+END_TEST
+
+START_TEST(nothing_is_received_into_a_stage_whose_snapshot_was_taken)
+{
+	uint64_t before;
+
+	host.prompt = false;
+	fake_trainer_registered(&trainer, (fake_trainer_register(&trainer), fake_host_settle(&host), host.request_count));
+	(void)claim(PEER);
+	fake_host_settle(&host);
+	fake_host_expect(&host, chunk(10, 0, 1), 0);
+	before = host.withdraw_count;
+	ck_assert_str_eq(fake_host_expect(&host, push(10, 1, 0), 0)->outcome, "accepted");
+	ck_assert_uint_eq(host.withdraw_count, before + 1);
+	fake_host_expect(&host, chunk(10, 0, 9), STATUS_EARGUMENT);
+	fake_host_expect(&host, chunk(11, 0, 9), STATUS_EARGUMENT);
+	fake_host_settle(&host);
+	ck_assert_float_eq(fake_average(&host, "net", "ema"), 1);
+}
+END_TEST
+
+START_TEST(a_body_has_a_place_only_where_its_chunk_is_right)
+{
+	struct exchange exchange = { .peer = { .id = PEER, .uid = -1, .pid = -1 }, .tag_bytes = sizeof host.request_count };
+	uint8_t bytes[512];
+	size_t count;
+	struct request request;
+	uint8_t *place;
+
+	join();
+	request = chunk_of(10, 1);
+	ck_assert_int_eq(request_encode(&request, bytes, sizeof bytes, &count, NULL), 0);
+	place = service_body_place(host.service, &host.now, &exchange, bytes + MESSAGE_PREFIX_BYTES,
+	                           count - MESSAGE_PREFIX_BYTES, BYTES);
+	ck_assert_ptr_nonnull(place);
+	memset(place, 0, BYTES);
+	/* Handed over where it already is. */
+	host.request_count++;
+	memcpy(exchange.tag, &host.request_count, sizeof host.request_count);
+	service_request(host.service, &host.now, &exchange, bytes + MESSAGE_PREFIX_BYTES, count - MESSAGE_PREFIX_BYTES, place,
+	                BYTES);
+	ck_assert_str_eq(fake_host_expect(&host, push(10, 1, 1), 0)->outcome, "accepted");
+
+	ck_assert_ptr_null(service_body_place(host.service, &host.now, &exchange, bytes + MESSAGE_PREFIX_BYTES,
+	                                      count - MESSAGE_PREFIX_BYTES, BYTES + 1));
+	exchange.peer.refused = 1 << ACCESS_PUSH;
+	ck_assert_ptr_null(service_body_place(host.service, &host.now, &exchange, bytes + MESSAGE_PREFIX_BYTES,
+	                                      count - MESSAGE_PREFIX_BYTES, BYTES));
+}
+END_TEST
+
+START_TEST(stages_are_kept_over_a_broken_connection_and_given_back_after_silence)
+{
+	uint64_t bytes;
+
+	join();
+	send_whole(10, 1, 1);
+	bytes = host.segment_bytes;
+	fake_host_gone(&host, PEER);
+	fake_host_wait(&host, KEEPALIVE_MS - 1);
+	ck_assert_uint_eq(host.segment_bytes, bytes);
+	/* It was heard again. */
+	fake_host_expect(&host, chunk(11, 0, 3), 0);
+	fake_host_wait(&host, 2 * KEEPALIVE_MS);
+	ck_assert_uint_eq(host.segment_bytes, bytes);
+	fake_host_gone(&host, PEER);
+	fake_host_wait(&host, KEEPALIVE_MS);
+	ck_assert_uint_lt(host.segment_bytes, bytes);
+	/* And comes back after all. */
+	fake_host_expect(&host, chunk(12, 0, 3), -EAGAIN);
+	fake_host_expect(&host, claim(PEER), 0);
+	send_whole(13, 2, 3);
+	ck_assert_float_eq(fake_average(&host, "net", "ema"), 2);
+}
+END_TEST
+
+START_TEST(a_trainer_that_leaves_gives_its_stages_back_at_once)
+{
+	struct request request;
+	uint64_t bytes;
+
+	join();
+	request = request_of(OP_RELEASE);
+	bytes = host.segment_bytes;
+	request.epoch++;
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, NULL, 0), STATUS_EFENCED);
+	request.epoch--;
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, NULL, 0), 0);
+	ck_assert_uint_lt(host.segment_bytes, bytes);
+	request = (struct request){ .operation = OP_RELEASE };
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, NULL, 0), STATUS_EARGUMENT);
+}
+END_TEST
+
+START_TEST(an_image_is_fetched_in_parts_of_the_leased_version)
+{
+	const struct fake_reply *view, *reply;
+	uint64_t bytes, offset;
+
+	join();
+	send_whole(10, 1, 1);
+	reply = fake_host_expect(&host, lease(LEASE, 0), 0);
+	bytes = reply->reply.region_bytes;
+	ck_assert_uint_eq(reply->reply.step, 1);
+	view = fake_host_expect(&host, fake_view(&host, 50, "net", NULL, 0, 0), 0);
+	offset = (uint64_t)(fake_tensor(&host, view, "w") - fake_host_map(&host, view->fd)) - view->reply.region_offset;
+	/* Other versions come, this one stays. */
+	send_whole(11, 2, 3);
+	reply = fake_host_expect(&host, fetch(LEASE, offset, BYTES), 0);
+	ck_assert_float_eq(((const float *)(const void *)reply->body)[0], 1);
+
+	fake_host_expect(&host, fetch(LEASE, bytes, 0), 0);
+	fake_host_expect(&host, fetch(LEASE, bytes, 1), STATUS_EARGUMENT);
+	fake_host_expect(&host, fetch(LEASE, UINT64_MAX, 2), STATUS_EARGUMENT);
+	fake_host_expect(&host, fetch(LEASE, 0, CHUNK_BYTES_MAX + 1), STATUS_ELIMIT);
+	fake_host_expect(&host, fetch(LEASE + 1, 0, 1), STATUS_EREVOKED);
+	/* The same lease again is the same version. */
+	ck_assert_uint_eq(fake_host_expect(&host, lease(LEASE, 0), 0)->reply.step, 1);
+	fake_host_expect(&host, lease(0, 0), STATUS_EARGUMENT);
+}
+END_TEST
+
+START_TEST(a_lease_ends_by_silence_by_request_and_with_its_model)
+{
+	struct request release = { .operation = OP_RELEASE };
+
+	join();
+	send_whole(10, 1, 1);
+	fake_host_expect(&host, lease(LEASE, 0), 0);
+	fake_host_wait(&host, KEEPALIVE_MS - 1);
+	fake_host_expect(&host, fetch(LEASE, 0, 8), 0);
+	fake_host_wait(&host, KEEPALIVE_MS - 1);
+	fake_host_expect(&host, fetch(LEASE, 0, 8), 0);
+	fake_host_wait(&host, KEEPALIVE_MS);
+	fake_host_expect(&host, fetch(LEASE, 0, 8), STATUS_EREVOKED);
+
+	fake_host_expect(&host, lease(LEASE, 0), 0);
+	request_set(&release, lease, LEASE);
+	fake_host_expect(&host, fake_host_ask(&host, OTHER_PEER, &release, NULL, 0), 0);
+	fake_host_expect(&host, fake_host_ask(&host, OTHER_PEER, &release, NULL, 0), 0);
+	fake_host_expect(&host, fetch(LEASE, 0, 8), STATUS_EREVOKED);
+
+	fake_host_expect(&host, lease(LEASE, 0), 0);
+	fake_host_expect(&host, fake_query(&host, OP_REMOVE, "net"), 0);
+	fake_host_expect(&host, fetch(LEASE, 0, 8), STATUS_EREVOKED);
+	fake_host_expect(&host, lease(LEASE, 0), STATUS_EREVOKED);
+}
+END_TEST
+
+START_TEST(a_slow_reader_s_version_is_taken_back_for_an_update_after_its_time)
+{
+	join();
+	for (uint64_t step = 1; step <= 3; step++) {
+		send_whole(10 + step, step, (float)step);
+		fake_host_expect(&host, lease(LEASE + step, 0), 0);
+	}
+	/* All slots are leased; fetching does not make the guaranteed time longer. */
+	fake_host_expect(&host, chunk(20, 0, 4), 0);
+	fake_host_expect(&host, push(20, 4, 0), 0);
+	fake_host_wait(&host, host.settings.lease_min_ms / 2);
+	fake_host_expect(&host, fetch(LEASE + 1, 0, 8), 0);
+	fake_host_wait(&host, host.settings.lease_min_ms / 2);
+	fake_host_expect(&host, fetch(LEASE + 1, 0, 8), STATUS_EREVOKED);
+	fake_host_expect(&host, fetch(LEASE + 3, 0, 8), 0);
+}
+END_TEST
+
+START_TEST(a_lease_waits_for_its_step)
+{
+	uint64_t number;
+
+	join();
+	send_whole(10, 1, 1);
+	number = lease(LEASE, 2);
+	ck_assert_ptr_null(fake_host_answer(&host, number));
+	send_whole(11, 2, 1);
+	ck_assert_uint_eq(fake_host_expect(&host, number, 0)->reply.step, 2);
+	number = lease(LEASE + 1, 3);
+	fake_host_wait(&host, 100);
+	fake_host_expect(&host, number, STATUS_ETIMEOUT);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("service_remote");
+	TCase *tests = tcase_create("service_remote");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_add_test(tests, a_snapshot_in_chunks_is_averaged_like_any_other);
+	tcase_add_test(tests, a_push_waits_for_no_byte_and_says_which_is_missing);
+	tcase_add_test(tests, chunks_of_another_push_do_not_count);
+	tcase_add_test(tests, hostile_chunks_are_refused);
+	tcase_add_test(tests, nothing_is_received_into_a_stage_whose_snapshot_was_taken);
+	tcase_add_test(tests, a_body_has_a_place_only_where_its_chunk_is_right);
+	tcase_add_test(tests, stages_are_kept_over_a_broken_connection_and_given_back_after_silence);
+	tcase_add_test(tests, a_trainer_that_leaves_gives_its_stages_back_at_once);
+	tcase_add_test(tests, an_image_is_fetched_in_parts_of_the_leased_version);
+	tcase_add_test(tests, a_lease_ends_by_silence_by_request_and_with_its_model);
+	tcase_add_test(tests, a_slow_reader_s_version_is_taken_back_for_an_update_after_its_time);
+	tcase_add_test(tests, a_lease_waits_for_its_step);
+	suite_add_tcase(suite, tests);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -278,9 +278,9 @@ static int greet(struct link *link, struct connection *connection, int64_t deadl
 	return 0;
 }
 
-/* STATUS_EAWAY or -EACCES when nobody listens, STATUS_ETIMEOUT. */
+/* STATUS_EAWAY or -EACCES when nobody listens, or (*ret_broke) somebody did and hung up; STATUS_ETIMEOUT. */
 static int connection_open(struct link *link, int64_t deadline_ms, struct connection **ret_connection,
-                           struct reason *reason)
+                           bool *ret_broke, struct reason *reason)
 {
 	struct connection *connection = calloc(1, sizeof(*connection));
 	int code, refusal = 0;
@@ -307,6 +307,7 @@ static int connection_open(struct link *link, int64_t deadline_ms, struct connec
 		*ret_connection = connection;
 		return 0;
 	}
+	*ret_broke = connection->stream;
 	connection_close(connection);
 	if (code == NNG_EPEERAUTH || code == NNG_ECRYPTO)
 		return reason_set(reason, -EACCES,
@@ -452,9 +453,15 @@ static void pause_ms(int64_t deadline_ms)
 static int connect_patiently(struct link *link, int64_t deadline_ms, int64_t patience_ms,
                              struct connection **ret_connection, struct reason *reason)
 {
-	for (;;) {
-		int code = connection_open(link, deadline_ms, ret_connection, reason);
+	int64_t grace_ms = wait_now_ms() + LINK_GRACE_MS;
 
+	for (;;) {
+		bool broke = false;
+		int code = connection_open(link, deadline_ms, ret_connection, &broke, reason);
+
+		/* The way there is made of more than the daemon: it may work at the next try. */
+		if (broke && link->wire == SP_WIRE_TCP && patience_ms < grace_ms)
+			patience_ms = grace_ms;
 		if (code != STATUS_EAWAY || wait_left_ms(patience_ms) == 0 || wait_left_ms(deadline_ms) == 0)
 			return code;
 		pause_ms(patience_ms);
@@ -515,7 +522,7 @@ int link_call(struct link *link, const struct link_request *request, int64_t dea
 			return exchange_fault(link, code, reason);
 		/* It broke: the daemon has ended, or does so. What it may have got is worth waiting for its return. */
 		idle_drop(link);
-		if (sent)
+		if (sent || link->wire == SP_WIRE_TCP)
 			patience_ms = wait_now_ms() + LINK_GRACE_MS;
 	}
 }

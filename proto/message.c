@@ -156,6 +156,7 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 	},
 	[OP_CHECKPOINT] = {
 		.name = "checkpoint",
+		.access = ACCESS_PUSH,
 		.optional = HAS(model) | HAS(timeout_ms) | HAS(agent) | HAS(client),
 		.may_wait = true,
 		.text = "write the newest version of a model, or of all, to disk",

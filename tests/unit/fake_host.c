@@ -280,7 +280,7 @@ void fake_host_finish(struct fake_host *host)
 uint64_t fake_host_ask(struct fake_host *host, uint64_t peer, const struct request *request, const void *body,
                        size_t body_bytes)
 {
-	struct exchange exchange = { .peer = { .id = peer, .attach = peer < 1000, .uid = host->uid, .pid = (int64_t)peer } };
+	struct exchange exchange = { .peer = { .id = peer, .attach = peer < 1000, .remote = host->remote, .uid = host->uid, .pid = (int64_t)peer } };
 	uint8_t message[FAKE_HEADER_BYTES_MAX + ATTRIBUTES_BYTES_MAX];
 	size_t bytes;
 	uint64_t number = ++host->request_count;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/tokens.h"
 #include "tests/unit/fake_host.h"
 
 enum { KEEPALIVE_MS = 60000, PEER = 4000, OTHER_PEER = 4001, LEASE = 77, BYTES = FAKE_ELEMENTS * sizeof(float) };
@@ -371,6 +372,29 @@ START_TEST(a_lease_waits_for_its_step)
 }
 END_TEST
 
+START_TEST(a_remote_peer_is_named_by_its_token_alone)
+{
+	static struct tokens tokens;
+	struct request request = { .operation = OP_HELLO };
+
+	ck_assert_int_eq(tokens_parse("someone 0123456789abcdef push", &tokens, NULL), 0);
+	host.settings.tokens = &tokens;
+	service_reconfigure(host.service, &host.now, &host.settings);
+	request_set(&request, token, text_of("0123456789abcdeX"));
+	/* On this host nobody looks at it. */
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, NULL, 0), 0);
+	host.remote = true;
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, NULL, 0), -EACCES);
+	ck_assert_str_eq(host.identified, "");
+	request.token = text_of("0123456789abcdef");
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, NULL, 0), 0);
+	ck_assert_str_eq(host.identified, "someone");
+	host.settings.tokens = NULL;
+	service_reconfigure(host.service, &host.now, &host.settings);
+	fake_host_expect(&host, fake_host_ask(&host, PEER, &request, NULL, 0), -EACCES);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("service_remote");
@@ -391,6 +415,7 @@ int main(void)
 	tcase_add_test(tests, a_lease_ends_by_silence_by_request_and_with_its_model);
 	tcase_add_test(tests, a_slow_reader_s_version_is_taken_back_for_an_update_after_its_time);
 	tcase_add_test(tests, a_lease_waits_for_its_step);
+	tcase_add_test(tests, a_remote_peer_is_named_by_its_token_alone);
 	suite_add_tcase(suite, tests);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

@@ -16,18 +16,19 @@ SONAME := libemad.so.0
 # ---- sources ---------------------------------------------------------------------------------------------------------
 
 proto := $(addprefix proto/, \
-	convert dtype image json_read layout manifest manifest_pack manifest_tiling merge message name nearest \
+	convert dtype generation image json_read layout manifest manifest_pack manifest_tiling merge message name nearest \
 	number pack posthoc profile safetensors safetensors_write schedule schedule_formula schedule_scale \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access adopt apply attributes checkpoint config config_text defaults event generation generation_text geometry \
-	guards history intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model \
-	plan profiles push query recover register registration_report relay report retention service throttle update \
+	access adopt apply attributes checkpoint config config_text defaults event generation_text geometry \
+	guards history inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model \
+	plan profiles push query recover register registration_report relay report report_history restore retention\
+	service throttle update \
 	verdict version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
-	accounts attach config_file files files_generation files_place log memory runtime systemd transport workers)
+	accounts attach config_file files files_generation files_list files_place files_way log memory runtime systemd transport workers)
 
 daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options reload)
 
@@ -62,6 +63,7 @@ needs_daemon/core/guards := m
 needs_daemon/core/history := jansson
 needs_daemon/core/json_text := jansson
 needs_daemon/core/report := jansson m
+needs_daemon/core/report_history := jansson
 needs_daemon/core/push := m
 needs_daemon/core/update := m
 needs_daemon/core/verdict := m
@@ -88,7 +90,7 @@ schedule := $(addprefix proto/, number schedule schedule_formula schedule_scale 
 model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, geometry plan) \
 	$(addprefix proto/, image layout nearest profile safetensors_write) \
 	$(addprefix tests/unit/, failing_heap random_model)
-service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
+service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, generation json_read message safetensors) tests/unit/fake_host
 
 apply := daemon/core/apply $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_access := daemon/core/access $(addprefix proto/, message name pack status)
@@ -107,14 +109,14 @@ test_copy := client/copy
 test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
-test_files := $(addprefix daemon/edge/, files files_generation files_place) \
-	$(addprefix daemon/core/, generation retention) $(addprefix proto/, layout name status)
-test_files_generation := $(addprefix daemon/edge/, files_generation files_place) daemon/core/generation \
-	$(addprefix proto/, layout name status)
+test_files := $(addprefix daemon/edge/, files files_generation files_list files_place files_way) \
+	daemon/core/retention $(addprefix proto/, generation json_read layout name status)
+test_files_generation := $(addprefix daemon/edge/, files_generation files_list files_place files_way) daemon/core/retention \
+	$(addprefix proto/, generation json_read layout name status)
 test_figure := client/emactl/figure
-test_generation := daemon/core/generation $(addprefix proto/, layout name status)
-test_generation_text := $(addprefix daemon/core/, attributes generation generation_text guards json_text) \
-	$(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix proto/, layout message nearest profile)
+test_generation := $(addprefix proto/, generation json_read layout name status)
+test_generation_text := $(addprefix daemon/core/, attributes generation_text guards json_text) \
+	$(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix proto/, generation json_read layout message nearest profile)
 test_geometry := $(model_parts)
 test_guards := daemon/core/guards $(addprefix proto/, message name nearest pack status)
 test_history := $(addprefix daemon/core/, history json_text) tests/unit/failing_heap
@@ -158,6 +160,7 @@ test_service_keep := $(service)
 test_service_profiles := $(service)
 test_service_register := $(service)
 test_service_rewind := $(service)
+test_service_rollback := $(service)
 test_service_seeds := $(service)
 test_service_settings := $(service)
 test_service_waits := $(service)
@@ -195,6 +198,7 @@ needs_tests/unit/test_service_keep := jansson m
 needs_tests/unit/test_service_profiles := m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_rewind := m
+needs_tests/unit/test_service_rollback := m
 needs_tests/unit/test_service_seeds := m
 needs_tests/unit/test_service_settings := m
 needs_tests/unit/test_service_waits := m

@@ -158,6 +158,30 @@ uint64_t layout_checksum(const void *bytes, size_t count)
 	return XXH3_64bits(bytes, count);
 }
 
+struct layout_sum *layout_sum_create(void)
+{
+	XXH3_state_t *state = XXH3_createState();
+
+	if (state && XXH3_64bits_reset(state) != XXH_OK) {
+		XXH3_freeState(state);
+		state = NULL;
+	}
+	return (struct layout_sum *)state;
+}
+
+void layout_sum_add(struct layout_sum *sum, const void *bytes, size_t count)
+{
+	(void)XXH3_64bits_update((XXH3_state_t *)sum, bytes, count);
+}
+
+uint64_t layout_sum_destroy(struct layout_sum *sum)
+{
+	uint64_t checksum = sum ? XXH3_64bits_digest((XXH3_state_t *)sum) : 0;
+
+	XXH3_freeState((XXH3_state_t *)sum);
+	return checksum;
+}
+
 static uint64_t segment_header_checksum(const struct segment_header *header)
 {
 	struct segment_header copy;

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/core/generation.h"
+#include "proto/generation.h"
 #include "proto/limits.h"
 
 #define AT(member) offsetof(struct config, member)

@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "daemon/core/generation.h"
+#include "proto/generation.h"
 #include "daemon/core/guards.h"
 #include "proto/layout.h"
 #include "proto/manifest.h"
@@ -61,5 +61,12 @@ char *generation_encode(const struct generation *generation, size_t *ret_bytes);
  * generation_encode does not write, with a sentence; -ENOMEM. On failure there is nothing to be freed.
  */
 int generation_decode(const char *text, size_t text_bytes, struct generation *ret_generation, struct reason *reason);
+
+/* What a manifest says of itself must be where it lies. */
+bool generation_is_in_place(const struct generation *generation, const char *directory,
+                            const struct generation_name *name);
+
+/* The version's facts, but for its number; the slot's regions stay where they are. */
+void generation_slot_write(const struct generation *generation, struct slot_header *slot);
 
 void generation_finish(struct generation *generation);

@@ -38,7 +38,7 @@ library := $(proto) $(addprefix client/, \
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask command_checkpoint command_daemon command_doctor command_explain command_export command_import \
-	command_merge command_model command_posthoc command_profile command_verify copying doctor_host doctor_judge \
+	command_merge command_model command_posthoc command_profile command_rollback command_verify copying doctor_host doctor_judge \
 	emactl explain_list explain_plots explain_reference explain_scale facts figure input output plot progress \
 	scan sum_report table verify_report)
 
@@ -48,6 +48,7 @@ needs_client/emactl/command_daemon := jansson
 needs_client/emactl/command_doctor := jansson
 needs_client/emactl/command_model := jansson
 needs_client/emactl/command_posthoc := jansson
+needs_client/emactl/command_rollback := jansson
 needs_client/emactl/explain_plots := m
 needs_client/emactl/explain_reference := m
 needs_client/emactl/facts := jansson

@@ -32,6 +32,8 @@ COMMANDS = (
     "explain",
     "profile",
     "checkpoint",
+    "history",
+    "rollback",
     "remove",
     "doctor",
 )

@@ -40,7 +40,7 @@ emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask command_checkpoint command_daemon command_doctor command_explain command_export command_import \
 	command_merge command_model command_posthoc command_profile command_rollback command_verify copying doctor_host doctor_judge \
 	emactl explain_list explain_plots explain_reference explain_scale facts figure input output plot progress \
-	scan sum_report table verify_report)
+	scan sum_report table verify_directory verify_file verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m

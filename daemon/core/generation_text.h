@@ -62,6 +62,14 @@ char *generation_encode(const struct generation *generation, size_t *ret_bytes);
  */
 int generation_decode(const char *text, size_t text_bytes, struct generation *ret_generation, struct reason *reason);
 
+/*
+ * The same without tensors and files, for a model's book: the version may be 0, for none. The text is owned by the
+ * caller; NULL: no memory.
+ */
+char *generation_facts_encode(const struct generation *generation);
+int generation_facts_decode(const char *text, size_t text_bytes, struct generation *ret_generation,
+                            struct reason *reason);
+
 /* What a manifest says of itself must be where it lies. */
 bool generation_is_in_place(const struct generation *generation, const char *directory,
                             const struct generation_name *name);

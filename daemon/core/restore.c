@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/book.h"
 #include "daemon/core/call.h"
 
 bool restore_busy(const struct model *model)
@@ -372,6 +373,7 @@ void restore_take(struct service *service, const struct instant *now, struct mod
 	};
 
 	update_rewind(model, &service->host, now, &back, &service->counters);
+	book_note(model);
 	/* The slot is no longer being written. */
 	model->restore.state = RESTORE_SOUGHT;
 	end(service, model);

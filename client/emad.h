@@ -193,7 +193,7 @@ enum emad_resume {
 enum emad_rewind {
 	EMAD_REWIND_REFUSE,   /* pushes of averaged steps are answered `stale` until training is ahead again */
 	EMAD_REWIND_CONTINUE, /* the average stays as it is and goes on with the older steps */
-	EMAD_REWIND_BACK,     /* the average goes back to the newest kept version before start_step; EMAD_ENOVERSION */
+	EMAD_REWIND_BACK,     /* it goes back to the newest version before start_step, in memory or on disk; EMAD_ENOVERSION */
 };
 
 /* What happens when every stage still waits to be applied: the daemon lags. */
@@ -257,7 +257,7 @@ enum emad_outcome {
 	EMAD_DUPLICATE, /* this step was pushed before */
 	EMAD_STALE,     /* an older step than the newest */
 	EMAD_NONFINITE, /* refused: it holds NaN or infinity */
-	EMAD_INCOMPLETE, /* dropped: another rank left this step out */
+	EMAD_INCOMPLETE, /* dropped: another rank left this step out, or the average went back before */
 	EMAD_LOSS,       /* refused: its loss is above loss_max, or NaN */
 	EMAD_JUMP,       /* refused: a tensor's norm has changed by more than norm_jump */
 	EMAD_COALESCED,  /* gave way to a newer snapshot, which stands for its call as well */

@@ -2,6 +2,7 @@
  * Going back through the whole service: to a slot and to the disk, on request and by a registration, whatever happens
  * meanwhile. The host's disk is a few generations in this file.
  */
+#include "tests/unit/failing_heap.h"
 #include "tests/unit/fake_host.h"
 
 #include "daemon/core/call.h"
@@ -83,7 +84,7 @@ static void generation_write(struct file_order *order)
 	struct generation_file files[PROFILE_COUNT_MAX];
 	uint32_t g = 0;
 
-	while (disk[g].there)
+	while (disk[g].text)
 		ck_assert_uint_lt(++g, GENERATION_COUNT);
 	disk[g].there = true;
 	disk[g].name = order->generation;
@@ -552,6 +553,58 @@ START_TEST(checkpoints_of_an_average_before_are_not_gone_back_to)
 }
 END_TEST
 
+enum { PHASE_ASKED, PHASE_SOUGHT, PHASE_FILLED, PHASE_COUNT };
+
+/* One way to the disk whose nth allocation in a phase fails; false when it needed fewer. */
+static bool without_memory(int phase, uint64_t nth)
+{
+	const struct fake_reply *answer;
+	uint64_t number;
+	bool failed = false;
+
+	train(1, 4, 4);
+	train(5, 12, 0);
+	if (phase == PHASE_ASKED)
+		failing_heap_arm(nth, false);
+	number = rollback(6);
+	if (phase == PHASE_ASKED)
+		failed = failing_heap_disarm();
+	if (phase == PHASE_FILLED)
+		disk_do();
+	if (phase != PHASE_ASKED) {
+		if (phase == PHASE_SOUGHT)
+			generation_seek(host.files[0]);
+		else
+			ck_assert_int_eq(generation_fill(host.files[0]), 0);
+		host.file_status = 0;
+		failing_heap_arm(nth, false);
+		fake_host_write(&host);
+		failed = failing_heap_disarm();
+	}
+	disk_settle();
+	answer = fake_host_answer(&host, number);
+	ck_assert_msg(answer != NULL, "phase %d: no answer when allocation %lu fails", phase, (unsigned long)nth);
+	ck_assert(answer->reply.status == 0 || (failed && answer->reply.status == -ENOMEM));
+	ck_assert_uint_eq(newest()->step, answer->reply.status == 0 ? 4 : 12);
+	ck_assert(!net()->restore.holds && !restore_busy(net()));
+	train(newest()->step + 1, newest()->step + 2, 0);
+	ck_assert_float_eq(fake_average(&host, "run42/net", "ema"), expected(newest()->step));
+	return failed;
+}
+
+START_TEST(without_memory_on_the_way_to_the_disk_nothing_has_happened)
+{
+	uint64_t nth = 1;
+
+	while (without_memory(_i, nth)) {
+		teardown();
+		setup();
+		nth++;
+	}
+	ck_assert_uint_gt(nth, 1);
+}
+END_TEST
+
 /* ---- whoever goes away ------------------------------------------------------------------------------------------- */
 
 START_TEST(one_who_goes_away_has_changed_nothing)
@@ -779,6 +832,7 @@ int main(void)
 	tcase_add_test(tcase, slots_that_readers_hold_are_waited_for_and_taken_back);
 	tcase_add_test(tcase, a_registration_goes_back_to_the_disk);
 	tcase_add_test(tcase, a_registration_that_finds_nothing_leaves_the_one_before);
+	tcase_add_loop_test(tcase, without_memory_on_the_way_to_the_disk_nothing_has_happened, 0, PHASE_COUNT);
 	tcase_add_test(tcase, averages_kept_of_later_steps_go_aside);
 	tcase_add_test(tcase, history_and_marks_wait_for_the_disk_and_for_nothing_else);
 	suite_add_tcase(suite, tcase);

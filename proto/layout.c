@@ -205,27 +205,31 @@ uint64_t layout_checksum(const void *bytes, size_t count)
 	return XXH3_64bits(bytes, count);
 }
 
-struct layout_sum *layout_sum_create(void)
+/* Nobody else knows the library's own. */
+static XXH3_state_t *state_of(struct layout_sum *sum)
+{
+	return (XXH3_state_t *)sum;
+}
+
+struct layout_sum *layout_sum_begin(void)
 {
 	XXH3_state_t *state = XXH3_createState();
 
-	if (state && XXH3_64bits_reset(state) != XXH_OK) {
-		XXH3_freeState(state);
-		state = NULL;
-	}
+	if (state)
+		(void)XXH3_64bits_reset(state);
 	return (struct layout_sum *)state;
 }
 
 void layout_sum_add(struct layout_sum *sum, const void *bytes, size_t count)
 {
-	(void)XXH3_64bits_update((XXH3_state_t *)sum, bytes, count);
+	(void)XXH3_64bits_update(state_of(sum), bytes, count);
 }
 
-uint64_t layout_sum_destroy(struct layout_sum *sum)
+uint64_t layout_sum_end(struct layout_sum *sum)
 {
-	uint64_t checksum = sum ? XXH3_64bits_digest((XXH3_state_t *)sum) : 0;
+	uint64_t checksum = sum ? XXH3_64bits_digest(state_of(sum)) : 0;
 
-	XXH3_freeState((XXH3_state_t *)sum);
+	(void)XXH3_freeState(state_of(sum));
 	return checksum;
 }
 

@@ -71,7 +71,7 @@ int verification_run(struct verification *file, const char *path, struct progres
 
 int verification_checksum(const struct verification *file, uint64_t *ret_checksum, struct reason *reason)
 {
-	struct layout_sum *sum = layout_sum_create();
+	struct layout_sum *sum = layout_sum_begin();
 	uint8_t *chunk = malloc(CHUNK_BYTES);
 	uint64_t offset = 0;
 	int code = sum && chunk ? 0 : reason_set(reason, -ENOMEM, "not enough memory");
@@ -87,9 +87,9 @@ int verification_checksum(const struct verification *file, uint64_t *ret_checksu
 	}
 	free(chunk);
 	if (code)
-		(void)layout_sum_destroy(sum);
+		(void)layout_sum_end(sum);
 	else
-		*ret_checksum = layout_sum_destroy(sum);
+		*ret_checksum = layout_sum_end(sum);
 	return code;
 }
 

@@ -123,14 +123,14 @@ START_TEST(a_checksum_in_pieces_is_that_of_the_whole)
 	for (size_t i = 0; i < sizeof bytes; i++)
 		bytes[i] = (uint8_t)(i * 131 + i / 7);
 	for (size_t piece = 1; piece <= sizeof bytes; piece = piece * 3 + 1) {
-		sum = layout_sum_create();
+		sum = layout_sum_begin();
 		ck_assert_ptr_nonnull(sum);
 		for (size_t at = 0; at < sizeof bytes; at += piece)
 			layout_sum_add(sum, bytes + at, sizeof bytes - at < piece ? sizeof bytes - at : piece);
-		ck_assert_uint_eq(layout_sum_destroy(sum), layout_checksum(bytes, sizeof bytes));
+		ck_assert_uint_eq(layout_sum_end(sum), layout_checksum(bytes, sizeof bytes));
 	}
-	sum = layout_sum_create();
-	ck_assert_uint_eq(layout_sum_destroy(sum), layout_checksum(bytes, 0));
+	sum = layout_sum_begin();
+	ck_assert_uint_eq(layout_sum_end(sum), layout_checksum(bytes, 0));
 }
 END_TEST
 

@@ -103,6 +103,23 @@ static void generation_write(struct file_order *order)
 	memcpy(disk[g].text, order->text, disk[g].text_bytes);
 }
 
+/* Another manifest for the same files. */
+static void generation_facts(struct file_order *order)
+{
+	struct generation_file files[PROFILE_COUNT_MAX];
+	uint32_t g = 0;
+
+	while (!disk[g].there || generation_compare(&disk[g].name, &order->generation) != 0)
+		ck_assert_uint_lt(++g, GENERATION_COUNT);
+	for (uint32_t i = 0; i < order->count; i++)
+		files[i] = (struct generation_file){ order->items[i].profile, order->items[i].byte_count,
+		                                     order->items[i].checksum };
+	free(disk[g].text);
+	disk[g].text_bytes = generation_text_end(order->text, order->text_bytes, files, order->count);
+	disk[g].text = malloc(disk[g].text_bytes);
+	memcpy(disk[g].text, order->text, disk[g].text_bytes);
+}
+
 static void generation_seek(struct file_order *order)
 {
 	int32_t best = -1;
@@ -154,6 +171,11 @@ static void disk_do(void)
 	switch (order->work) {
 	case FILE_CHECKPOINT:
 		generation_write(order);
+		for (uint32_t i = 0; i < order->count; i++)
+			order->items[i].checksum = layout_checksum(order->items[i].bytes, order->items[i].byte_count);
+		break;
+	case FILE_FACTS:
+		generation_facts(order);
 		break;
 	case FILE_SEEK:
 		generation_seek(order);

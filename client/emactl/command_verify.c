@@ -75,9 +75,8 @@ const struct command COMMAND_VERIFY = {
 		"removed meanwhile is left out.\n"
 		"\nJSON: one object a checkpoint or kept average: path, kind (checkpoint, average), is_good, aside, reason,\n"
 		"model, step, version (null where it is not known), bytes. One object a file: file, is_good, reason (null\n"
-		"when good), and as far as it could be read\n"
-		"file_bytes, header_bytes, payload_bytes, tensors, parameters, nan, infinite, dtypes,\n"
-		"nonfinite_tensors and metadata (the strings in the file).\n",
+		"when good), and as far as it could be read file_bytes, header_bytes, payload_bytes, tensors,\n"
+		"parameters, nan, infinite, dtypes, nonfinite_tensors and metadata (the strings in the file).\n",
 	.examples = "  emactl verify net-ema.safetensors\n"
 		    "  emactl verify --quiet *.safetensors && echo all good\n"
 		    "  emactl verify /var/lib/emad\n"

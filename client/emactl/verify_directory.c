@@ -366,11 +366,27 @@ static void directory_walk(struct walk *walk, const char *path)
 		names_walk(walk, part, 0, average_walk);
 }
 
+/* A path of which nothing could be verified has its line too. */
+static void nothing_json(const char *path, const char *reason)
+{
+	printf("{\"path\":");
+	output_json_string(path);
+	printf(",\"kind\":null,\"is_good\":false,\"aside\":false,\"reason\":");
+	output_json_string(reason);
+	printf(",\"model\":null,\"step\":null,\"version\":null,\"bytes\":0}\n");
+}
+
 static int walk_finish(struct walk *walk, const char *path)
 {
 	const struct emactl *emactl = walk->emactl;
 	int code = 0;
 
+	if (!walk->code && walk->found_count == 0)
+		walk->code = reason_set(&walk->reason, STATUS_EARGUMENT,
+		                        "%.200s: no checkpoint is in it, and no kept average: give a checkpoint, a model's "
+		                        "directory below 'checkpoints', or the daemon's state directory", path);
+	if (walk->code && emactl->is_json)
+		nothing_json(path, walk->reason.text);
 	if (walk->table && walk->found_count > 0)
 		code = table_print(walk->table, stdout, emactl->is_colour);
 	table_destroy(walk->table);
@@ -380,10 +396,6 @@ static int walk_finish(struct walk *walk, const char *path)
 		return output_error(emactl, code, "not enough memory to print the report");
 	if (walk->code)
 		return output_error(emactl, walk->code, "%s", walk->reason.text);
-	if (walk->found_count == 0)
-		return output_error(emactl, EMAD_EARGUMENT,
-		                    "%s: no checkpoint is in it, and no kept average: give a checkpoint, a model's directory "
-		                    "below 'checkpoints', or the daemon's state directory", path);
 	if (walk->damaged_count > 0) {
 		(void)output_error(emactl, EMAD_ECORRUPT, "%s: %" PRIu64 " of %" PRIu64 " damaged", path, walk->damaged_count,
 		                   walk->found_count);

@@ -637,7 +637,10 @@ static const struct memory *head_next(const struct estate *estate, uint64_t belo
 	return best;
 }
 
-/* What no model has taken; of the first that is not even whole it is said why. */
+/*
+ * What no model has taken; of the first that is not even whole it is said why. Those that were just being made are
+ * nobody's yet.
+ */
 static void rest_give_back(struct service *service, struct estate *estate)
 {
 	struct reason reason = { "" };
@@ -649,7 +652,7 @@ static void rest_give_back(struct service *service, struct estate *estate)
 
 		if (!at->base)
 			continue;
-		if (!reason.text[0])
+		if (!reason.text[0] && (at->bytes < LAYOUT_PAGE_BYTES || header_of(at)->layout_version != 0))
 			(void)segment_check(at, segment_identity_kind(at->segment), &reason);
 		bytes += at->bytes;
 		count++;

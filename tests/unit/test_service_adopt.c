@@ -888,7 +888,7 @@ START_TEST(without_memory_everything_is_left_for_the_next_one)
 			count += failed;
 			ck_assert_msg(failed || error == 0, "%d", error);
 			ck_assert_msg(error == 0 || error == -ENOMEM, "%d, allocation %lu", error, (unsigned long)nth - 1);
-			ck_assert_uint_eq(host.segment_bytes, bytes);
+			ck_assert_msg(host.segment_bytes == bytes, "allocation %lu: %s", (unsigned long)nth - 1, host.event);
 			if (!error) {
 				ck_assert_uint_eq(counters()->models_abandoned, 0);
 				ck_assert_uint_eq(net()->head->leased, leased);

@@ -102,15 +102,16 @@ static bool lies_in(const struct memory *segment, uint64_t offset, uint64_t byte
 static int geometry_read(const struct memory *segment, struct geometry **ret_geometry, struct reason *reason)
 {
 	const struct slot_header *slot = (const void *)segment->base;
-	const uint8_t *description = segment->base + slot->description_offset;
+	const uint8_t *description = lies_in(segment, slot->description_offset, slot->description_bytes)
+	                                     ? segment->base + slot->description_offset
+	                                     : NULL;
 	struct profile *profiles;
 	struct manifest *manifest;
 	struct geometry *geometry;
 	uint32_t profile_count;
 	int error;
 
-	if (!lies_in(segment, slot->description_offset, slot->description_bytes) ||
-	    layout_checksum(description, slot->description_bytes) != slot->description_checksum)
+	if (!description || layout_checksum(description, slot->description_bytes) != slot->description_checksum)
 		return reason_set(reason, STATUS_ECORRUPT, "the description in segment %016" PRIx64 " is damaged",
 		                  segment->segment);
 	profiles = calloc(PROFILE_COUNT_MAX, sizeof *profiles);

@@ -687,6 +687,8 @@ int service_adopt(struct service *service, const struct instant *now, const stru
 	free(estate.segments);
 	if (error)
 		return error;
+	for (struct model *model = service->models; model; model = model->next)
+		keep_adopted(service, now, model);
 	if (service_memory_bytes(service) > service->settings.memory_bytes_max)
 		service_event(service, EVENT_WARNING, NULL, 0, "memory-max is %" PRIu64 " bytes, and the models of before use %"
 		              PRIu64 ": they stay, and new ones are refused until 'emactl remove' has made room",

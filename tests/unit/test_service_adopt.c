@@ -783,6 +783,63 @@ START_TEST(everything_that_is_shown_of_a_model_is_shown_again)
 }
 END_TEST
 
+static struct fake_trainer *keeper_joined(void)
+{
+	struct fake_trainer *trainer;
+
+	host.state_dir = "/state";
+	host.holds_files = true;
+	ck_assert_int_eq(fake_host_crash(&host), 0);
+	trainer = trainer_make(0, 1);
+	trainer->profiles[0] = "ema=constant:decay=0.5,snapshot=4";
+	fake_trainer_join(trainer);
+	push(trainer, 3, 16, "started");
+	push(trainer, 4, 0, "applied");
+	ck_assert_uint_eq(host.file_count, 1);
+	fake_host_write(&host);
+	ck_assert_uint_eq(host.file_count, 0);
+	return trainer;
+}
+
+START_TEST(an_average_that_was_not_written_yet_is_written_now)
+{
+	struct fake_trainer *trainer = keeper_joined();
+
+	die();
+	/* The one of step 4 is there. */
+	ck_assert_uint_eq(host.file_count, 0);
+	ck_assert_uint_eq(keep_find(net(), "ema")->step, 4);
+	push(trainer, 7, 0, "applied");
+	push(trainer, 8, 0, "applied");
+	ck_assert_uint_eq(host.file_count, 1);
+	die();
+	ck_assert_uint_eq(host.file_count, 1);
+	ck_assert_uint_eq(host.files[0]->step, 8);
+	ck_assert(!host.files[0]->items[0].starts);
+	fake_host_write(&host);
+	ck_assert_uint_eq(keep_find(net(), "ema")->step, 8);
+	die();
+	ck_assert_uint_eq(host.file_count, 0);
+}
+END_TEST
+
+START_TEST(a_daemon_that_can_keep_nothing_says_so_and_goes_on)
+{
+	struct fake_trainer *trainer = keeper_joined();
+
+	host.state_dir = NULL;
+	ck_assert_int_eq(fake_host_crash(&host), 0);
+	ck_assert_uint_gt(host.complaint_count, 0);
+	push(trainer, 8, 0, "applied");
+	ck_assert_uint_eq(host.file_count, 0);
+	ck_assert_uint_eq(counters()->snapshots_skipped, 1);
+	/* With the directory it goes on. */
+	host.state_dir = "/state";
+	ck_assert_int_eq(fake_host_crash(&host), 0);
+	ck_assert_uint_eq(host.file_count, 1);
+}
+END_TEST
+
 /* ---- readers ----------------------------------------------------------------------------------------------------- */
 
 START_TEST(a_view_stays_as_it_is_for_its_time)
@@ -958,6 +1015,8 @@ int main(void)
 	tcase_add_test(tcase, a_removed_model_does_not_come_back);
 	tcase_add_test(tcase, every_model_comes_back);
 	tcase_add_test(tcase, everything_that_is_shown_of_a_model_is_shown_again);
+	tcase_add_test(tcase, an_average_that_was_not_written_yet_is_written_now);
+	tcase_add_test(tcase, a_daemon_that_can_keep_nothing_says_so_and_goes_on);
 	tcase_add_test(tcase, a_view_stays_as_it_is_for_its_time);
 	tcase_add_test(tcase, whoever_is_waited_for_lets_go_of_what_readers_held);
 	tcase_add_test(tcase, without_memory_everything_is_left_for_the_next_one);

@@ -7,11 +7,12 @@
 #include <stdint.h>
 
 #include "client/emactl/scan.h"
-#include "client/emactl/input.h"
+#include "client/source.h"
 
 struct verification {
-	struct input input;
-	struct scan *scans; /* owned; by the index of the source's entries; NULL before the scan */
+	struct source source;
+	struct safetensors *contents; /* owned; NULL when the structure is damaged */
+	struct scan *scans; /* owned; by the index of the entries; NULL before the scan */
 	struct scan total;
 	uint32_t damaged_count; /* tensors that hold NaN */
 };

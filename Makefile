@@ -36,11 +36,11 @@ library := $(proto) $(addprefix client/, \
 	profiles push pusher recast registration served snapshot source sum target team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask command_checkpoint command_daemon command_diff command_doctor command_explain command_export \
-	command_get command_import command_merge command_model command_posthoc command_profile command_verify \
-	comparison comparison_report copying doctor_host doctor_judge emactl explain_list explain_plots \
-	explain_reference explain_scale facts figure npy numbers operand output plot progress scan sum_report table \
-	verify_report)
+	arguments ask cadence child command_checkpoint command_daemon command_diff command_doctor command_explain \
+	command_export command_get command_import command_merge command_model command_posthoc command_profile \
+	command_verify command_watch comparison comparison_report copying doctor_host doctor_judge emactl explain_list \
+	explain_plots explain_reference explain_scale facts figure following kept_files npy numbers operand output \
+	placeholders plot progress scan sum_report table verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
@@ -51,6 +51,7 @@ needs_client/emactl/command_posthoc := jansson
 needs_client/emactl/explain_plots := m
 needs_client/emactl/explain_reference := m
 needs_client/emactl/facts := jansson
+needs_client/emactl/following := jansson
 needs_client/emactl/numbers := m
 needs_client/emactl/output := jansson
 needs_client/emactl/plot := m

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 static const struct command *const COMMANDS[] = {
-	&COMMAND_PING,  &COMMAND_STATUS, &COMMAND_LIST,   &COMMAND_SHOW,    &COMMAND_GET,     &COMMAND_DIFF,
+	&COMMAND_PING,  &COMMAND_STATUS, &COMMAND_LIST,   &COMMAND_SHOW,    &COMMAND_WATCH,   &COMMAND_GET,     &COMMAND_DIFF,
 	&COMMAND_EXPORT, &COMMAND_IMPORT, &COMMAND_POSTHOC, &COMMAND_MERGE, &COMMAND_VERIFY, &COMMAND_EXPLAIN,
 	&COMMAND_PROFILE, &COMMAND_CHECKPOINT, &COMMAND_REMOVE, &COMMAND_DOCTOR,
 };
@@ -28,7 +28,8 @@ enum { CONNECT_MS = 2000, TIMEOUT_MS = 10000 };
 
 static const char EXITS_TEXT[] =
 	"  0   done\n"
-	"  1   diff: there are differences; doctor: something fails\n"
+	"  1   diff: there are differences; doctor: something fails;\n"
+	"      watch: a run failed\n"
 	"  64  the command line is wrong\n"
 	"  65  bad data: a damaged file, a schedule that is not valid\n"
 	"  66  no such model, profile, version or file\n"

@@ -38,9 +38,9 @@ library := $(proto) $(addprefix client/, \
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask cadence child command_checkpoint command_daemon command_diff command_doctor command_explain \
 	command_export command_get command_import command_merge command_model command_posthoc command_profile \
-	command_verify command_watch comparison comparison_report copying doctor_host doctor_judge emactl explain_list \
-	explain_plots explain_reference explain_scale facts figure following kept_files npy numbers operand output \
-	placeholders plot progress scan sum_report table verify_report)
+	command_top command_verify command_watch comparison comparison_report copying doctor_host doctor_judge emactl \
+	explain_list explain_plots explain_reference explain_scale facts figure following kept_files npy numbers operand \
+	output placeholders plot progress scan screen sum_report table top_rows verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
@@ -52,9 +52,12 @@ needs_client/emactl/explain_plots := m
 needs_client/emactl/explain_reference := m
 needs_client/emactl/facts := jansson
 needs_client/emactl/following := jansson
+needs_client/emactl/command_top := jansson m
 needs_client/emactl/numbers := m
 needs_client/emactl/output := jansson
 needs_client/emactl/plot := m
+needs_client/emactl/screen := ncursesw
+needs_client/emactl/top_rows := jansson
 needs_client/link := nng
 needs_client/posthoc := m
 needs_client/sum := m
@@ -260,6 +263,8 @@ module_inih := inih
 debian_inih := libinih-dev
 module_jansson := jansson
 debian_jansson := libjansson-dev
+module_ncursesw := ncursesw
+debian_ncursesw := libncurses-dev
 module_check := check
 debian_check := check
 
@@ -318,7 +323,7 @@ PKG_CONFIG ?= pkg-config
 setting_up := check check-unit check-integration check-python check-stop check-systemd check-asan check-tsan fuzz \
 	bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
-libraries := uv nng msgpack systemd xxhash inih jansson
+libraries := uv nng msgpack systemd xxhash inih jansson ncursesw
 ifneq ($(filter-out all install,$(building)),)
 libraries += check
 endif

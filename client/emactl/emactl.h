@@ -59,6 +59,7 @@ extern const struct command COMMAND_LIST, COMMAND_SHOW;                   /* com
 extern const struct command COMMAND_CHECKPOINT;                           /* command_checkpoint.c */
 extern const struct command COMMAND_GET;                                  /* command_get.c */
 extern const struct command COMMAND_DIFF;                                 /* command_diff.c */
+extern const struct command COMMAND_TOP;                                  /* command_top.c */
 extern const struct command COMMAND_WATCH;                                /* command_watch.c */
 extern const struct command COMMAND_EXPORT;                               /* command_export.c */
 extern const struct command COMMAND_POSTHOC;                              /* command_posthoc.c */

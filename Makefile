@@ -38,7 +38,7 @@ library := $(proto) $(addprefix client/, \
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask cadence child command_checkpoint command_daemon command_diff command_doctor command_explain \
 	command_export command_get command_import command_merge command_model command_posthoc command_profile \
-	command_top command_verify command_watch comparison comparison_report copying doctor_host doctor_judge emactl \
+	command_top command_verify command_watch comparison comparison_report complete copying doctor_host doctor_judge emactl \
 	explain_list explain_plots explain_reference explain_scale facts figure following kept_files npy numbers operand \
 	output placeholders plot progress scan screen sum_report table top_rows verify_report)
 
@@ -50,6 +50,7 @@ needs_client/emactl/command_model := jansson
 needs_client/emactl/command_posthoc := jansson
 needs_client/emactl/explain_plots := m
 needs_client/emactl/explain_reference := m
+needs_client/emactl/complete := jansson
 needs_client/emactl/facts := jansson
 needs_client/emactl/following := jansson
 needs_client/emactl/command_top := jansson m
@@ -284,6 +285,10 @@ presetdir ?= $(PREFIX)/lib/systemd/system-preset
 catalogdir ?= $(PREFIX)/lib/systemd/catalog
 sysusersdir ?= $(PREFIX)/lib/sysusers.d
 tmpfilesdir ?= $(PREFIX)/lib/tmpfiles.d
+mandir ?= $(PREFIX)/share/man
+bashcompdir ?= $(PREFIX)/share/bash-completion/completions
+zshcompdir ?= $(PREFIX)/share/zsh/site-functions
+fishcompdir ?= $(PREFIX)/share/fish/vendor_completions.d
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 
@@ -563,10 +568,13 @@ bench-run: $(products) $(bench_programs)
 # ---- installing ------------------------------------------------------------------------------------------------------
 
 units := emad.service emad@.service emad-attach.socket
+manuals := daemon/emad.8 daemon/emad.conf.5 client/emactl/emactl.1 client/libemad.3 proto/emad-protocol.7
 
 installed := $(bindir)/emad $(bindir)/emactl $(libdir)/libemad.so.$(VERSION) $(libdir)/$(SONAME) $(libdir)/libemad.so \
 	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(docdir)/README.md $(docdir)/LICENSE $(units:%=$(unitdir)/%) \
-	$(presetdir)/50-emad.preset $(catalogdir)/emad.catalog $(sysusersdir)/emad.conf $(tmpfilesdir)/emad.conf
+	$(presetdir)/50-emad.preset $(catalogdir)/emad.catalog $(sysusersdir)/emad.conf $(tmpfilesdir)/emad.conf \
+	$(bashcompdir)/emactl $(zshcompdir)/_emactl $(fishcompdir)/emactl.fish \
+	$(foreach m,$(manuals),$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
 # What `make uninstall` removes when it is empty: what is ours, and below DESTDIR everything.
 directories := $(if $(DESTDIR),$(sort $(dir $(installed))),$(docdir)/)
 
@@ -591,6 +599,10 @@ install: $(products) ## installs under DESTDIR and PREFIX (/usr/local); the Pyth
 	install -d $(DESTDIR)$(sysconfdir)/emad/emad.conf.d
 	test -e $(DESTDIR)$(sysconfdir)/emad/emad.conf || \
 		install -m 644 systemd/emad.conf $(DESTDIR)$(sysconfdir)/emad/emad.conf
+	install -m 644 client/emactl/completion/emactl.bash $(DESTDIR)$(bashcompdir)/emactl
+	install -m 644 client/emactl/completion/_emactl $(DESTDIR)$(zshcompdir)
+	install -m 644 client/emactl/completion/emactl.fish $(DESTDIR)$(fishcompdir)
+	set -e; for manual in $(manuals); do install -m 644 $$manual $(DESTDIR)$(mandir)/man$${manual##*.}; done
 	install -m 644 README.md LICENSE $(DESTDIR)$(docdir)
 	$(if $(DESTDIR),,-ldconfig)
 

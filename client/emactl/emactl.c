@@ -7,6 +7,8 @@
  */
 #include "client/emactl/emactl.h"
 
+#include "client/emactl/complete.h"
+
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -184,6 +186,9 @@ static int emactl_run(struct emactl *emactl, int argc, char **argv)
 		return output_error(emactl, EMAD_EARGUMENT, "a command is missing; 'emactl --help' lists all");
 	if (strcmp(argv[first], "help") == 0)
 		return help_run(emactl, argc - first, argv + first);
+	/* For the shells alone, so no help speaks of it. */
+	if (strcmp(argv[first], "complete") == 0)
+		return complete_run(COMMANDS, COMMAND_COUNT, argc - first - 1, argv + first + 1);
 	emactl->command = command_find(argv[first]);
 	if (!emactl->command)
 		return unknown_command(emactl, argv[first]);

@@ -456,7 +456,8 @@ endif
 
 lints := $(filter-out %/lint.py,$(wildcard tests/lint/*.py))
 unit_jobs := $(unit_programs:%=unit:%)
-integration_jobs := $(integration_programs:%=integration:%) integration:tests/systemd/install.py
+integration_jobs := $(integration_programs:%=integration:%) integration:tests/systemd/install.py \
+	integration:tests/manuals.py
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
 systemd_jobs := systemd:tests/systemd/service.py
 stop_jobs := integration:$(B)/tests/integration/test_stop
@@ -547,6 +548,10 @@ demo: ## trains a small model with a daemon beside it
 .PHONY: demo-run
 demo-run: $(products)
 	@$(test_environment) $(PYTHON) client/demo/digits.py
+
+.PHONY: manuals
+manuals: $(B)/emad $(B)/emactl ## writes the lists in the manual pages from the programs and headers
+	@python3 tests/manuals.py --write
 
 .PHONY: schedules
 schedules: $(B)/emactl ## writes proto/SCHEDULES.md from the table of schedules

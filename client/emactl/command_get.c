@@ -41,7 +41,8 @@ struct getting {
 	struct summary summary;
 	double edges[2 * EDGE_COUNT]; /* the first values, then the last */
 	uint32_t edge_count;          /* of them; all values where there are so few */
-	struct target *target;        /* of --npy; NULL: standard output */
+	bool is_file_written;         /* of --npy; false: it goes to standard output */
+	struct target target;
 	struct copying copying;
 	uint8_t chunk[NUMBERS_CHUNK_COUNT * sizeof(double)];
 	uint8_t converted[NUMBERS_CHUNK_COUNT * sizeof(double)];
@@ -235,8 +236,8 @@ static int summary_get(struct getting *getting, struct reason *reason)
 
 static int bytes_put(const struct getting *getting, const void *bytes, size_t count, struct reason *reason)
 {
-	if (getting->target)
-		return target_write(getting->target, bytes, count, reason);
+	if (getting->is_file_written)
+		return target_write(&getting->target, bytes, count, reason);
 	/* What cannot be written is told at the end, see output_finish. */
 	fwrite(bytes, 1, count, stdout);
 	return output_is_broken() ? reason_set(reason, -EPIPE, "standard output is closed") : 0;
@@ -262,25 +263,25 @@ static int npy_write(struct getting *getting, struct reason *reason)
 
 static int npy_file(struct getting *getting, const char *path, struct reason *reason)
 {
-	struct target target;
-	int code = target_open(path, &target, reason);
+	struct target *target = &getting->target;
+	int code = target_open(path, target, reason);
 
 	if (code)
 		return code;
 	/* From now on an interrupt must let the temporary file be removed. */
 	copying_progress(&getting->copying, 0, getting->element_count);
-	getting->target = &target;
-	code = target_begin(&target, reason);
+	getting->is_file_written = true;
+	code = target_begin(target, reason);
 	if (!code) {
 		code = npy_write(getting, reason);
 		if (!code)
-			code = target_sync(&target, reason);
+			code = target_sync(target, reason);
 		if (!code)
-			code = target_commit(&target, reason);
+			code = target_commit(target, reason);
 		if (code)
-			target_abandon(&target);
+			target_abandon(target);
 	}
-	target_close(&target);
+	target_close(target);
 	return code;
 }
 

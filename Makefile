@@ -105,6 +105,7 @@ test_apply_change := $(test_apply)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
 test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc served source sum target) \
 	$(addprefix proto/, convert dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
+test_cadence := client/emactl/cadence
 config := $(addprefix daemon/core/, access config defaults guards) $(schedule) \
 	$(addprefix proto/, dtype message name nearest pack profile)
 test_config := $(config) $(addprefix daemon/core/, config_text json_text)
@@ -128,6 +129,7 @@ test_history := $(addprefix daemon/core/, history json_text) tests/unit/failing_
 test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors \
 	safetensors_write) tests/unit/failing_heap
 test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
+test_kept_files := client/emactl/kept_files proto/status
 test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status
 test_manifest := $(manifest) tests/unit/failing_heap
@@ -136,7 +138,10 @@ test_merge := proto/merge
 test_message := $(addprefix proto/, message name pack status)
 test_name := proto/name proto/status
 test_nearest := proto/nearest
+test_npy := client/emactl/npy
+test_numbers := client/emactl/numbers $(addprefix proto/, convert dtype)
 test_pack := $(addprefix proto/, name pack status)
+test_placeholders := client/emactl/placeholders
 test_plan := $(model_parts)
 test_plot := client/emactl/plot
 test_posthoc := $(schedule) $(addprefix proto/, nearest posthoc) tests/unit/failing_heap
@@ -173,6 +178,7 @@ test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
 test_throttle := daemon/core/event daemon/core/throttle
+test_top_rows := $(addprefix client/emactl/, facts figure table top_rows)
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
 test_workers := daemon/edge/workers $(apply)
 
@@ -185,7 +191,9 @@ needs_tests/unit/test_guards := m
 needs_tests/unit/test_history := jansson
 needs_tests/unit/test_kernel := m
 needs_tests/unit/test_merge := m
+needs_tests/unit/test_numbers := m
 needs_tests/unit/test_posthoc := jansson m
+needs_tests/unit/test_top_rows := jansson
 needs_tests/unit/test_schedule := m
 needs_tests/unit/test_schedule_advance := m
 needs_tests/unit/test_schedule_formula := jansson m

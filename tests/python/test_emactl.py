@@ -24,6 +24,10 @@ COMMANDS = (
     "status",
     "list",
     "show",
+    "top",
+    "watch",
+    "get",
+    "diff",
     "export",
     "import",
     "posthoc",
@@ -164,6 +168,18 @@ def test_version_is_one_line_in_any_place(run):
         (["merge", "f", "-o", "-"], "cannot write to standard output"),
         (["merge", "f", "-n", "--shape", "cubic"], "'cubic' is not one of linear, minus-sqrt, uniform"),
         (["remove"], "remove needs MODEL"),
+        (["get", "m"], "get needs MODEL[:PROFILE]|FILE TENSOR"),
+        (["get", "m:", "w"], "a profile is missing behind the colon"),
+        (["get", "m", "w", "-o", "f"], "get writes a file as --npy alone"),
+        (["get", "m", "w", "--npy", "--stats"], "one of --stats and --npy"),
+        (["get", "m", "w", "--npy", "--json"], "needs a place of its own: -o FILE"),
+        (["diff", "m"], "diff needs MODEL[:PROFILE]|FILE MODEL[:PROFILE]|FILE"),
+        (["diff", "a", "b", "--top", "-1"], "--top takes a whole number"),
+        (["watch", "m", "--every", "0"], "--every takes a whole number from 1"),
+        (["watch", "m", "--keep", "3"], "--keep goes with --exec"),
+        (["watch", "m", "--exec", "true", "--dir", "/nonexistent"], "/nonexistent is no directory"),
+        (["top", "--sort", "sped"], "--sort does not know 'sped'; did you mean 'step'?"),
+        (["top", "--interval", "0"], "--interval takes seconds from 0.1 to 3600, not '0'"),
         (["verify"], "verify needs FILE"),
         (["explain"], "explain needs SCHEDULE"),
         (["explain", "yolo", "--calls", "0"], "--calls takes a whole number from 1"),
@@ -197,7 +213,8 @@ def test_control_characters_from_the_command_line_do_not_reach_the_terminal(run)
     assert "\x1b" not in result.stderr and "li?[2Jst" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["ping", "status", "list", "show m", "remove m", "export m -o f", "posthoc m --std .1 -o f"])
+@pytest.mark.parametrize("command", ["ping", "status", "list", "show m", "remove m", "export m -o f", "posthoc m --std .1 -o f", "top", "watch m",
+     "get m w", "diff m m:slow"])
 def test_without_a_daemon_every_online_command_says_so(run, tmp_path, command):
     command = command.split()
     result = run(*command, "--timeout", "0.2", cwd=tmp_path)

@@ -3,7 +3,6 @@
  */
 #include "client/emactl/emactl.h"
 
-#include "client/emactl/ask.h"
 #include "client/emactl/comparison.h"
 
 #include <stdio.h>
@@ -23,9 +22,9 @@ static int operands_open(const struct emactl *emactl, struct comparison *compari
 	char **texts = emactl->arguments;
 	int status;
 
-	status = operand_open(emactl, &comparison->a, texts[0], operand_is_file(texts[0]) ? NULL : client);
+	status = operand_open(emactl, &comparison->a, texts[0], client);
 	if (!status)
-		status = operand_open(emactl, &comparison->b, texts[1], operand_is_file(texts[1]) ? NULL : client);
+		status = operand_open(emactl, &comparison->b, texts[1], client);
 	return status;
 }
 
@@ -79,7 +78,6 @@ static int comparison_tell(const struct emactl *emactl, const struct comparison 
 
 static int diff_run(struct emactl *emactl)
 {
-	const bool needs_daemon = !operand_is_file(emactl->arguments[0]) || !operand_is_file(emactl->arguments[1]);
 	struct emad_client *client = NULL;
 	struct comparison comparison;
 	uint64_t top = UINT64_MAX;
@@ -88,8 +86,8 @@ static int diff_run(struct emactl *emactl)
 	if (emactl->values[DIFF_TOP])
 		status = arguments_number(emactl, "--top", emactl->values[DIFF_TOP], (const uint64_t[2]){0, UINT32_MAX},
 		                          &top);
-	if (!status && needs_daemon)
-		status = ask_connect(emactl, &client);
+	if (!status)
+		status = operand_connect(emactl, emactl->arguments, 2, &client);
 	for (int i = 0; !status && code == STATUS_EREVOKED && i < ATTEMPT_COUNT; i++) {
 		status = comparison_make(emactl, &comparison, client, i + 1 == ATTEMPT_COUNT, &code);
 		if (!status && !code)

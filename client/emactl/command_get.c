@@ -3,7 +3,6 @@
  */
 #include "client/emactl/emactl.h"
 
-#include "client/emactl/ask.h"
 #include "client/emactl/copying.h"
 #include "client/emactl/figure.h"
 #include "client/emactl/npy.h"
@@ -60,6 +59,7 @@ static int elements_read(struct getting *getting, uint64_t first, size_t count, 
 static int elements_walk(struct getting *getting, int (*take)(struct getting *getting, size_t count, struct reason *reason),
                          struct reason *reason)
 {
+	const uint64_t bytes = dtype_bytes(getting->entry->dtype);
 	int code = 0;
 
 	for (uint64_t done = 0; done < getting->element_count && !code;) {
@@ -73,7 +73,7 @@ static int elements_walk(struct getting *getting, int (*take)(struct getting *ge
 		if (!code)
 			code = take(getting, count, reason);
 		done += count;
-		if (!code && copying_progress(&getting->copying, done, getting->element_count))
+		if (!code && copying_progress(&getting->copying, done * bytes, getting->entry->bytes))
 			code = reason_set(reason, -ECANCELED, "stopped");
 	}
 	return code;
@@ -269,7 +269,7 @@ static int npy_file(struct getting *getting, const char *path, struct reason *re
 	if (code)
 		return code;
 	/* From now on an interrupt must let the temporary file be removed. */
-	copying_progress(&getting->copying, 0, getting->element_count);
+	copying_progress(&getting->copying, 0, getting->entry->bytes);
 	getting->is_file_written = true;
 	code = target_begin(target, reason);
 	if (!code) {
@@ -382,8 +382,8 @@ static int get_run(struct emactl *emactl)
 	struct emad_client *client = NULL;
 	int status = options_check(emactl), code = STATUS_EREVOKED;
 
-	if (!status && !operand_is_file(emactl->arguments[0]))
-		status = ask_connect(emactl, &client);
+	if (!status)
+		status = operand_connect(emactl, emactl->arguments, 1, &client);
 	for (int i = 1; !status && code == STATUS_EREVOKED && i <= ATTEMPT_COUNT; i++)
 		status = tensor_get(emactl, client, i < ATTEMPT_COUNT, &code);
 	emad_client_close(client);

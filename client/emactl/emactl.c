@@ -130,6 +130,12 @@ static int argument_count_check(const struct emactl *emactl)
 	return 0;
 }
 
+static int version_print(const struct emactl *emactl)
+{
+	printf(emactl->is_json ? "{\"version\":\"%s\"}\n" : "emactl %s\n", emad_version());
+	return EX_OK;
+}
+
 static int command_run(struct emactl *emactl, int argc, char **argv)
 {
 	int first, status;
@@ -141,10 +147,8 @@ static int command_run(struct emactl *emactl, int argc, char **argv)
 		help_command(emactl->command);
 		return EX_OK;
 	}
-	if (emactl->is_version_asked) {
-		printf("emactl %s\n", emad_version());
-		return EX_OK;
-	}
+	if (emactl->is_version_asked)
+		return version_print(emactl);
 	emactl->arguments = argv + first;
 	emactl->argument_count = (unsigned)(argc - first);
 	status = argument_count_check(emactl);
@@ -174,10 +178,8 @@ static int emactl_run(struct emactl *emactl, int argc, char **argv)
 	status = arguments_parse(emactl, argc, argv, &first);
 	if (status)
 		return status;
-	if (emactl->is_version_asked) {
-		printf("emactl %s\n", emad_version());
-		return EX_OK;
-	}
+	if (emactl->is_version_asked)
+		return version_print(emactl);
 	if (first == argc && emactl->is_help_asked) {
 		help_all();
 		return EX_OK;

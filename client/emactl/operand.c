@@ -3,6 +3,7 @@
  */
 #include "client/emactl/operand.h"
 
+#include "client/emactl/ask.h"
 #include "client/emactl/table.h"
 #include "client/view.h"
 #include "proto/sentence.h"
@@ -78,10 +79,29 @@ static int model_open(const struct emactl *emactl, struct operand *operand, stru
 	return code ? output_error(emactl, code, "%s", reason.text) : 0;
 }
 
+int operand_connect(const struct emactl *emactl, char *const *texts, unsigned count, struct emad_client **ret_client)
+{
+	char model[MODEL_NAME_BYTES_MAX + 1];
+	bool needs_daemon = false;
+	const char *profile;
+	int status;
+
+	for (unsigned i = 0; i < count; i++) {
+		if (operand_is_file(texts[i]))
+			continue;
+		status = operand_split(emactl, texts[i], model, &profile);
+		if (status)
+			return status;
+		needs_daemon = true;
+	}
+	*ret_client = NULL;
+	return needs_daemon ? ask_connect(emactl, ret_client) : 0;
+}
+
 int operand_open(const struct emactl *emactl, struct operand *operand, const char *text, struct emad_client *client)
 {
 	*operand = (struct operand){.text = text, .source.fd = -1};
-	return client ? model_open(emactl, operand, client) : file_open(emactl, operand);
+	return operand_is_file(text) ? file_open(emactl, operand) : model_open(emactl, operand, client);
 }
 
 void operand_close(struct operand *operand)

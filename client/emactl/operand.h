@@ -38,8 +38,14 @@ int operand_split(const struct emactl *emactl, const char *text, char model[MODE
                   const char **ret_profile);
 
 /*
- * Opens it. client: NULL for a file. An exit status with the error printed, and *ret_code (may be NULL) the code.
- * Call operand_close on failure too.
+ * Checks how some operands are written, and connects to the daemon when any of them is a model; else *ret_client is
+ * NULL. An exit status with the error printed.
+ */
+int operand_connect(const struct emactl *emactl, char *const *texts, unsigned count, struct emad_client **ret_client);
+
+/*
+ * Opens it; a client is needed for models alone. An exit status with the error printed. Call operand_close on failure
+ * too.
  */
 int operand_open(const struct emactl *emactl, struct operand *operand, const char *text, struct emad_client *client);
 void operand_close(struct operand *operand);

@@ -127,6 +127,22 @@ def test_version_is_one_line_in_any_place(run):
         result = run(*arguments)
         assert result.returncode == 0
         assert result.stdout.startswith("emactl ") and result.stdout.count("\n") == 1
+    assert list(json.loads(run("--version", "--json").stdout)) == ["version"]
+
+
+def test_one_grammar_for_all_commands(run):
+    """An option has one letter wherever it occurs, a letter one option in a command, and none hides a common one."""
+    letters = {}
+    common = set(re.findall(r"--([a-z][\w-]*)", run("--help").stdout.split("options, before", 1)[1].split("environment")[0]))
+    for command in COMMANDS:
+        own, shared = run(command, "--help").stdout.split("common options:")
+        own = re.findall(r"^  (?:-(\w), |    )--([a-z][\w-]*)", own.partition("\noptions:")[2], re.M)
+        shared = re.findall(r"^  (?:-(\w), |    )--([a-z][\w-]*)", shared.partition("examples:")[0], re.M)
+        assert {name for _, name in shared} == common and not common & {name for _, name in own}
+        used = [letter for letter, _ in own + shared if letter]
+        assert len(used) == len(set(used)), (command, used)
+        for letter, name in own:
+            assert letters.setdefault(name, letter) == letter, (command, name)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +166,7 @@ def test_version_is_one_line_in_any_place(run):
         (["show"], "show needs MODEL"),
         (["export"], "export needs MODEL [PROFILE]"),
         (["export", "m"], "-o FILE"),
+        (["export", "m:a", "b", "-o", "f"], "two profiles, 'a' and 'b'"),
         (["export", "m", "-o", "-"], "cannot write to standard output"),
         (["export", "m", "-o", "f", "--min-step", "-1"], "--min-step takes a whole number"),
         (["export", "m", "-o", "f", "--dtype", "bf15"], "not served as 'bf15'; the nearest is 'bf16', all are f64, "),
@@ -172,12 +189,11 @@ def test_version_is_one_line_in_any_place(run):
         (["get", "m:", "w"], "a profile is missing behind the colon"),
         (["get", "m", "w", "-o", "f"], "get writes a file as --npy alone"),
         (["get", "m", "w", "--npy", "--stats"], "one of --stats and --npy"),
-        (["get", "m", "w", "--npy", "--json"], "needs a place of its own: -o FILE"),
         (["diff", "m"], "diff needs MODEL[:PROFILE]|FILE MODEL[:PROFILE]|FILE"),
         (["diff", "a", "b", "--top", "-1"], "--top takes a whole number"),
         (["watch", "m", "--every", "0"], "--every takes a whole number from 1"),
         (["watch", "m", "--keep", "3"], "--keep goes with --exec"),
-        (["watch", "m", "--exec", "true", "--dir", "/nonexistent"], "/nonexistent is no directory"),
+        (["watch", "m", "--until-step", "x"], "--until-step takes a whole number"),
         (["top", "--sort", "sped"], "--sort does not know 'sped'; did you mean 'step'?"),
         (["top", "--interval", "0"], "--interval takes seconds from 0.1 to 3600, not '0'"),
         (["verify"], "verify needs FILE"),
@@ -725,6 +741,8 @@ def test_export_writes_what_verify_finds_good(ask, run, model, tmp_path):
 
     document = json.loads(run("verify", path, "--json").stdout)
     assert document["is_good"] and document["metadata"]["emad.step"] == "3"
+    document = json.loads(ask("export", f"{model}:slow", "--json", "-o", path).stdout)
+    assert document["model"] == model
     document = json.loads(ask("export", model, "slow", "--json", "-o", path).stdout)
     assert (document["profile"], document["step"], document["file_bytes"]) == ("slow", 3, os.path.getsize(path))
 

@@ -237,6 +237,7 @@ def test_numpy_loads_what_get_writes(run, files, tmp_path):
         assert (loaded == array.astype(FORMATS[dtype])).all()
         assert numpy.load(io.BytesIO(run("get", path, name, "--npy", text=False).stdout)).tobytes() == loaded.tobytes()
     assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "b.safetensors", "t.npy"]
+    assert "needs a place of its own: -o FILE" in run("get", path, "big", "--npy", "--json").stderr
 
 
 def test_bfloat16_is_written_as_float32_and_it_is_said(run, tmp_path):

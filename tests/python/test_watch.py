@@ -110,6 +110,8 @@ def test_a_person_gets_a_table(watch, trainer, name):
 def test_what_is_not_there_is_told_at_once(watch, trainer, name):
     assert watch("no/such").end()[0] == NO_INPUT
     assert watch(f"{name}:nosuch").end()[0] == NO_INPUT
+    code, _, errors = watch(name, "--exec", "true", "--dir", "/nonexistent").end()
+    assert code == NO_INPUT and "/nonexistent is no directory" in errors
 
 
 def test_a_model_that_is_removed_ends_it(watch, trainer, name):

@@ -112,6 +112,8 @@ def options(text):
 def option_items(text):
     pairs = []
     for letter, name, what, meaning in options(text):
+        if name == "KEY":  # any setting; those have a page of their own
+            continue
         term = f"Fl {letter} , " if letter else ""
         pairs.append((f"{term}Fl \\-{name}" + (f" Ar {what}" if what else ""), meaning))
     return items(pairs)
@@ -172,8 +174,7 @@ def emactl_exits():
 
 def emad_options():
     text = printed("emad", "--help")
-    listed = [line for line in text[: text.index("Clients find it")].split("\n") if not line.startswith("      --KEY")]
-    return option_items("\n".join(listed))
+    return option_items(text[: text.index("Clients find it")])
 
 
 def emad_settings():

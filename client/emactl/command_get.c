@@ -38,8 +38,8 @@ struct getting {
 	const struct safetensors_entry *entry; /* borrowed from operand */
 	uint64_t element_count;
 	struct summary summary;
-	double edges[2 * EDGE_COUNT]; /* the first values, then the last */
-	uint32_t edge_count;          /* of them; all values where there are so few */
+	uint8_t edges[2 * EDGE_COUNT * sizeof(double)]; /* the first elements, then the last, as they are kept */
+	uint32_t edge_count; /* of them; all elements where there are so few */
 	bool is_file_written;         /* of --npy; false: it goes to standard output */
 	struct target target;
 	struct copying copying;
@@ -90,34 +90,48 @@ static int summary_take(struct getting *getting, size_t count, struct reason *re
 
 static int edges_read(struct getting *getting, struct reason *reason)
 {
-	const uint64_t count = getting->element_count;
+	const uint64_t count = getting->element_count, bytes = dtype_bytes(getting->entry->dtype);
 	const bool is_short = count <= 2 * EDGE_COUNT;
 	const size_t first = is_short ? (size_t)count : EDGE_COUNT;
 	int code = elements_read(getting, 0, first, reason);
 
 	if (code)
 		return code;
-	numbers_widen(getting->entry->dtype, getting->chunk, first, getting->edges);
+	memcpy(getting->edges, getting->chunk, first * bytes);
 	getting->edge_count = (uint32_t)first;
 	if (is_short)
 		return operand_check(&getting->operand, reason);
 	code = elements_read(getting, count - EDGE_COUNT, EDGE_COUNT, reason);
 	if (code)
 		return code;
-	numbers_widen(getting->entry->dtype, getting->chunk, EDGE_COUNT, getting->edges + EDGE_COUNT);
+	memcpy(getting->edges + EDGE_COUNT * bytes, getting->chunk, EDGE_COUNT * bytes);
 	getting->edge_count = 2 * EDGE_COUNT;
 	return operand_check(&getting->operand, reason);
 }
 
-static struct figure value_figure(const struct getting *getting, double value)
+/* One of the edges. Integers in full: a double would not do for the largest. */
+static struct figure value_figure(const struct getting *getting, uint32_t index)
 {
+	const enum dtype dtype = getting->entry->dtype;
+	const uint8_t *element = getting->edges + index * dtype_bytes(dtype);
+	const bool is_json = getting->emactl->is_json;
 	struct figure figure;
+	int64_t integer;
+	double value;
 
-	if (getting->entry->dtype == DTYPE_BOOL) {
-		snprintf(figure.text, sizeof(figure.text), "%s", value > 0 ? "True" : "False");
+	numbers_widen(dtype, element, 1, &value);
+	if (dtype_is_float(dtype))
+		return is_json ? figure_json_real(value) : figure_real(value, DIGITS);
+	if (dtype == DTYPE_BOOL) {
+		snprintf(figure.text, sizeof(figure.text), "%s",
+		         is_json ? value > 0 ? "true" : "false" : value > 0 ? "True" : "False");
 		return figure;
 	}
-	return figure_real(value, dtype_is_float(getting->entry->dtype) ? DIGITS : 17);
+	integer = (int64_t)value;
+	if (dtype == DTYPE_I64)
+		memcpy(&integer, element, sizeof(integer));
+	snprintf(figure.text, sizeof(figure.text), "%" PRId64, integer);
+	return figure;
 }
 
 static void values_print(const struct getting *getting)
@@ -126,7 +140,7 @@ static void values_print(const struct getting *getting)
 	for (uint32_t i = 0; i < getting->edge_count; i++)
 		printf("%s%s%s", i ? ", " : "",
 		       i == EDGE_COUNT && getting->element_count > 2 * EDGE_COUNT ? "..., " : "",
-		       value_figure(getting, getting->edges[i]).text);
+		       value_figure(getting, i).text);
 	printf("]\n");
 }
 
@@ -201,7 +215,7 @@ static void edges_json(const struct getting *getting)
 	for (uint32_t i = 0; i < getting->edge_count; i++) {
 		if (i == half)
 			printf("],\"last\":[");
-		printf("%s%s", i && i != half ? "," : "", figure_json_real(getting->edges[i]).text);
+		printf("%s%s", i && i != half ? "," : "", value_figure(getting, i).text);
 	}
 	printf(half == getting->edge_count ? "],\"last\":[]" : "]");
 }

@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import signal
 import struct
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -172,6 +174,44 @@ def test_diff_while_training_goes_on_is_of_whole_versions(run, daemon, name):
     assert len(seen) > 1
 
 
+def mapping_count(process):
+    """How many slots of shared memory a process has mapped."""
+    try:
+        return Path(f"/proc/{process.pid}/maps").read_text().count("emad")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def test_diff_begins_again_when_the_daemon_takes_a_version_back(emactl, own_daemon, name):
+    """It is stopped in the middle, until its versions are gone. Where it was too quick, another is stopped."""
+    state = {"w": numpy.zeros(4 << 20, numpy.float32)}
+    step = 0
+    with emad.Client(own_daemon.url) as client:
+        trainer = client.trainer(name, state, profiles={"x": "constant:decay=0.5", "y": "constant:decay=0.5"})
+        for _ in range(10):
+            step += 1
+            trainer.push(step, state, wait=True)
+            process = subprocess.Popen(
+                [emactl, "--socket", own_daemon.url, "diff", f"{name}:x", f"{name}:y", "--json"],
+                stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            while mapping_count(process) < 2 and process.poll() is None:
+                time.sleep(0.0005)
+            process.send_signal(signal.SIGSTOP)
+            pinned, first = [], step
+            for step in range(first + 1, first + 5):
+                trainer.push(step, state, wait=True, timeout=30)
+                pinned.append(client.view(name))  # so that the slots of those before are needed
+            process.send_signal(signal.SIGCONT)
+            document = json.loads(process.communicate(timeout=60)[0])
+            assert process.returncode == 0 and document["is_equal"]
+            assert document["a"]["step"] == document["b"]["step"] in (first, step)
+            if document["a"]["step"] == step:
+                break
+        assert document["a"]["step"] == step
+        trainer.close()
+
+
 def test_diff_does_not_take_memory_for_what_it_reads(emactl, tmp_path):
     values = numpy.zeros(32 << 20, "<f4")
     path = tmp_path / "large.safetensors"
@@ -220,6 +260,16 @@ def test_get_of_nothing_finite(run, tmp_path):
     document = json.loads(run("get", path, "none", "--json").stdout)
     assert (document["elements"], document["first"], document["last"]) == (0, [], [])
     assert run("get", path, "flags").stdout.splitlines()[1] == "[True, False]"
+    assert json.loads(run("get", path, "flags", "--json").stdout)["first"] == [True, False]
+
+
+def test_get_shows_integers_in_full(run, tmp_path):
+    path = tmp_path / "f.safetensors"
+    values = [2**63 - 1, -(2**63), 0, 2**53 + 1, 5, 6, 7]
+    path.write_bytes(image({"n": ("I64", numpy.array(values))}))
+    shown = ", ".join(map(str, values[:3])) + ", ..., " + ", ".join(map(str, values[4:]))
+    assert run("get", path, "n", "--quiet").stdout == f"[{shown}]\n"
+    assert json.loads(run("get", path, "n", "--json").stdout)["first"] == values[:3]
 
 
 def test_a_misspelt_tensor_is_answered_with_the_nearest(run, model):

@@ -127,7 +127,7 @@ static struct figure value_figure(const struct getting *getting, uint32_t index)
 		         is_json ? value > 0 ? "true" : "false" : value > 0 ? "True" : "False");
 		return figure;
 	}
-	integer = (int64_t)value;
+	integer = dtype == DTYPE_I64 ? 0 : (int64_t)value;
 	if (dtype == DTYPE_I64)
 		memcpy(&integer, element, sizeof(integer));
 	snprintf(figure.text, sizeof(figure.text), "%" PRId64, integer);

@@ -84,7 +84,7 @@ static int absence_judge(struct following *following, int code)
 {
 	const uint64_t instance = instance_ask(following);
 
-	if (instance == 0 || instance != following->instance) {
+	if (instance == 0 || following->instance == 0 || instance != following->instance) {
 		if (!following->is_waiting_told)
 			output_note(following->emactl, "the daemon was started anew; waiting for its trainer to bring back %s",
 			            following->model);
@@ -141,10 +141,10 @@ int following_next(struct following *following, struct emad_view **ret_view)
 	}
 	if (status)
 		return status;
-	if (following->is_waiting_told) {
-		following->instance = instance_ask(following);
+	/* It may have been started anew without anybody noticing, while a command ran. */
+	following->instance = instance_ask(following);
+	if (following->is_waiting_told)
 		output_note(following->emactl, "the daemon is back");
-	}
 	following->is_waiting_told = false;
 	return 0;
 }

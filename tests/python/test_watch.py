@@ -310,6 +310,33 @@ def test_python_gives_up_when_it_is_told_to(daemon, trainer, name):
             next(views)
 
 
+def test_python_outlives_the_daemon_and_tells_a_removal(own_daemon, name):
+    training = Trainer(own_daemon.url, name)
+    training.push(1)
+    with emad.Client(own_daemon.url) as client:
+        views = client.watch(name, timeout=60)
+        assert next(views).step == 1
+        training.close()
+        own_daemon.kill()
+        own_daemon.start(state="")
+
+        def train():
+            again = Trainer(own_daemon.url, name)
+            for step in range(2, 5):
+                again.push(step)
+            again.close()
+
+        timer = threading.Timer(0.3, train)
+        timer.start()
+        while (view := next(views)).step < 4:
+            pass
+        timer.join()
+        view.check()
+        client.remove(name)
+        with pytest.raises(emad.NoModelError):
+            next(views)
+
+
 def test_python_notices_that_training_went_back(daemon, trainer, name, monkeypatch):
     from emad import _watch
 

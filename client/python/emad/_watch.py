@@ -84,12 +84,12 @@ def _next(client, model, profile, cadence, instance, timeout, dtype):  # type: i
         left = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, max(0.0, deadline - time.monotonic()))
         try:
             view = client.view(model, profile, min_step=cadence.due, timeout=left, dtype=dtype)
-            return view, (_instance(client) or instance) if failure else instance
+            return view, _instance(client)
         except (AwayError, ShutdownError, NoVersionError, RevokedError, BusyError, EmadTimeoutError) as error:
             failure = error
         except (NoModelError, NoProfileError) as error:
             # A daemon that was started anew gets it back from its trainer.
-            if _instance(client) in (None, instance):
+            if instance is not None and _instance(client) == instance:
                 raise
             failure = error
         if deadline is not None and time.monotonic() >= deadline:

@@ -51,6 +51,8 @@ struct text_list {
 	X(U64, updates, "the snapshot is the average itself, of the named profile, after that many updates")          \
 	X(LIST, profiles, "profile specifications, name=schedule;rules")                                              \
 	X(TEXT, attributes, "JSON object of plain model attributes")                                                  \
+	X(BOOL, dry_run, "only say what would happen")                                                                \
+	X(BOOL, keep, "whether the checkpoint is to stay")                                                            \
 	X(BOOL, chunked, "the snapshot came by `chunk`: take it only when every byte of it is there")                 \
 	X(U64, offset, "first byte, in the snapshot or in the image")                                                 \
 	X(U64, count, "how many bytes are wanted")                                                                    \
@@ -88,6 +90,8 @@ struct text_list {
 	X(U64, region_bytes, "bytes of the image")                                                                    \
 	X(U64, profile_index, "0-based index of the profile in the slot's header")                                    \
 	X(U64, freed_bytes, "memory given back")                                                                      \
+	X(U64, taken, "version that the average goes back to")                                                        \
+	X(TEXT, source, "where that version is: memory or disk")                                                      \
 	X(TEXT, report, "what a registration averages, copies, freezes and drops; what is new, what has vanished")           \
 	X(U64, missing, "first byte of the snapshot that has not come; its size when all have")                       \
 	X(F64, decay, "of the profile's last update")                                                                 \
@@ -133,6 +137,9 @@ enum operation {
 	OP_PROFILE_SET,    /* add profiles, or change those of the same names */
 	OP_PROFILE_REMOVE, /* stop one profile */
 	OP_CHECKPOINT,     /* write a model, or all, to disk */
+	OP_HISTORY,        /* body of the reply: JSON about what there is of a model, in memory and on disk */
+	OP_ROLLBACK,       /* go back to an earlier version */
+	OP_CHECKPOINT_KEEP, /* mark a checkpoint as one that stays, or take the mark away */
 	OP_CLAIM,   /* stages for a trainer that shares no memory with the daemon */
 	OP_CHUNK,   /* a part of a snapshot for a stage; body: its bytes */
 	OP_LEASE,   /* lease a version for a reader that shares no memory with the daemon */

@@ -283,8 +283,10 @@ fuzz_sp := proto/sp proto/status
 
 bench_convert := $(addprefix proto/, convert dtype)
 bench_kernel := $(kernel) proto/dtype
+bench_network := $(manifest) proto/message
 bench_requests := $(addprefix proto/, message name pack status)
 bench_triad :=
+needs_tests/bench/bench_network := nng
 needs_tests/bench/bench_requests := nng
 
 # ---- outside libraries: pkg-config name, Debian package --------------------------------------------------------------

@@ -41,6 +41,7 @@ GROUPS: Dict[str, Callable[[bool], List[Row]]] = {
     "memory": rows_service.memory,
     "flat": rows_updates.flat,
     "requests": rows_service.requests,
+    "network": rows_service.network,
 }
 
 HEADINGS = ("what", "emad", "peer", "", "ratio", "quartiles", "goal", "")

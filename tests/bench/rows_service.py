@@ -3,6 +3,7 @@ What readers wait for, what the daemon itself takes of memory, and how many requ
 """
 
 import json
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -157,3 +158,28 @@ def requests(quick: bool) -> List[Row]:
         found.append(compared("requests", f"small requests, {figures['row']}", "1/s", figures["daemon"],
                               "nng_rep0", figures["nng_rep0"]))  # fmt: skip
     return found
+
+
+def network(quick: bool) -> List[Row]:
+    """Weights by messages against NNG's own REP socket, from one stock client; and a whole view against that."""
+    round_count, milliseconds = (2, 100) if quick else (9, 500)
+    ports = [free_port() for _ in range(2)]
+    urls = [f"tcp://127.0.0.1:{port}" for port in ports]
+    with Daemon(more=f"[network]\nlisten={urls[0]}\nanonymous=push\n") as daemon:
+        done = subprocess.run(
+            [str(BUILD / "tests" / "bench" / "bench_network"), daemon.url, urls[0], str(daemon.folder), urls[1],
+             str(round_count), str(milliseconds)],
+            stdout=subprocess.PIPE, text=True, check=True, timeout=120,
+        )  # fmt: skip
+    found = []
+    for line in done.stdout.splitlines():
+        figures = json.loads(line)
+        goal = Goal(least=0.8 if figures["row"].startswith("images") else 1.2)
+        daemon_rates, peer_rates = ([1e-9 * rate for rate in figures[who]] for who in ("daemon", "nng_rep0"))
+        found.append(compared("network", figures["row"], "GB/s", daemon_rates, "nng_rep0", peer_rates, goal))
+    return found
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]

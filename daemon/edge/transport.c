@@ -49,7 +49,16 @@ struct connection {
 	enum sp_wire wire;
 	nng_stream *stream;
 	nng_aio *receive_aio, *send_aio;
-	bool receiving, sending, closing;
+	bool receiving, sending;
+	bool closing; /* written with the transport's lock, by the loop thread */
+	/*
+	 * What is still to come or to go of the operation under way, and the bytes done so far: of NNG's threads while it is
+	 * under way, of the loop thread otherwise.
+	 */
+	nng_iov receive_rest, send_rest;
+	size_t received_bytes, sent_bytes;
+	uint64_t receive_due_ms, send_due_ms; /* 0: whenever */
+	bool receives_whole; /* the rest is a body's: the loop need not see each part of it */
 	bool secret;  /* TLS */
 	bool placed;  /* the body lies where the core wants it, in memory that is not ours */
 	bool pausing; /* what is under way is not receiving but waiting for room for a body */
@@ -141,17 +150,84 @@ static void source_ready(struct source *source, bool *ended)
 		transport->options.wake(transport->options.context);
 }
 
-static void receive_ended(void *context)
+/* Begins the operation for what is left, within what is left of its time. */
+static void rest_begin(nng_aio *aio, nng_iov *rest, uint64_t due_ms)
+{
+	uint64_t now_ms = nng_clock();
+
+	if (due_ms == 0)
+		nng_aio_set_timeout(aio, NNG_DURATION_INFINITE);
+	else
+		nng_aio_set_timeout(aio, due_ms > now_ms ? (nng_duration)(due_ms - now_ms) : 1);
+	(void)nng_aio_set_iov(aio, 1, rest);
+}
+
+/* Counts what an operation has done. True when there is more to do and nothing in the way. */
+static bool rest_advance(nng_aio *aio, nng_iov *rest, size_t *done_bytes)
+{
+	size_t count;
+
+	if (nng_aio_result(aio) != 0)
+		return false;
+	count = nng_aio_count(aio);
+	*done_bytes += count;
+	rest->iov_buf = (uint8_t *)rest->iov_buf + count;
+	rest->iov_len -= count;
+	return rest->iov_len > 0;
+}
+
+/*
+ * Goes on, unless the connection is being closed: an operation that begins on a closed stream may never end. Hence the
+ * lock, with which that is decided.
+ */
+static bool rest_resume(struct connection *connection, bool sends)
+{
+	struct transport *transport = connection->source.transport;
+	bool resumes;
+
+	pthread_mutex_lock(&transport->lock);
+	resumes = !connection->closing;
+	if (resumes && sends) {
+		rest_begin(connection->send_aio, &connection->send_rest, connection->send_due_ms);
+		nng_stream_send(connection->stream, connection->send_aio);
+	} else if (resumes) {
+		rest_begin(connection->receive_aio, &connection->receive_rest, connection->receive_due_ms);
+		nng_stream_recv(connection->stream, connection->receive_aio);
+	}
+	pthread_mutex_unlock(&transport->lock);
+	return resumes;
+}
+
+/* Of a listener's operation. */
+static void waiting_ended(void *context)
 {
 	struct source *source = context;
 
 	source_ready(source, &source->receive_ended);
 }
 
+/* A body comes in many parts: the loop is woken for the last. */
+static void receive_ended(void *context)
+{
+	struct source *source = context;
+	struct connection *connection = source->connection;
+
+	if (!connection->pausing &&
+	    rest_advance(connection->receive_aio, &connection->receive_rest, &connection->received_bytes) &&
+	    connection->receives_whole && rest_resume(connection, false))
+		return;
+	source_ready(source, &source->receive_ended);
+}
+
+/* So does a reply. */
 static void send_ended(void *context)
 {
 	struct source *source = context;
+	struct connection *connection = source->connection;
 
+	if (rest_advance(connection->send_aio, &connection->send_rest, &connection->sent_bytes) &&
+	    rest_resume(connection, true))
+		return;
 	source_ready(source, &source->send_ended);
 }
 
@@ -199,10 +275,14 @@ static void connection_free(struct connection *connection)
  */
 static void connection_close(struct connection *connection)
 {
-	if (!connection->closing) {
-		connection->closing = true;
-		nng_stream_close(connection->stream);
-	}
+	struct transport *transport = connection->source.transport;
+
+	if (connection->closing)
+		return;
+	pthread_mutex_lock(&transport->lock);
+	connection->closing = true;
+	pthread_mutex_unlock(&transport->lock);
+	nng_stream_close(connection->stream);
 }
 
 static void send_next(struct connection *connection)
@@ -220,18 +300,17 @@ static void send_next(struct connection *connection)
 		return;
 	}
 	connection->sending = true;
-	(void)nng_aio_set_iov(connection->send_aio, 1, &part);
-	nng_aio_set_timeout(connection->send_aio, (nng_duration)connection->source.transport->options.message_timeout_ms);
+	connection->send_rest = part;
+	connection->sent_bytes = 0;
+	connection->send_due_ms = nng_clock() + connection->source.transport->options.message_timeout_ms;
+	rest_begin(connection->send_aio, &connection->send_rest, connection->send_due_ms);
 	nng_stream_send(connection->stream, connection->send_aio);
 }
 
 static void receive_next(struct connection *connection)
 {
 	struct transport *transport = connection->source.transport;
-	bool is_remote = connection->peer.remote;
-	nng_duration wait = is_remote ? (nng_duration)transport->options.keepalive_ms : NNG_DURATION_INFINITE;
 	uint64_t now_ms = nng_clock();
-	nng_iov part;
 	uint8_t *bytes;
 	size_t capacity;
 
@@ -241,13 +320,15 @@ static void receive_next(struct connection *connection)
 		connection->message_due_ms = 0;
 	else if (connection->message_due_ms == 0)
 		connection->message_due_ms = now_ms + transport->options.message_timeout_ms;
-	if (connection->message_due_ms != 0)
-		wait = connection->message_due_ms > now_ms ? (nng_duration)(connection->message_due_ms - now_ms) : 1;
+	connection->receive_due_ms = connection->message_due_ms;
+	if (connection->message_due_ms == 0 && connection->peer.remote)
+		connection->receive_due_ms = now_ms + transport->options.keepalive_ms;
 	sp_window(&connection->parser, &bytes, &capacity);
-	part = (nng_iov){ bytes, capacity };
+	connection->receive_rest = (nng_iov){ bytes, capacity };
+	connection->received_bytes = 0;
+	connection->receives_whole = connection->parser.body != NULL;
 	connection->receiving = true;
-	(void)nng_aio_set_iov(connection->receive_aio, 1, &part);
-	nng_aio_set_timeout(connection->receive_aio, wait);
+	rest_begin(connection->receive_aio, &connection->receive_rest, connection->receive_due_ms);
 	nng_stream_recv(connection->stream, connection->receive_aio);
 }
 
@@ -323,6 +404,7 @@ static void body_begin(struct connection *connection)
 	}
 	connection->pausing = true;
 	connection->receiving = true;
+	connection->receives_whole = false;
 	nng_sleep_aio(BODY_PAUSE_MS, connection->receive_aio);
 }
 
@@ -388,7 +470,7 @@ static void on_received(struct connection *connection)
 		connection_close(connection);
 		return;
 	}
-	sp_received(&connection->parser, nng_aio_count(connection->receive_aio));
+	sp_received(&connection->parser, connection->received_bytes);
 	connection_advance(connection);
 }
 
@@ -435,7 +517,7 @@ static void on_sent(struct connection *connection)
 	if (!connection->handshake_sent) {
 		connection->handshake_sent = true;
 	} else {
-		connection->queue->sent += nng_aio_count(connection->send_aio);
+		connection->queue->sent += connection->sent_bytes;
 		if (connection->queue->sent == connection->queue->bytes)
 			outgoing_done(connection);
 	}
@@ -686,7 +768,7 @@ int transport_listen(struct transport *transport, const char *url, const struct 
 		return error;
 	code = listener_open(listener, transport->options.socket_mode);
 	if (!code)
-		code = nng_aio_alloc(&listener->accept_aio, receive_ended, &listener->source);
+		code = nng_aio_alloc(&listener->accept_aio, waiting_ended, &listener->source);
 	if (code) {
 		if (listener->stream)
 			nng_stream_listener_free(listener->stream);

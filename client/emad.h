@@ -3,7 +3,7 @@
  *
  * A trainer registers the tensors of a model and pushes snapshots of their values; the daemon keeps their exponential
  * moving averages ("profiles") in shared memory; anybody on the host opens a consistent version of an average as a
- * view and reads it in place.
+ * view and reads it in place. Over tcp:// and tls+tcp:// the same calls send snapshots and copy versions.
  *
  * Conventions
  *   Return values   0, or a negative code: -errno, or EMAD_E... below. Output arguments are untouched on failure.
@@ -309,7 +309,9 @@ int emad_enclose(struct emad_trainer *trainer, const struct emad_enclosure *encl
 
 /*
  * Copies the tensors' values into shared memory and hands them to the daemon. From 8 MiB on up to three threads of the
- * library help with the copy.
+ * library help with the copy. Where no memory is shared with the daemon they are copied to memory of the library's own
+ * and sent from there, all of it within the timeout; a push of emad_push_begin may take longer, as long as each mebibyte
+ * gets through within the client's.
  * data[i]: the values of this rank's box of tensor i, in the order of emad_trainer_open, row-major and dense.
  * The memory may be changed as soon as the call returns.
  * Codes: EMAD_EBUSY (the daemon lags and no stage became free in time: nothing was pushed), EMAD_EFENCED, EMAD_EAWAY,
@@ -375,7 +377,10 @@ struct emad_view;
  * Opens a version of a profile (NULL: the model's first) and pins it: the memory stays as it is until the view is
  * closed, or the daemon needs it back after its guaranteed time. min_step: the newest version if it is of that step
  * or later, else the first that comes within the timeout; 0: the newest.
- * Nothing is copied; opening does not depend on the size of the model.
+ * Nothing is copied; opening does not depend on the size of the model. But where no memory is shared with the daemon
+ * (tcp://, tls+tcp://) the whole image is copied here, however long that takes as long as each mebibyte comes within the
+ * client's timeout; such a view is never revoked, and EMAD_EREVOKED means that its version was taken back meanwhile,
+ * three times.
  * Codes: EMAD_ENOMODEL, EMAD_ENOPROFILE, EMAD_ENOVERSION, EMAD_ETIMEOUT (says which step there is), EMAD_EAWAY.
  */
 int emad_view_open(struct emad_client *client, const char *model, const char *profile, uint64_t min_step,
@@ -398,7 +403,7 @@ struct emad_view_info {
 	uint64_t published_us; /* wall clock, microseconds since 1970 */
 	const uint8_t *image;  /* the profile as a whole safetensors file; borrowed until emad_view_close */
 	uint64_t image_bytes;
-	int fd;                /* the read-only shared memory; borrowed until emad_view_close; dup it to keep it */
+	int fd;                /* the read-only shared memory, or that of the copy; borrowed until emad_view_close; dup it to keep it */
 	uint64_t fd_offset;    /* where the image begins in it, page-aligned */
 	uint64_t tensor_count;
 };

@@ -314,6 +314,36 @@ def test_other_protocols_and_silence_do_not_stop_a_tls_listener(tmp_path, token_
         works(secure.client())
 
 
+def test_peers_at_the_limit_are_turned_away_and_the_daemon_goes_on(tmp_path):
+    """Forty that say nothing, in front of eight places: they make room after their time, and hold no memory."""
+    port = free_port()
+    settings = (
+        f"[network]\nlisten=tcp://127.0.0.1:{port}\nanonymous=push\n[limits]\nconnections-max=8\nhandshake-timeout=300ms\n"
+    )
+    with running(tmp_path / "run", settings) as daemon:
+        peers = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(40)]
+        works(emad.Client(f"tcp://127.0.0.1:{port}", 10))
+        for peer in peers:
+            peer.close()
+        with emad.Client(daemon.url) as local:
+            assert local.status()["counters"]["connections_refused"] > 0
+
+
+def test_other_protocols_do_not_stop_a_tcp_listener(plain):
+    port = int(plain.tcp.rsplit(":", 1)[1])
+    for greeting in (b"GET / HTTP/1.1\r\n\r\n", b"SSH-2.0-x\r\n", bytes.fromhex("16030100a5010000a10303"), b"\0SP\0\0\x31\0\0"):
+        with socket.create_connection(("127.0.0.1", port), 5) as peer:
+            peer.sendall(greeting)
+            with contextlib.suppress(ConnectionError):
+                while peer.recv(4096):
+                    pass
+    # A message that says it has 2^62 bytes, and half a handshake.
+    for greeting in (b"\0SP\0\0\x30\0\0\x40" + bytes(7) + b"\x80\0\0\1", b"\0SP"):
+        with socket.create_connection(("127.0.0.1", port), 5) as peer:
+            peer.sendall(greeting)
+    works(emad.Client(plain.tcp))
+
+
 def test_emactl_works_over_the_network(plain):
     with emad.Client(plain.tcp) as client, client.trainer("net", values(5, 0), profiles=HALF) as trainer:
         trainer.push(1, values(5, 1), wait=True)

@@ -200,7 +200,7 @@ class Client:
         timeout: Optional[float] = None,
         dtype: Any = None,
     ) -> View:
-        """Opens the newest version of a profile (None: the model's first) for reading in place.
+        """Opens the newest version of a profile (None: the model's first) for reading in place; over tcp, copies it.
 
         min_step: waits for a version of that step or later, for timeout seconds at most.
         dtype: torch.bfloat16, "bf16", a NumPy dtype: floating-point tensors that are kept in another one are served as

@@ -5,6 +5,9 @@ copy-on-write: tensors over it may be handed to code that insists on writable me
 this process. The mapping lives as long as the last array over it, so that an array which outlives its view never
 crashes; only its values are then no longer guaranteed.
 
+Of a daemon over the network the library copies the image first: the memory is this process's own, and is never taken
+back.
+
 The header is parsed when the first tensor is asked for: opening costs the same for every model.
 
 A view may be asked for another dtype. Then the library converts what is not kept in it, each tensor when it is taken,

@@ -35,7 +35,7 @@ extern char **environ;
 
 enum {
 	WALKS = 2,
-	STEPS = 5000,        /* of one walk */
+	STEPS = 3500,        /* of one walk */
 	KILLED_ONE_IN = 10,      /* steps that write */
 	KILLED_ONE_IN_REST = 80, /* others */
 	TIMED_ONE_IN = 3,        /* kills; the rest are traced */

@@ -43,6 +43,7 @@ struct service {
 	uint64_t model_id_next;
 	uint64_t epoch_next;
 	uint64_t checkpoint_asks; /* requests for checkpoints so far */
+	uint64_t awaited_due_ms;  /* when nobody is waited for any more who has not come back; 0: nobody is */
 	uint64_t discard_count;   /* orders to set generations aside that are with the host */
 	struct recovery recovery;
 	bool stopping;

@@ -862,12 +862,16 @@ void service_tick(struct service *service, const struct instant *now)
 		if ((model->room_due_ms != 0 && model->room_due_ms <= now->monotonic_ms) ||
 		    checkpoint_due_ms(service, model) <= now->monotonic_ms)
 			service_touch(service, model);
+	if (service->awaited_due_ms != 0 && service->awaited_due_ms <= now->monotonic_ms) {
+		service->awaited_due_ms = 0;
+		service_peer_gone(service, now, PEER_AWAITED);
+	}
 	service_settle(service, now);
 }
 
 uint64_t service_due_ms(const struct service *service)
 {
-	uint64_t due_ms = UINT64_MAX;
+	uint64_t due_ms = service->awaited_due_ms != 0 ? service->awaited_due_ms : UINT64_MAX;
 
 	for (const struct parked *parked = service->parked; parked; parked = parked->next)
 		if (parked->deadline_ms < due_ms)

@@ -16,19 +16,19 @@ SONAME := libemad.so.0
 # ---- sources ---------------------------------------------------------------------------------------------------------
 
 proto := $(addprefix proto/, \
-	convert dtype image json_read layout manifest manifest_pack manifest_tiling merge message name nearest \
+	convert dtype generation image json_read layout manifest manifest_pack manifest_tiling merge message name nearest \
 	number pack posthoc profile safetensors safetensors_write schedule schedule_formula schedule_scale \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access adopt apply attributes book checkpoint config config_text defaults description event generation \
-	generation_text geometry guards history intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model \
-	notes plan profiles push query recover register registration_report relay report retention service throttle update \
-	verdict version_metadata versions)
+	access adopt apply attributes book checkpoint config config_text defaults description event generation_text \
+	geometry guards history inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable \
+	kernel_scalar model notes plan profiles push query recover register registration_report relay report \
+	report_history restore retention service throttle update verdict version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
-	accounts attach config_file descriptors files files_generation files_pace files_place files_write log memory \
-	memory_directory memory_segment runtime scribe systemd transport workers)
+	accounts attach config_file descriptors files files_generation files_list files_pace files_place files_way \
+	files_write log memory memory_directory memory_segment runtime scribe systemd transport workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
@@ -40,10 +40,12 @@ library := $(proto) $(addprefix client/, \
 	profiles push pusher recast registration served snapshot source sum target team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask command_checkpoint command_daemon command_doctor command_explain command_export command_import \
-	command_merge command_model command_posthoc command_profile command_verify copying doctor_host doctor_judge \
-	emactl explain_list explain_plots explain_reference explain_scale facts figure input output plot progress \
-	scan sum_report table verify_report)
+	arguments ask cadence child command_checkpoint command_daemon command_diff command_doctor command_explain \
+	command_export command_get command_import command_merge command_model command_posthoc command_profile \
+	command_rollback command_top command_verify command_watch comparison comparison_report complete copying \
+	doctor_host doctor_judge emactl explain_list explain_plots explain_reference explain_scale facts figure \
+	following kept_files npy numbers operand output placeholders plot progress scan screen sum_report table \
+	top_rows verify_directory verify_file verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
@@ -51,11 +53,18 @@ needs_client/emactl/command_daemon := jansson
 needs_client/emactl/command_doctor := jansson
 needs_client/emactl/command_model := jansson
 needs_client/emactl/command_posthoc := jansson
+needs_client/emactl/command_rollback := jansson
 needs_client/emactl/explain_plots := m
 needs_client/emactl/explain_reference := m
+needs_client/emactl/complete := jansson
 needs_client/emactl/facts := jansson
+needs_client/emactl/following := jansson
+needs_client/emactl/command_top := jansson m
+needs_client/emactl/numbers := m
 needs_client/emactl/output := jansson
 needs_client/emactl/plot := m
+needs_client/emactl/screen := ncursesw
+needs_client/emactl/top_rows := jansson
 needs_client/link := nng
 needs_client/posthoc := m
 needs_client/sum := m
@@ -66,6 +75,7 @@ needs_daemon/core/guards := m
 needs_daemon/core/history := jansson
 needs_daemon/core/json_text := jansson
 needs_daemon/core/report := jansson m
+needs_daemon/core/report_history := jansson
 needs_daemon/core/push := m
 needs_daemon/core/update := m
 needs_daemon/core/verdict := m
@@ -92,7 +102,7 @@ schedule := $(addprefix proto/, number schedule schedule_formula schedule_scale 
 model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, description geometry plan) \
 	$(addprefix proto/, image layout nearest profile safetensors_write) \
 	$(addprefix tests/unit/, failing_heap random_model)
-service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
+service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, generation json_read message safetensors) tests/unit/fake_host
 
 apply := daemon/core/apply $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_access := daemon/core/access $(addprefix proto/, message name pack status)
@@ -102,6 +112,7 @@ test_apply_change := $(test_apply)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
 test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc served source sum target) \
 	$(addprefix proto/, convert dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
+test_cadence := client/emactl/cadence
 config := $(addprefix daemon/core/, access config defaults guards) $(schedule) \
 	$(addprefix proto/, dtype message name nearest pack profile)
 test_config := $(config) $(addprefix daemon/core/, config_text json_text)
@@ -112,21 +123,22 @@ test_descriptors := daemon/edge/descriptors proto/status
 test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
-test_files := $(addprefix daemon/edge/, files files_generation files_pace files_place files_write) \
-	$(addprefix daemon/core/, generation retention) $(addprefix proto/, layout name status)
-test_files_generation := $(addprefix daemon/edge/, files_generation files_pace files_place files_write) daemon/core/generation \
-	$(addprefix proto/, layout name status)
+files := $(addprefix daemon/edge/, files_generation files_list files_pace files_place files_way files_write) \
+	daemon/core/retention $(addprefix proto/, generation json_read layout name status)
+test_files := daemon/edge/files $(files)
+test_files_generation := $(files)
 test_files_write := $(addprefix daemon/edge/, files_pace files_place files_write) $(addprefix proto/, layout status)
 test_figure := client/emactl/figure
-test_generation := daemon/core/generation $(addprefix proto/, layout name status)
-test_generation_text := $(addprefix daemon/core/, attributes generation generation_text guards json_text) \
-	$(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix proto/, layout message nearest profile)
+test_generation := $(addprefix proto/, generation json_read layout name status)
+test_generation_text := $(addprefix daemon/core/, attributes generation_text guards json_text) \
+	$(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix proto/, generation json_read layout message nearest profile)
 test_geometry := $(model_parts)
 test_guards := daemon/core/guards $(addprefix proto/, message name nearest pack status)
 test_history := $(addprefix daemon/core/, history json_text) tests/unit/failing_heap
 test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors \
 	safetensors_write) tests/unit/failing_heap
 test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
+test_kept_files := client/emactl/kept_files proto/status
 test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status
 test_manifest := $(manifest) tests/unit/failing_heap
@@ -136,7 +148,10 @@ test_merge := proto/merge
 test_message := $(addprefix proto/, message name pack status)
 test_name := proto/name proto/status
 test_nearest := proto/nearest
+test_npy := client/emactl/npy
+test_numbers := client/emactl/numbers $(addprefix proto/, convert dtype)
 test_pack := $(addprefix proto/, name pack status)
+test_placeholders := client/emactl/placeholders
 test_plan := $(model_parts)
 test_plot := client/emactl/plot
 test_posthoc := $(schedule) $(addprefix proto/, nearest posthoc) tests/unit/failing_heap
@@ -169,6 +184,7 @@ test_service_kill := $(service) tests/unit/service_walk tests/unit/kill_faults
 test_service_profiles := $(service)
 test_service_register := $(service)
 test_service_rewind := $(service)
+test_service_rollback := $(service)
 test_service_seeds := $(service)
 test_service_settings := $(service)
 test_service_waits := $(service)
@@ -178,6 +194,7 @@ test_sp := proto/sp proto/status
 test_status := proto/status
 test_systemd := daemon/edge/systemd daemon/core/event
 test_throttle := daemon/core/event daemon/core/throttle
+test_top_rows := $(addprefix client/emactl/, facts figure table top_rows)
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
 test_workers := daemon/edge/workers $(apply)
 
@@ -191,7 +208,9 @@ needs_tests/unit/test_guards := m
 needs_tests/unit/test_history := jansson
 needs_tests/unit/test_kernel := m
 needs_tests/unit/test_merge := m
+needs_tests/unit/test_numbers := m
 needs_tests/unit/test_posthoc := jansson m
+needs_tests/unit/test_top_rows := jansson
 needs_tests/unit/test_schedule := m
 needs_tests/unit/test_schedule_advance := m
 needs_tests/unit/test_schedule_formula := jansson m
@@ -211,6 +230,7 @@ needs_tests/unit/test_service_kill := m
 needs_tests/unit/test_service_profiles := m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_rewind := m
+needs_tests/unit/test_service_rollback := m
 needs_tests/unit/test_service_seeds := m
 needs_tests/unit/test_service_settings := m
 needs_tests/unit/test_service_waits := m
@@ -280,6 +300,8 @@ module_inih := inih
 debian_inih := libinih-dev
 module_jansson := jansson
 debian_jansson := libjansson-dev
+module_ncursesw := ncursesw
+debian_ncursesw := libncurses-dev
 module_check := check
 debian_check := check
 
@@ -299,6 +321,10 @@ presetdir ?= $(PREFIX)/lib/systemd/system-preset
 catalogdir ?= $(PREFIX)/lib/systemd/catalog
 sysusersdir ?= $(PREFIX)/lib/sysusers.d
 tmpfilesdir ?= $(PREFIX)/lib/tmpfiles.d
+mandir ?= $(PREFIX)/share/man
+bashcompdir ?= $(PREFIX)/share/bash-completion/completions
+zshcompdir ?= $(PREFIX)/share/zsh/site-functions
+fishcompdir ?= $(PREFIX)/share/fish/vendor_completions.d
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 CRASH_KILLS ?= 500
@@ -341,7 +367,7 @@ PKG_CONFIG ?= pkg-config
 setting_up := check check-unit check-integration check-python check-stop crash check-systemd check-asan check-tsan fuzz \
 	bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
-libraries := uv nng msgpack systemd xxhash inih jansson
+libraries := uv nng msgpack systemd xxhash inih jansson ncursesw
 ifneq ($(filter-out all install,$(building)),)
 libraries += check
 endif
@@ -473,7 +499,8 @@ failpoint_names = $(shell sed -n 's/.*[^a-zA-Z]FAILPOINT("\([a-z0-9-]*\)").*/:\1
 
 lints := $(filter-out %/lint.py,$(wildcard tests/lint/*.py))
 unit_jobs := $(unit_programs:%=unit:%)
-integration_jobs := $(integration_programs:%=integration:%) integration:tests/systemd/install.py
+integration_jobs := $(integration_programs:%=integration:%) integration:tests/systemd/install.py \
+	integration:tests/manuals.py
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
 crash_jobs := crash:$(B)/tests/integration/test_crash \
 	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)
@@ -573,6 +600,10 @@ demo: ## trains a small model with a daemon beside it
 demo-run: $(products)
 	@$(test_environment) $(PYTHON) client/demo/digits.py
 
+.PHONY: manuals
+manuals: $(B)/emad $(B)/emactl ## writes the lists in the manual pages from the programs and headers
+	@python3 tests/manuals.py --write
+
 .PHONY: schedules
 schedules: $(B)/emactl ## writes proto/SCHEDULES.md from the table of schedules
 	@$(B)/emactl explain --reference >build/SCHEDULES.md
@@ -593,10 +624,13 @@ bench-run: $(products) $(bench_programs)
 # ---- installing ------------------------------------------------------------------------------------------------------
 
 units := emad.service emad@.service emad-attach.socket
+manuals := daemon/emad.8 daemon/emad.conf.5 client/emactl/emactl.1 client/libemad.3 proto/emad-protocol.7
 
 installed := $(bindir)/emad $(bindir)/emactl $(libdir)/libemad.so.$(VERSION) $(libdir)/$(SONAME) $(libdir)/libemad.so \
 	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(docdir)/README.md $(docdir)/LICENSE $(units:%=$(unitdir)/%) \
-	$(presetdir)/50-emad.preset $(catalogdir)/emad.catalog $(sysusersdir)/emad.conf $(tmpfilesdir)/emad.conf
+	$(presetdir)/50-emad.preset $(catalogdir)/emad.catalog $(sysusersdir)/emad.conf $(tmpfilesdir)/emad.conf \
+	$(bashcompdir)/emactl $(zshcompdir)/_emactl $(fishcompdir)/emactl.fish \
+	$(foreach m,$(manuals),$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
 # What `make uninstall` removes when it is empty: what is ours, and below DESTDIR everything.
 directories := $(if $(DESTDIR),$(sort $(dir $(installed))),$(docdir)/)
 
@@ -621,6 +655,10 @@ install: $(products) ## installs under DESTDIR and PREFIX (/usr/local); the Pyth
 	install -d $(DESTDIR)$(sysconfdir)/emad/emad.conf.d
 	test -e $(DESTDIR)$(sysconfdir)/emad/emad.conf || \
 		install -m 644 systemd/emad.conf $(DESTDIR)$(sysconfdir)/emad/emad.conf
+	install -m 644 client/emactl/completion/emactl.bash $(DESTDIR)$(bashcompdir)/emactl
+	install -m 644 client/emactl/completion/_emactl $(DESTDIR)$(zshcompdir)
+	install -m 644 client/emactl/completion/emactl.fish $(DESTDIR)$(fishcompdir)
+	set -e; for manual in $(manuals); do install -m 644 $$manual $(DESTDIR)$(mandir)/man$${manual##*.}; done
 	install -m 644 README.md LICENSE $(DESTDIR)$(docdir)
 	$(if $(DESTDIR),,-ldconfig)
 

@@ -28,12 +28,13 @@ ONE_FILE_EACH = (
     (r"#include <msgpack", {"proto/": 1}),
     (r"#include <xxhash", {"proto/": 1}),
     (r"#include <ini\.h>", {"daemon/edge/": 1}),
+    (r"#include <n?curses", {"client/": 1}),
     (r"\bmemfd_create\b", {"daemon/edge/": 1, "client/emactl/": 1}),
 )
 
 JANSSON_FILES = ("client/emactl/facts.h", "client/emactl/output.c", "daemon/core/attributes.c", "daemon/core/config_text.c",
                  "daemon/core/generation_text.c", "daemon/core/history.c", "daemon/core/json_text.c",
-                 "daemon/core/report.c")
+                 "daemon/core/report.c", "daemon/core/report_history.c")
 
 PURE = ("proto/", "daemon/core/")
 PURE_HEADERS = set(

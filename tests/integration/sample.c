@@ -18,7 +18,7 @@ const struct sample_kind sample_kinds[SAMPLE_KIND_COUNT] = {
 	{
 		.model = "crash/one",
 		.seed = 1,
-		.rows = 4000,
+		.rows = 1000,
 		.world = 1,
 		.profile_count = 4,
 		.profiles = {"now=constant:decay=0;copy=step", "mean=swa:precision=f64;copy=step",

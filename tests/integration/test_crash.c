@@ -284,8 +284,8 @@ static void totals_print(void)
 		errors += atomic_load(&crew.ledgers[i]->errors);
 	}
 	printf("  %" PRIu64 " pushes acknowledged, %" PRIu64 " of them as duplicates, %" PRIu64 " calls failed, %" PRIu64
-	       " pushes left without an answer, of which %" PRIu64 " versions held one and %" PRIu64 " did not\n", steps, duplicates,
-	       errors, left, inspector.unanswered_count, inspector.absent_count);
+	       " steps left; without an answer when compared: %" PRIu64 " that were there and %" PRIu64 " that were not\n", steps, duplicates,
+	       errors, left, inspector.present_count, inspector.absent_count);
 	printf("  %" PRIu64 " versions compared; of views that were open %" PRIu64 " lasted, %" PRIu64 " were taken back\n",
 	       inspector.compared_count, inspector.kept_count, inspector.revoked_count);
 	for (int i = 0; i < CREW_READER_COUNT && crew.readers[i]; i++)

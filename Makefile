@@ -21,13 +21,14 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access adopt apply attributes checkpoint config config_text defaults event generation generation_text geometry \
-	guards history intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model \
-	plan profiles push query recover register registration_report relay report retention service throttle update \
+	access adopt apply attributes book checkpoint config config_text defaults description event generation \
+	generation_text geometry guards history intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model \
+	notes plan profiles push query recover register registration_report relay report retention service throttle update \
 	verdict version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
-	accounts attach config_file files files_generation files_place log memory runtime systemd transport workers)
+	accounts attach config_file descriptors files files_generation files_place log memory memory_directory \
+	memory_segment runtime systemd transport workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
@@ -88,7 +89,7 @@ needs_proto/schedule_text := m
 kernel := $(addprefix daemon/core/, kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar)
 manifest := $(addprefix proto/, dtype manifest manifest_pack manifest_tiling name pack status)
 schedule := $(addprefix proto/, number schedule schedule_formula schedule_scale schedule_table schedule_text status)
-model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, geometry plan) \
+model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, description geometry plan) \
 	$(addprefix proto/, image layout nearest profile safetensors_write) \
 	$(addprefix tests/unit/, failing_heap random_model)
 service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
@@ -107,6 +108,7 @@ test_config := $(config) $(addprefix daemon/core/, config_text json_text)
 test_config_file := $(config) daemon/edge/config_file
 test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
+test_descriptors := daemon/edge/descriptors proto/status
 test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
@@ -127,7 +129,8 @@ test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
 test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status
 test_manifest := $(manifest) tests/unit/failing_heap
-test_memory := daemon/edge/memory proto/status
+test_memory := $(addprefix daemon/edge/, memory memory_directory memory_segment) proto/status
+test_memory_kept := $(test_memory)
 test_merge := proto/merge
 test_message := $(addprefix proto/, message name pack status)
 test_name := proto/name proto/status
@@ -168,6 +171,7 @@ test_service_walk := $(service)
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
+test_systemd := daemon/edge/systemd daemon/core/event
 test_throttle := daemon/core/event daemon/core/throttle
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
 test_workers := daemon/edge/workers $(apply)
@@ -358,7 +362,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy files layout memory pusher snapshot trainer transport view workers,$(unit_names))
+unit_names := $(filter attach copy files layout memory memory_kept pusher snapshot trainer transport view workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)

@@ -28,7 +28,6 @@ struct member {
 	uint32_t rank;
 	uint64_t seed;
 	struct emad_client *client;
-	bool failed; /* some call of the one thing at hand has failed: what it did is not known */
 };
 
 static bool stops(const struct member *member)
@@ -45,7 +44,6 @@ static bool again(struct member *member, const char *what, int code)
 	if (code == 0 || stops(member))
 		return false;
 	if (code == EMAD_EAWAY || code == EMAD_ESHUTDOWN || code == EMAD_ETIMEOUT || code == EMAD_EBUSY) {
-		member->failed = true;
 		atomic_fetch_add(&member->ledger->errors, 1);
 		process_sleep_ms(1);
 		return true;
@@ -324,11 +322,10 @@ static bool passing_remove(struct member *member)
 	int code;
 
 	atomic_store(&member->ledger->phase, LEDGER_REMOVING);
-	member->failed = false;
 	do {
 		code = emad_remove(member->client, member->kind->model, CALL_MAX_MS, NULL);
-		/* One that failed may have done it. */
-		if (code == EMAD_ENOMODEL && member->failed)
+		/* It was there a moment ago: a call whose answer was lost has done it, and was repeated, perhaps by the library. */
+		if (code == EMAD_ENOMODEL)
 			code = 0;
 	} while (again(member, "a removal", code));
 	if (code)
@@ -385,22 +382,44 @@ static void model_wait(struct member *member)
 	emad_free(json);
 }
 
+/* What was said to be changed must be there, from the next update on. */
+static bool profile_look(struct member *member)
+{
+	struct emad_view *view = NULL;
+	int code, left_ms = CALL_MAX_MS;
+
+	do {
+		code = emad_view_open(member->client, member->kind->model, "extra", 0, CALL_MAX_MS, &view);
+		if ((code == EMAD_ENOPROFILE || code == EMAD_ENOVERSION) && left_ms-- > 0)
+			code = EMAD_EAWAY;
+	} while (again(member, "a view of the new profile", code));
+	emad_view_close(view);
+	return code == 0;
+}
+
+static bool profile_remove(struct member *member)
+{
+	int code;
+
+	do {
+		code = emad_profile_remove(member->client, member->kind->model, "extra", CALL_MAX_MS, NULL);
+		/* As with a model. */
+		if (code == EMAD_ENOPROFILE)
+			code = 0;
+	} while (again(member, "the removal of a profile", code));
+	return code == 0;
+}
+
 static void changer_run(struct member *member)
 {
+	bool goes_on = true;
+
 	model_wait(member);
 	atomic_store(&member->ledger->phase, LEDGER_CHANGING);
-	while (!stops(member)) {
-		int code;
-
-		if (!profile_set(member, "extra=constant:decay=0.5;copy=step") ||
-		    !profile_set(member, "extra=averaged-model:decay=0.25,precision=f64;copy=step"))
-			break;
-		member->failed = false;
-		do {
-			code = emad_profile_remove(member->client, member->kind->model, "extra", CALL_MAX_MS, NULL);
-			if (code == EMAD_ENOPROFILE && member->failed)
-				code = 0;
-		} while (again(member, "the removal of a profile", code));
+	while (goes_on && !stops(member)) {
+		goes_on = profile_set(member, "extra=constant:decay=0.5;copy=step") && profile_look(member) &&
+		          profile_set(member, "extra=averaged-model:decay=0.25,precision=f64;copy=step") && profile_look(member) &&
+		          profile_remove(member);
 		atomic_fetch_add(&member->ledger->rounds, 1);
 		process_sleep_ms((int)seed_next(&member->seed, 20));
 	}

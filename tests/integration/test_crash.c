@@ -31,7 +31,8 @@ enum {
 	CREW_MAX_MS = 20000,
 	KILLS_DEFAULT = 16,
 	FAILPOINT_COUNT_MAX = 200,
-	FAILPOINT_HIT_MAX_MS = 8000,
+	FAILPOINT_FIRST_MAX_MS = 10000,
+	FAILPOINT_AGAIN_MAX_MS = 1500,
 };
 
 static struct harness harness;
@@ -348,7 +349,7 @@ static bool fail_at(const char *name, unsigned passage)
 	setenv("EMAD_FAILPOINT", wanted, 1);
 	harness_begin(&harness);
 	unsetenv("EMAD_FAILPOINT");
-	status = process_wait(harness.pid, FAILPOINT_HIT_MAX_MS);
+	status = process_wait(harness.pid, passage == 1 ? FAILPOINT_FIRST_MAX_MS : FAILPOINT_AGAIN_MAX_MS);
 	harness.pid = 0;
 	harness_start(&harness);
 	ck_assert_msg(status == -1 || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL),

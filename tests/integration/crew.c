@@ -54,20 +54,21 @@ static bool again(struct member *member, const char *what, int code)
 
 /* ---- trainers ---------------------------------------------------------------------------------------------------- */
 
-static bool trainer_open(struct member *member, struct sample *sample, uint32_t rank, uint32_t world,
+static bool trainer_open(struct member *member, struct sample *sample, enum emad_resume resume,
                          struct emad_trainer **ret_trainer)
 {
 	const struct emad_trainer_options options = {
 		.profiles = member->kind->profiles,
 		.profile_count = member->kind->profile_count,
-		.rank = rank,
-		.world = world,
+		.rank = member->rank,
+		.world = member->kind->world,
+		.resume = resume,
 		.timeout_ms = CALL_MAX_MS,
 	};
 	int code;
 
 	do
-		code = emad_trainer_open(member->client, member->kind->model, sample->tensors, SAMPLE_TENSOR_COUNT, &options,
+		code = emad_trainer_open(member->client, member->kind->model, sample->tensors, sample->tensor_count, &options,
 		                         ret_trainer);
 	while (again(member, "a registration", code));
 	return code == 0;
@@ -167,7 +168,7 @@ static void trainer_run(struct member *member)
 
 	if (sample_init(&sample, member->kind, member->rank, member->kind->world) != 0)
 		ledger_fail(member->ledger, "no memory");
-	else if (trainer_open(member, &sample, member->rank, member->kind->world, &trainer))
+	else if (trainer_open(member, &sample, EMAD_RESUME_AUTO, &trainer))
 		for (uint64_t step = 1; step < LEDGER_STEP_MAX && !stops(member); step++) {
 			answered = step_push(member, trainer, &sample, step, answered);
 			trainer_pause(member, step);
@@ -267,19 +268,19 @@ static void reader_run(struct member *member)
 
 /* ---- passers ----------------------------------------------------------------------------------------------------- */
 
-/* All of it anew, from a step that no earlier one had. False when the member stops. */
-static bool passing_train(struct member *member, struct sample *sample, uint64_t first_step)
+/* Some steps, as a new model or as one that goes on with other tensors. False when the member stops. */
+static bool passing_train(struct member *member, struct sample *sample, uint64_t first_step, enum emad_resume resume)
 {
 	struct emad_trainer *trainer;
 	struct emad_trainer_info info;
 	uint64_t step = first_step;
 
 	atomic_store(&member->ledger->phase, LEDGER_REGISTERING);
-	if (!trainer_open(member, sample, 0, 1, &trainer))
+	if (!trainer_open(member, sample, resume, &trainer))
 		return false;
-	if (emad_trainer_info(trainer, &info) == 0 && info.version != 0)
-		ledger_fail(member->ledger, "'%s' was removed and is there again, at step %" PRIu64, member->kind->model,
-		            info.last_step);
+	if (emad_trainer_info(trainer, &info) == 0 && (resume == EMAD_RESUME_AUTO) != (info.version == 0))
+		ledger_fail(member->ledger, "'%s' %s, at step %" PRIu64, member->kind->model,
+		            info.version ? "was removed and is there again" : "was there and is new", info.last_step);
 	atomic_store(&member->ledger->phase, LEDGER_PUSHING);
 	while (step < first_step + PASSING_STEPS && step_push(member, trainer, sample, step, false))
 		step++;
@@ -287,9 +288,8 @@ static bool passing_train(struct member *member, struct sample *sample, uint64_t
 	return step == first_step + PASSING_STEPS;
 }
 
-static bool passing_look(struct member *member, const struct sample *whole, uint64_t first_step)
+static bool passing_look(struct member *member, const struct sample *whole, uint64_t first_step, uint64_t last_step)
 {
-	uint64_t last_step = first_step + PASSING_STEPS - 1;
 	const char *mistake;
 	struct sample_values values;
 	struct emad_view_info info = {0};
@@ -309,8 +309,8 @@ static bool passing_look(struct member *member, const struct sample *whole, uint
 	if (!mistake && emad_view_info(view, &info) == 0)
 		mistake = reference_differs(&reference, &values, &info);
 	if (mistake && emad_view_check(view) == 0)
-		ledger_fail(member->ledger, "'%s' from step %" PRIu64 " at step %" PRIu64 ": %s", member->kind->model, first_step,
-		            info.step, mistake);
+		ledger_fail(member->ledger, "'%s' from step %" PRIu64 " at step %" PRIu64 ": wrong is %s", member->kind->model,
+		            first_step, info.step, mistake);
 	emad_view_close(view);
 	return true;
 }
@@ -351,11 +351,15 @@ static void passer_run(struct member *member)
 	bool goes_on = sample_init(&whole, member->kind, 0, 1) == 0;
 
 	while (goes_on && !stops(member)) {
-		goes_on = passing_train(member, &whole, step) && passing_look(member, &whole, step) && passing_remove(member);
-		step += PASSING_STEPS + 3;
+		uint64_t middle = step + PASSING_STEPS, end = middle + PASSING_STEPS;
+
+		whole.tensor_count = SAMPLE_TENSOR_COUNT;
+		goes_on = passing_train(member, &whole, step, EMAD_RESUME_AUTO) && passing_look(member, &whole, step, middle - 1);
+		whole.tensor_count = SAMPLE_TENSOR_COUNT - 1;
+		goes_on = goes_on && passing_train(member, &whole, middle, EMAD_RESUME_ADAPT) &&
+		          passing_look(member, &whole, step, end - 1) && passing_remove(member);
 		atomic_fetch_add(&member->ledger->rounds, 1);
-		if (step + PASSING_STEPS >= LEDGER_STEP_MAX)
-			step = 1;
+		step = end + 3 < LEDGER_STEP_MAX - 2 * PASSING_STEPS ? end + 3 : 1;
 	}
 	sample_finish(&whole);
 }

@@ -4,7 +4,7 @@
  *
  *   trainers  push steps as fast as they can; after a failed call they push the same step again, or leave it
  *   readers   open views in turn, judge them, and hold one for a while
- *   passers   make a model, push, read, remove it, and see that it is gone
+ *   passers   make a model, push, read, go on with fewer tensors, remove it, and see that it is gone
  *   changers  add a profile to a model that is being trained, change and remove it
  */
 #pragma once

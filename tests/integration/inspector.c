@@ -103,10 +103,7 @@ static struct reference walk_with(const struct walk *walk, const struct referenc
 
 static bool agrees(const struct reference *reference, const struct sample_values *values)
 {
-	/* The steps are there in either case. */
-	unsigned steps = 1u << (SAMPLE_TENSOR_COUNT - 1);
-
-	return (reference_tensors(reference, values) | steps) == (1u << SAMPLE_TENSOR_COUNT) - 1;
+	return reference_tensors(reference, values) == (1u << values->tensor_count) - 1;
 }
 
 static void explain(struct inspector *inspector, const struct walk *walk, const struct reference *from,

@@ -51,6 +51,7 @@ double sample_base(const struct sample_kind *kind, enum sample_class class, uint
 /* The tensors as one rank holds them. */
 struct sample {
 	const struct sample_kind *kind;
+	uint64_t tensor_count; /* all; fewer may be registered: the first ones */
 	uint64_t shapes[SAMPLE_TENSOR_COUNT][2];
 	uint64_t offsets[SAMPLE_TENSOR_COUNT][2];
 	uint64_t extents[SAMPLE_TENSOR_COUNT][2];
@@ -68,6 +69,7 @@ void sample_finish(struct sample *sample);
 
 /* What a version of a profile holds. */
 struct sample_values {
+	uint64_t tensor_count;
 	double bases[SAMPLE_TENSOR_COUNT];
 	enum emad_dtype dtypes[SAMPLE_TENSOR_COUNT];
 };

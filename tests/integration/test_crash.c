@@ -452,8 +452,9 @@ static void version_make(enum fault fault, uint64_t faulty_step, uint64_t last_s
 	}
 	if (fault == FAULT_NONE)
 		other = whole;
+	values->tensor_count = SAMPLE_TENSOR_COUNT;
 	for (uint64_t i = 0; i < SAMPLE_TENSOR_COUNT; i++) {
-		const struct reference *of = fault == FAULT_HALF && i % 2 ? &whole : &other;
+		const struct reference *of = fault == FAULT_HALF && i % 2 == 0 ? &whole : &other;
 
 		values->dtypes[i] = EMAD_F64;
 		values->bases[i] = of->f64[sample_class_of(i)];

@@ -169,7 +169,7 @@ static void trainer_run(struct member *member)
 	if (sample_init(&sample, member->kind, member->rank, member->kind->world) != 0)
 		ledger_fail(member->ledger, "no memory");
 	else if (trainer_open(member, &sample, EMAD_RESUME_AUTO, &trainer))
-		for (uint64_t step = 1; step < LEDGER_STEP_MAX && !stops(member); step++) {
+		for (uint64_t step = atomic_load(&member->ledger->tried) + 1; step < LEDGER_STEP_MAX && !stops(member); step++) {
 			answered = step_push(member, trainer, &sample, step, answered);
 			trainer_pause(member, step);
 		}
@@ -470,6 +470,7 @@ static struct ledger *member_start(struct crew *crew, int index, const char *dir
 	snprintf(numbers[1], sizeof(numbers[1]), "%u", rank);
 	snprintf(numbers[2], sizeof(numbers[2]), "%" PRIu64, seed + (unsigned)index);
 	crew->ledgers[index] = ledger_open(path);
+	ledger_restart(crew->ledgers[index]);
 	crew->pids[index] = process_spawn(PROCESS_SELF, arguments, NULL);
 	return crew->ledgers[index];
 }

@@ -34,7 +34,7 @@ struct crew {
 /* Which of them. */
 enum { CREW_TRAINERS = 1, CREW_READERS = 2, CREW_PASSER = 4, CREW_CHANGER = 8, CREW_ALL = 15 };
 
-/* Starts them, with ledgers in the directory. */
+/* Starts them, with ledgers in the directory. Where there are some, trainers go on behind the last step in them. */
 void crew_start(struct crew *crew, const char *directory, const char *url, uint64_t seed, unsigned which);
 
 /* Waits until all of them have done something. False, with a sentence on the error stream, when they do not. */

@@ -80,9 +80,17 @@ static enum ledger_verdict judge(const struct walk *walk, uint64_t step)
 {
 	enum ledger_verdict verdict = ledger_judge(walk->ranks, walk->world, step);
 
-	if (verdict != LEDGER_PERHAPS || walk->found[step] == FOUND_NOTHING)
-		return verdict;
-	return walk->found[step] == FOUND_PRESENT ? LEDGER_IN : LEDGER_OUT;
+	switch ((enum inspector_found)walk->found[step]) {
+	case FOUND_NOTHING:
+		break;
+	case FOUND_PRESENT:
+		return LEDGER_IN;
+	case FOUND_ABSENT:
+		return LEDGER_OUT;
+	case FOUND_DOUBTFUL:
+		return verdict == LEDGER_IN ? LEDGER_PERHAPS : verdict;
+	}
+	return verdict;
 }
 
 /* All snapshots up to `last_step`, but for one that is left out, or taken twice. */
@@ -179,8 +187,9 @@ static void unknown_settle(struct inspector *inspector, uint32_t kind, const uin
 {
 	for (int i = 0; i < count; i++) {
 		bool is_absent = absent >> i & 1;
+		uint8_t *found = &inspector->found[kind][unknown[i]];
 
-		inspector->found[kind][unknown[i]] = is_absent ? FOUND_ABSENT : FOUND_PRESENT;
+		*found = is_absent ? FOUND_ABSENT : FOUND_PRESENT;
 		inspector->absent_count += is_absent;
 		inspector->present_count += !is_absent;
 	}
@@ -288,6 +297,21 @@ bool inspector_check(struct inspector *inspector, int timeout_ms)
 			if (steps[k] > 0 && !profile_check(inspector, k, p % sample_kinds[k].profile_count, steps[k], timeout_ms))
 				return false;
 	return true;
+}
+
+void inspector_forget(struct inspector *inspector)
+{
+	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++) {
+		struct ledger *const *ranks = inspector->crew->trainers[k];
+		uint64_t last_step = 0;
+
+		for (uint32_t r = 0; r < sample_kinds[k].world; r++)
+			if (atomic_load(&ranks[r]->tried) > last_step)
+				last_step = atomic_load(&ranks[r]->tried);
+		for (uint64_t step = inspector->references[k][1].step + 1; step <= last_step; step++)
+			if (ledger_judge(ranks, sample_kinds[k].world, step) != LEDGER_IN)
+				inspector->found[k][step] = FOUND_DOUBTFUL;
+	}
 }
 
 /* ---- views that outlive a daemon --------------------------------------------------------------------------------- */

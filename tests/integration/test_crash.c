@@ -4,8 +4,9 @@
  *
  * EMAD_CRASH_KILLS says how often (default 16), EMAD_TEST_SEED repeats a run. With --failpoints DAEMON NAME... it is not
  * the moment that is random: that daemon, which has those failpoints, dies at each of them the first times that it comes
- * there. What fails leaves its directories behind and says where they are.
+ * there. What fails leaves its directories behind and says where they are. With --attend see attend.h.
  */
+#include "tests/integration/attend.h"
 #include "tests/integration/crew.h"
 #include "tests/integration/harness.h"
 #include "tests/integration/inspector.h"
@@ -66,7 +67,7 @@ static void segments_forget(void)
 	ck_assert_int_eq(mkdir(segments, 0700), 0);
 }
 
-/* Frequent checkpoints, and leases that give way soon: many readers look at few slots. */
+/* Frequent checkpoints, and many slots: what readers held when a daemon died it keeps for lease-min. */
 static void configuration_write(const char *checkpoints)
 {
 	FILE *file;
@@ -78,7 +79,7 @@ static void configuration_write(const char *checkpoints)
 	snprintf(configuration, sizeof(configuration), "%s/conf", memory);
 	file = fopen(configuration, "we");
 	ck_assert_ptr_nonnull(file);
-	fprintf(file, "[limits]\nslots=6\nlease-min=300ms\n%s", checkpoints);
+	fprintf(file, "[limits]\nslots=16\nlease-min=200ms\n%s", checkpoints);
 	ck_assert_int_eq(fclose(file), 0);
 }
 
@@ -548,6 +549,8 @@ int main(int argc, char **argv)
 
 	if (argc > 1 && strcmp(argv[1], "--crew") == 0)
 		return crew_main(argc, argv);
+	if (argc > 1 && strcmp(argv[1], "--attend") == 0)
+		return attend_main(argc, argv);
 	if (argc > 3 && strcmp(argv[1], "--failpoints") == 0) {
 		setenv("EMAD_DAEMON", argv[2], 1);
 		for (int i = 3; i < argc && i - 3 < FAILPOINT_COUNT_MAX; i++)

@@ -123,7 +123,7 @@ void fake_host_init(struct fake_host *host)
 	host->settings = (struct settings){
 		.memory_bytes_max = 1 << 30,
 		.model_count_max = 16,
-		.segment_count_max = 256,
+		.segment_count_max = 4096,
 		.slot_count = 3,
 		.stage_count = 2,
 		.lease_min_ms = 30000,

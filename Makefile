@@ -27,8 +27,8 @@ core := $(addprefix daemon/core/, \
 	verdict version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
-	accounts attach config_file descriptors files files_generation files_place log memory memory_directory \
-	memory_segment runtime systemd transport workers)
+	accounts attach config_file descriptors files files_generation files_pace files_place files_write log memory \
+	memory_directory memory_segment runtime scribe systemd transport workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
@@ -112,10 +112,11 @@ test_descriptors := daemon/edge/descriptors proto/status
 test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
-test_files := $(addprefix daemon/edge/, files files_generation files_place) \
+test_files := $(addprefix daemon/edge/, files files_generation files_pace files_place files_write) \
 	$(addprefix daemon/core/, generation retention) $(addprefix proto/, layout name status)
-test_files_generation := $(addprefix daemon/edge/, files_generation files_place) daemon/core/generation \
+test_files_generation := $(addprefix daemon/edge/, files_generation files_pace files_place files_write) daemon/core/generation \
 	$(addprefix proto/, layout name status)
+test_files_write := $(addprefix daemon/edge/, files_pace files_place files_write) $(addprefix proto/, layout status)
 test_figure := client/emactl/figure
 test_generation := daemon/core/generation $(addprefix proto/, layout name status)
 test_generation_text := $(addprefix daemon/core/, attributes generation generation_text guards json_text) \
@@ -151,6 +152,7 @@ test_schedule := $(schedule) proto/nearest
 test_schedule_advance := $(schedule) proto/nearest
 test_schedule_formula := $(schedule) proto/nearest
 test_schedule_scale := $(schedule) proto/nearest
+test_scribe := daemon/edge/scribe
 test_served := $(addprefix client/, error served) $(addprefix proto/, dtype nearest status)
 test_service := $(service)
 test_service_adapt := $(service)
@@ -363,7 +365,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy files layout memory memory_kept pusher snapshot trainer transport view workers,$(unit_names))
+unit_names := $(filter attach copy files layout memory memory_kept pusher scribe snapshot trainer transport view workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)

@@ -212,6 +212,15 @@ static inline uint64_t layout_page_round(uint64_t bytes)
 /* The 64-bit checksum (xxh3) used by all layouts. */
 uint64_t layout_checksum(const void *bytes, size_t count);
 
+/*
+ * The same of bytes that come one part after the other, as long as they are in the processor's cache. NULL: no memory.
+ * layout_sum_end frees it, and NULL is allowed.
+ */
+struct layout_sum;
+struct layout_sum *layout_sum_begin(void);
+void layout_sum_add(struct layout_sum *sum, const void *bytes, size_t count);
+uint64_t layout_sum_end(struct layout_sum *sum);
+
 /* Fills in magic and checksum, and layout_version last. Everything else must be set. */
 void segment_header_seal(struct segment_header *header);
 

@@ -186,6 +186,19 @@ void recover_memory(struct service *service, const struct instant *now, bool mad
 	submit(service, now, FILE_FILL);
 }
 
+/* What a later manifest of the same files says of them. */
+static void files_restore(struct model *model, const struct generation *generation)
+{
+	struct checkpoint *checkpoint = &model->checkpoint;
+
+	checkpoint->file_count = generation->profile_count;
+	for (uint32_t p = 0; p < generation->profile_count; p++) {
+		strcpy(checkpoint->files[p].profile, generation->profiles[p].profile.name);
+		checkpoint->files[p].bytes = generation->profiles[p].file_bytes;
+		checkpoint->files[p].checksum = generation->profiles[p].file_checksum;
+	}
+}
+
 static void publish(struct service *service, const struct instant *now, struct model *model)
 {
 	struct generation *generation = &service->recovery.generation;
@@ -208,7 +221,10 @@ static void publish(struct service *service, const struct instant *now, struct m
 	model->checkpoint.owns = true;
 	model->checkpoint.version = generation->version;
 	model->checkpoint.step = generation->step;
-	notes_write(model, slot, model->metadata, NULL);
+	files_restore(model, generation);
+	for (uint32_t t = 0; generation->value_squares && t < model->manifest->tensor_count; t++)
+		model->results[t].value_squares = generation->value_squares[t];
+	notes_write(model, slot, model->metadata, model->results);
 	versions_publish(&model->versions, generation->version);
 	book_note(model);
 	model->checkpoint.since_ms = now->monotonic_ms;

@@ -234,6 +234,7 @@ static int swap_adopt(struct model *model, const struct host *host, bool *ret_ad
 
 	*ret_adopted = !error;
 	model->managed = model->managed || (!error && model->relay.manages);
+	model->facts_changed++;
 	if (error)
 		relay_drop(model, host);
 	else

@@ -51,6 +51,8 @@ struct checkpoint {
 	uint64_t asked, asked_writing, answered;
 	int answer;
 	bool gives_up; /* the last one, at the end, could not be written */
+	bool removing; /* the model is being removed: nothing is written any more */
+	bool discarding; /* what is on disk is on its way aside */
 };
 
 /* Begins what is due. */
@@ -65,8 +67,14 @@ void checkpoint_written(struct service *service, const struct instant *now, stru
 /* Whether the end must wait for it. */
 bool checkpoint_owed(const struct service *service, const struct model *model);
 
-/* The model was removed on request: what is on disk goes aside, so that it does not come back. */
-void checkpoint_discard(struct service *service, const struct instant *now, const struct model *model);
+/*
+ * The model is to be removed on request: what is on disk goes aside first, so that nobody is told of a removal that a
+ * crash would undo. True when that is done, or cannot be; until then the model stays and is touched when it is.
+ */
+bool checkpoint_discard(struct service *service, const struct instant *now, struct model *model);
+
+/* It is aside, or failed. model: NULL when it is gone. */
+void checkpoint_discarded(struct service *service, struct model *model, const struct file_order *order);
 
 /* The heir goes on from its ancestor, and so do its generations. */
 void checkpoint_inherit(struct model *heir, const struct model *ancestor);

@@ -816,8 +816,8 @@ void service_applied(struct service *service, const struct instant *now, struct 
 
 void service_file_written(struct service *service, const struct instant *now, struct file_order *order)
 {
-	bool writes = order->work == FILE_KEEP || order->work == FILE_CHECKPOINT || order->work == FILE_FACTS;
-	struct model *model = writes ? model_by_id(service, order->model) : NULL;
+	bool recovers = order->work == FILE_FIND || order->work == FILE_FILL || order->work == FILE_BAD;
+	struct model *model = recovers ? NULL : model_by_id(service, order->model);
 
 	switch (order->work) {
 	case FILE_KEEP:
@@ -834,10 +834,7 @@ void service_file_written(struct service *service, const struct instant *now, st
 		recover_done(service, now);
 		break;
 	case FILE_DISCARD:
-		if (order->status != 0)
-			service_event(service, EVENT_ERROR, NULL, order->status,
-			              "the checkpoints of a removed model stay on disk: %s", order->reason.text);
-		service->discard_count--;
+		checkpoint_discarded(service, model, order);
 		free(order);
 		break;
 	}

@@ -20,6 +20,7 @@ static const char MANIFEST[] = "manifest.json", MANIFEST_NEW[] = ".manifest.json
 enum {
 	TEMPORARY_NAME_BYTES = GENERATION_NAME_BYTES + 5,
 	ASIDE_NAME_BYTES = GENERATION_DIRECTORY_BYTES + 32,
+	ASIDE_SECONDS_MAX = 1000,
 	CHUNK_BYTES = 4 * 1024 * 1024, /* between two looks at whether to stop */
 };
 
@@ -194,10 +195,17 @@ static int names_list(const struct files_place *place, int directory, bool clean
 static int model_aside(const struct files_place *place, const struct way *way, const struct file_order *order,
                        struct reason *reason)
 {
+	uint64_t second = order->wall_us / 1000000, last = second + ASIDE_SECONDS_MAX;
 	char aside[ASIDE_NAME_BYTES];
+	bool moved, taken;
 
-	snprintf(aside, sizeof aside, "%s%%%%old-%" PRIu64, order->directory, order->wall_us / 1000000);
-	if (place->calls->renameat(way->all, order->directory, way->all, aside) != 0)
+	/* Names have whole seconds; a second that has one already leaves the next to this. */
+	do {
+		snprintf(aside, sizeof aside, "%s%%%%old-%" PRIu64, order->directory, second);
+		moved = place->calls->renameat(way->all, order->directory, way->all, aside) == 0;
+		taken = !moved && (errno == ENOTEMPTY || errno == EEXIST);
+	} while (taken && second++ < last);
+	if (!moved)
 		return files_failed(place, reason, "moving earlier checkpoints aside into", aside);
 	if (place->calls->fsync(way->all) != 0)
 		return files_failed(place, reason, "synchronising the directory of", aside);

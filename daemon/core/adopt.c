@@ -241,6 +241,7 @@ static int facts_take(struct adoption *adoption, const struct instant *now)
 	book_restore(model, &adoption->book.generation);
 	model->version_next = before + 1;
 	model->checkpoint.owns = book->checkpoint_version != 0;
+	model->checkpoint.suspects = true;
 	model->checkpoint.version = book->checkpoint_version;
 	model->checkpoint.step = book->checkpoint_step;
 	model->checkpoint.since_ms = now->monotonic_ms;

@@ -286,7 +286,7 @@ bool checkpoint_discard(struct service *service, const struct instant *now, stru
 	checkpoint->removing = true;
 	if (checkpoint->discarding)
 		return false;
-	if (!checkpoint_possible(service) || (!checkpoint->owns && !checkpoint->writing))
+	if (!checkpoint_possible(service) || (!checkpoint->owns && !checkpoint->writing && !checkpoint->suspects))
 		return true;
 	order = calloc(1, sizeof *order);
 	if (!order) {
@@ -314,6 +314,7 @@ void checkpoint_discarded(struct service *service, struct model *model, const st
 		return;
 	/* Also where that has failed: the model is removed nevertheless, as it was asked for. */
 	model->checkpoint.discarding = false;
+	model->checkpoint.suspects = false;
 	model->checkpoint.owns = false;
 	model->checkpoint.version = 0;
 	model->checkpoint.file_count = 0;
@@ -323,6 +324,7 @@ void checkpoint_discarded(struct service *service, struct model *model, const st
 void checkpoint_inherit(struct model *heir, const struct model *ancestor)
 {
 	heir->checkpoint.owns = ancestor->checkpoint.owns;
+	heir->checkpoint.suspects = ancestor->checkpoint.suspects;
 	heir->checkpoint.version = ancestor->checkpoint.version;
 	heir->checkpoint.step = ancestor->checkpoint.step;
 	heir->checkpoint.file_count = ancestor->checkpoint.file_count;

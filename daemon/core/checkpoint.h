@@ -37,6 +37,7 @@ struct checkpoint {
 	uint32_t slot;            /* pinned while writing */
 	struct file_order *order; /* owned; made for the first one; the host's while writing */
 	bool owns;         /* what the model's directory holds is of this very average */
+	bool suspects;     /* it may: the daemon before could have died between a checkpoint and its note */
 	uint64_t version;  /* the newest on disk; 0: none */
 	uint64_t step;
 	uint32_t file_count; /* of that; 0: not known */

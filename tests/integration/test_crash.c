@@ -465,7 +465,7 @@ static void version_make(enum fault fault, uint64_t faulty_step, uint64_t last_s
 
 START_TEST(a_push_that_is_missing_doubled_or_halved_is_named)
 {
-	enum { STEP_COUNT = 3000, PROFILE_COUNT = 2 };
+	enum { STEP_COUNT = 1200, PROFILE_COUNT = 2 };
 	static const char *const texts[FAULT_COUNT] = {"", "it lacks step %", "it has step % twice", "those of bits"};
 	uint64_t seed = seed_take("planted faults");
 	struct ledger *ledger;

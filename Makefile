@@ -158,18 +158,20 @@ test_service := $(service)
 test_service_adapt := $(service)
 test_service_changes := $(service) tests/unit/apply_bench
 test_service_checkpoint := $(service)
+test_service_damage := $(service)
 test_service_events := $(service)
 test_service_gaps := $(service)
 test_service_guards := $(service)
 test_service_heap := $(service)
 test_service_keep := $(service)
+test_service_kill := $(service) tests/unit/service_walk tests/unit/kill_faults
 test_service_profiles := $(service)
 test_service_register := $(service)
 test_service_rewind := $(service)
 test_service_seeds := $(service)
 test_service_settings := $(service)
 test_service_waits := $(service)
-test_service_walk := $(service)
+test_service_walk := $(service) tests/unit/service_walk
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
@@ -179,6 +181,7 @@ test_versions := daemon/core/versions proto/layout proto/status tests/unit/faili
 test_workers := daemon/edge/workers $(apply)
 
 needs_tests/unit/failing_heap := failing_heap
+needs_tests/unit/kill_faults := kill_faults
 needs_tests/unit/test_config := jansson
 needs_tests/unit/test_convert := m
 needs_tests/unit/test_facts := jansson
@@ -196,17 +199,20 @@ needs_tests/unit/test_service := jansson m
 needs_tests/unit/test_service_adapt := m
 needs_tests/unit/test_service_changes := m
 needs_tests/unit/test_service_checkpoint := m
+needs_tests/unit/test_service_damage := m
 needs_tests/unit/test_service_events := m
 needs_tests/unit/test_service_gaps := m
 needs_tests/unit/test_service_guards := m
 needs_tests/unit/test_service_heap := jansson m
 needs_tests/unit/test_service_keep := jansson m
+needs_tests/unit/test_service_kill := m
 needs_tests/unit/test_service_profiles := m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_rewind := m
 needs_tests/unit/test_service_seeds := m
 needs_tests/unit/test_service_settings := m
 needs_tests/unit/test_service_waits := m
+needs_tests/unit/service_walk := m
 needs_tests/unit/test_service_walk := m
 
 wire := $(manifest) $(addprefix proto/, layout message) \
@@ -221,6 +227,7 @@ integration_test_crash := $(library) $(addprefix tests/integration/, attend crew
 integration_test_daemon := $(wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
+integration_test_segments := $(roles)
 integration_test_stop := $(roles)
 integration_test_watchdog := $(addprefix tests/integration/, harness process)
 integration_test_wire := $(wire)
@@ -235,6 +242,7 @@ needs_tests/integration/role := m
 needs_tests/integration/sample := m
 needs_tests/integration/test_load := check
 needs_tests/integration/test_security := check
+needs_tests/integration/test_segments := check
 needs_tests/integration/test_stop := check
 needs_tests/integration/test_watchdog := check
 needs_tests/integration/test_wire := check nng
@@ -357,6 +365,7 @@ $(foreach l,$(filter-out nng,$(libraries)),$(eval libs_$(l) := $(shell $(PKG_CON
 libs_nng := $(shell $(PKG_CONFIG) --libs nng 2>/dev/null || echo -lnng)
 libs_m := -lm
 libs_failing_heap := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=reallocarray,--wrap=strdup
+libs_kill_faults := -Wl,--wrap=intake_push,--wrap=intake_begin,--wrap=book_note
 endif
 
 # ---- programs --------------------------------------------------------------------------------------------------------

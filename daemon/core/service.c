@@ -176,8 +176,13 @@ int service_order(struct service *service, const struct segment_order *order)
 
 void service_order_take(struct service *service, struct segment_order *order)
 {
-	for (uint32_t i = 0; i < order->count; i++)
-		order->memory[i].segment = service->host.random(service->host.context);
+	for (uint32_t i = 0; i < order->count; i++) {
+		enum segment_kind kind = order->epoch != 0 ? SEGMENT_STAGE
+		                         : order->relays || i > 0 ? SEGMENT_SLOT
+		                                                  : SEGMENT_HEAD;
+
+		order->memory[i].segment = segment_identity(service->host.random(service->host.context), kind);
+	}
 	service->host.memory_make(service->host.context, order);
 }
 
@@ -315,7 +320,7 @@ void service_doom(struct service *service, struct model *model)
 	model->doomed = true;
 	/* The next daemon gives its memory back too, if this one does not get to it. */
 	if (model->head)
-		model->head->gone = 1;
+		model->head->gone = HEAD_GONE;
 	FAILPOINT("model-gone");
 	/* Whoever is left of the two goes on alone. */
 	if (model->ancestor)

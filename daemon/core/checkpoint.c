@@ -307,8 +307,8 @@ bool checkpoint_discard(struct service *service, const struct instant *now, stru
 void checkpoint_discarded(struct service *service, struct model *model, const struct file_order *order)
 {
 	if (order->status != 0)
-		service_event(service, EVENT_ERROR, NULL, order->status, "the checkpoints of a removed model stay on disk: %s",
-		              order->reason.text);
+		service_event(service, EVENT_ERROR, NULL, order->status,
+		              "the checkpoints of a removed model stay on disk: %s", order->reason.text);
 	service->discard_count--;
 	if (!model)
 		return;

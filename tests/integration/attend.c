@@ -28,8 +28,8 @@ static void answer(const char *mistake, const struct inspector *inspector)
 	if (mistake)
 		printf("wrong: %s\n", mistake);
 	else
-		printf("ok: %" PRIu64 " versions compared, %" PRIu64 " views kept, %" PRIu64 " revoked\n", inspector->compared_count,
-		       inspector->kept_count, inspector->revoked_count);
+		printf("ok: %" PRIu64 " versions compared, %" PRIu64 " views kept, %" PRIu64 " revoked\n",
+		       inspector->compared_count, inspector->kept_count, inspector->revoked_count);
 	fflush(stdout);
 }
 

@@ -7,7 +7,7 @@
  *   forget      the daemon has ended, and its memory is gone
  *   pause       no trainer begins another step
  *   resume
- *   end         end the crew; where it was is in its ledgers, and another one with the same directory goes on from there
+ *   end         end the crew; where it was is in its ledgers, and another one with the same directory goes on there
  */
 #pragma once
 

@@ -48,7 +48,8 @@ static bool again(struct member *member, const char *what, int code)
 		process_sleep_ms(1);
 		return true;
 	}
-	ledger_fail(member->ledger, "%s of '%s': %s: %s", what, member->kind->model, emad_code_name(code), emad_error());
+	ledger_fail(member->ledger, "%s of '%s': %s: %s", what, member->kind->model, emad_code_name(code),
+	            emad_error());
 	return false;
 }
 
@@ -68,8 +69,8 @@ static bool trainer_open(struct member *member, struct sample *sample, enum emad
 	int code;
 
 	do
-		code = emad_trainer_open(member->client, member->kind->model, sample->tensors, sample->tensor_count, &options,
-		                         ret_trainer);
+		code = emad_trainer_open(member->client, member->kind->model, sample->tensors, sample->tensor_count,
+		                         &options, ret_trainer);
 	while (again(member, "a registration", code));
 	return code == 0;
 }
@@ -103,13 +104,15 @@ static void trainer_look(struct member *member, struct emad_trainer *trainer)
 		return;
 	atomic_store(&member->ledger->again, info.restart_count);
 	if (!info.resumed)
-		ledger_fail(member->ledger, "the daemon has lost '%s': rank %u had to make it anew; newest step that was taken "
-		            "%" PRIu64, member->kind->model, member->rank, atomic_load(&member->ledger->taken));
+		ledger_fail(member->ledger,
+		            "the daemon has lost '%s': rank %u had to make it anew; newest step taken %" PRIu64,
+		            member->kind->model, member->rank, atomic_load(&member->ledger->taken));
 }
 
 /*
  * Pushes a step until there is an answer, or leaves it after a failed call: like a training that goes on, and once only
- * before it has got another answer, so that what is not known stays countable. False when it is left or the member stops.
+ * before it has got another answer, so that what is not known stays countable. False when it is left or the member
+ * stops.
  */
 static bool step_push(struct member *member, struct emad_trainer *trainer, struct sample *sample, uint64_t step,
                       bool may_leave)
@@ -139,8 +142,8 @@ static bool step_push(struct member *member, struct emad_trainer *trainer, struc
 	entry = entry_of(result.outcome);
 	atomic_fetch_add(&ledger->duplicates, result.outcome == EMAD_DUPLICATE);
 	if (entry == LEDGER_REFUSED && result.outcome != EMAD_INCOMPLETE)
-		ledger_fail(ledger, "step %" PRIu64 " of '%s' was answered with outcome %d: %s", step, member->kind->model,
-		            (int)result.outcome, result.refusal);
+		ledger_fail(ledger, "step %" PRIu64 " of '%s' was answered with outcome %d: %s", step,
+		            member->kind->model, (int)result.outcome, result.refusal);
 	atomic_store(&ledger->entries[step], (uint8_t)entry);
 	if (entry == LEDGER_TAKEN)
 		atomic_store(&ledger->taken, step);
@@ -163,13 +166,14 @@ static void trainer_pause(struct member *member, uint64_t step)
 static void trainer_run(struct member *member)
 {
 	struct emad_trainer *trainer = NULL;
+	uint64_t step = atomic_load(&member->ledger->tried) + 1;
 	struct sample sample;
 	bool answered = false;
 
 	if (sample_init(&sample, member->kind, member->rank, member->kind->world) != 0)
 		ledger_fail(member->ledger, "no memory");
 	else if (trainer_open(member, &sample, EMAD_RESUME_AUTO, &trainer))
-		for (uint64_t step = atomic_load(&member->ledger->tried) + 1; step < LEDGER_STEP_MAX && !stops(member); step++) {
+		for (; step < LEDGER_STEP_MAX && !stops(member); step++) {
 			answered = step_push(member, trainer, &sample, step, answered);
 			trainer_pause(member, step);
 		}
@@ -222,11 +226,13 @@ static bool view_judge(struct member *member, const struct sample *whole, uint32
 		return false;
 	}
 	if (mistake)
-		ledger_fail(member->ledger, "version %" PRIu64 " of '%s', profile %u, step %" PRIu64 ": %s", info.version,
-		            member->kind->model, profile, info.step, mistake);
+		ledger_fail(member->ledger, "version %" PRIu64 " of '%s', profile %u, step %" PRIu64 ": %s",
+		            info.version, member->kind->model, profile, info.step, mistake);
 	if (info.version < newest->version || info.step < newest->step)
-		ledger_fail(member->ledger, "'%s' went back from version %" PRIu64 ", step %" PRIu64 " to version %" PRIu64
-		            ", step %" PRIu64, member->kind->model, newest->version, newest->step, info.version, info.step);
+		ledger_fail(member->ledger,
+		            "'%s' went back from version %" PRIu64 ", step %" PRIu64 " to version %" PRIu64
+		            ", step %" PRIu64,
+		            member->kind->model, newest->version, newest->step, info.version, info.step);
 	*newest = info;
 	return true;
 }
@@ -309,8 +315,8 @@ static bool passing_look(struct member *member, const struct sample *whole, uint
 	if (!mistake && emad_view_info(view, &info) == 0)
 		mistake = reference_differs(&reference, &values, &info);
 	if (mistake && emad_view_check(view) == 0)
-		ledger_fail(member->ledger, "'%s' from step %" PRIu64 " at step %" PRIu64 ": wrong is %s", member->kind->model,
-		            first_step, info.step, mistake);
+		ledger_fail(member->ledger, "'%s' from step %" PRIu64 " at step %" PRIu64 ": wrong is %s",
+		            member->kind->model, first_step, info.step, mistake);
 	emad_view_close(view);
 	return true;
 }
@@ -324,7 +330,7 @@ static bool passing_remove(struct member *member)
 	atomic_store(&member->ledger->phase, LEDGER_REMOVING);
 	do {
 		code = emad_remove(member->client, member->kind->model, CALL_MAX_MS, NULL);
-		/* It was there a moment ago: a call whose answer was lost has done it, and was repeated, perhaps by the library. */
+		/* It was there a moment ago: a call whose answer was lost has done it, and the library repeats it. */
 		if (code == EMAD_ENOMODEL)
 			code = 0;
 	} while (again(member, "a removal", code));
@@ -354,7 +360,8 @@ static void passer_run(struct member *member)
 		uint64_t middle = step + PASSING_STEPS, end = middle + PASSING_STEPS;
 
 		whole.tensor_count = SAMPLE_TENSOR_COUNT;
-		goes_on = passing_train(member, &whole, step, EMAD_RESUME_AUTO) && passing_look(member, &whole, step, middle - 1);
+		goes_on = passing_train(member, &whole, step, EMAD_RESUME_AUTO) &&
+		          passing_look(member, &whole, step, middle - 1);
 		whole.tensor_count = SAMPLE_TENSOR_COUNT - 1;
 		goes_on = goes_on && passing_train(member, &whole, middle, EMAD_RESUME_ADAPT) &&
 		          passing_look(member, &whole, step, end - 1) && passing_remove(member);
@@ -422,8 +429,8 @@ static void changer_run(struct member *member)
 	atomic_store(&member->ledger->phase, LEDGER_CHANGING);
 	while (goes_on && !stops(member)) {
 		goes_on = profile_set(member, "extra=constant:decay=0.5;copy=step") && profile_look(member) &&
-		          profile_set(member, "extra=averaged-model:decay=0.25,precision=f64;copy=step") && profile_look(member) &&
-		          profile_remove(member);
+		          profile_set(member, "extra=averaged-model:decay=0.25,precision=f64;copy=step") &&
+		          profile_look(member) && profile_remove(member);
 		atomic_fetch_add(&member->ledger->rounds, 1);
 		process_sleep_ms((int)seed_next(&member->seed, 20));
 	}
@@ -482,7 +489,8 @@ void crew_start(struct crew *crew, const char *directory, const char *url, uint6
 	*crew = (struct crew){.passer = NULL};
 	for (unsigned kind = 0; kind < SAMPLE_KIND_COUNT && which & CREW_TRAINERS; kind++)
 		for (uint32_t rank = 0; rank < sample_kinds[kind].world; rank++)
-			crew->trainers[kind][rank] = member_start(crew, index++, directory, url, "trainer", kind, rank, seed);
+			crew->trainers[kind][rank] =
+			        member_start(crew, index++, directory, url, "trainer", kind, rank, seed);
 	for (unsigned kind = 0; kind < SAMPLE_KIND_COUNT && which & CREW_READERS; kind++)
 		crew->readers[kind] = member_start(crew, index++, directory, url, "reader", kind, 0, seed);
 	if (which & CREW_PASSER)
@@ -498,7 +506,8 @@ bool crew_begins(struct crew *crew, int timeout_ms)
 			const char *mistake = crew_mistake(crew);
 
 			if (mistake || timeout_ms <= 0) {
-				fprintf(stderr, "member %d does not begin: %s\n", i, mistake ? mistake : "no time is left");
+				fprintf(stderr, "member %d does not begin: %s\n", i,
+				        mistake ? mistake : "no time is left");
 				return false;
 			}
 			process_sleep_ms(1);
@@ -563,7 +572,8 @@ bool crew_stop(struct crew *crew, int timeout_ms)
 		int status = crew->pids[i] ? process_wait(crew->pids[i], timeout_ms) : 0;
 
 		if (status != 0)
-			fprintf(stderr, "member %d ended with status %#x: %s\n", i, (unsigned)status, crew->ledgers[i]->text);
+			fprintf(stderr, "member %d ended with status %#x: %s\n", i, (unsigned)status,
+			        crew->ledgers[i]->text);
 		well = well && status == 0;
 		crew->pids[i] = 0;
 	}

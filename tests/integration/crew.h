@@ -46,7 +46,7 @@ bool crew_pause(struct crew *crew, bool pauses, int timeout_ms);
 /* What one of them found and must not be, or NULL. Also when one has ended by itself. */
 const char *crew_mistake(struct crew *crew);
 
-/* Tells them to end and waits. False, with a sentence on the error stream, where one does not, or ends with a failure. */
+/* Tells them to end and waits. False, with a sentence on the error stream, where one does not, or fails. */
 bool crew_stop(struct crew *crew, int timeout_ms);
 
 /* Kills those that are left, and gives back the ledgers. */

@@ -46,14 +46,14 @@ void inspector_finish(struct inspector *inspector)
 
 bool inspector_meets(struct inspector *inspector, pid_t pid, int timeout_ms)
 {
-	struct emad_daemon daemon;
+	for (; timeout_ms > 0; timeout_ms--) {
+		struct emad_daemon daemon;
 
-	for (; emad_hello(inspector->client, CALL_MAX_MS, &daemon) != 0 || (pid && daemon.pid != (uint64_t)pid); timeout_ms--) {
-		if (timeout_ms <= 0)
-			return false;
+		if (emad_hello(inspector->client, CALL_MAX_MS, &daemon) == 0 && (!pid || daemon.pid == (uint64_t)pid))
+			return true;
 		process_sleep_ms(1);
 	}
-	return true;
+	return false;
 }
 
 __attribute__((format(printf, 2, 3))) static void say(struct inspector *inspector, const char *format, ...)
@@ -94,8 +94,8 @@ static enum ledger_verdict judge(const struct walk *walk, uint64_t step)
 }
 
 /* All snapshots up to `last_step`, but for one that is left out, or taken twice. */
-static struct reference walk_with(const struct walk *walk, const struct reference *from, uint64_t last_step, uint64_t absent,
-                                  uint64_t doubled)
+static struct reference walk_with(const struct walk *walk, const struct reference *from, uint64_t last_step,
+                                  uint64_t absent, uint64_t doubled)
 {
 	struct reference reference = *from;
 
@@ -183,7 +183,8 @@ static struct reference walk_without(const struct walk *walk, const struct refer
 }
 
 /* One of the possibilities is the truth: from now on it is known. */
-static void unknown_settle(struct inspector *inspector, uint32_t kind, const uint64_t *unknown, int count, unsigned absent)
+static void unknown_settle(struct inspector *inspector, uint32_t kind, const uint64_t *unknown, int count,
+                           unsigned absent)
 {
 	for (int i = 0; i < count; i++) {
 		bool is_absent = absent >> i & 1;
@@ -228,8 +229,8 @@ bool inspector_compare(struct inspector *inspector, uint32_t kind, uint32_t prof
 
 	inspector->compared_count++;
 	if (info->step < reference->step || judge(&walk, info->step) == LEDGER_OUT) {
-		say(inspector, "'%s' stands at step %" PRIu64 ", behind step %" PRIu64 ": that was %s", of->model, info->step,
-		    reference->step, info->step < reference->step ? "there before" : "never taken");
+		say(inspector, "'%s' stands at step %" PRIu64 ", behind step %" PRIu64 ": that was %s", of->model,
+		    info->step, reference->step, info->step < reference->step ? "there before" : "never taken");
 		return false;
 	}
 	differs = info->step == reference->step ? reference_differs(reference, values, info)
@@ -238,9 +239,10 @@ bool inspector_compare(struct inspector *inspector, uint32_t kind, uint32_t prof
 		inspector->found[kind][info->step] = FOUND_PRESENT;
 		return true;
 	}
-	say(inspector, "'%s', profile '%s', version %" PRIu64 ", step %" PRIu64 ", %" PRIu64 " updates: wrong is %s; it was right "
-	    "at step %" PRIu64, of->model, of->profiles[profile], info->version, info->step, info->updates, differs,
-	    reference->step);
+	say(inspector,
+	    "'%s', profile '%s', version %" PRIu64 ", step %" PRIu64 ", %" PRIu64
+	    " updates: wrong is %s; it was right at step %" PRIu64,
+	    of->model, of->profiles[profile], info->version, info->step, info->updates, differs, reference->step);
 	explain(inspector, &walk, reference, values);
 	return false;
 }
@@ -265,8 +267,8 @@ static bool profile_check(struct inspector *inspector, uint32_t kind, uint32_t p
 	do {
 		code = emad_view_open(inspector->client, of->model, name, step, timeout_ms, &view);
 		if (code) {
-			say(inspector, "'%s', profile '%s': no version of step %" PRIu64 ", which was acknowledged: %s: %s", of->model,
-			    name, step, emad_code_name(code), emad_error());
+			say(inspector, "'%s', profile '%s': no version of step %" PRIu64 ", which was taken: %s: %s",
+			    of->model, name, step, emad_code_name(code), emad_error());
 			return false;
 		}
 		mistake = sample_read(&inspector->wholes[kind], view, &values);
@@ -274,11 +276,11 @@ static bool profile_check(struct inspector *inspector, uint32_t kind, uint32_t p
 		emad_view_close(view);
 	} while (code == EMAD_EREVOKED);
 	if (mistake)
-		say(inspector, "'%s', profile '%s', version %" PRIu64 ", step %" PRIu64 ": %s", of->model, name, info.version,
-		    info.step, mistake);
+		say(inspector, "'%s', profile '%s', version %" PRIu64 ", step %" PRIu64 ": %s", of->model, name,
+		    info.version, info.step, mistake);
 	else if (info.version < inspector->versions[kind])
-		say(inspector, "'%s' went back from version %" PRIu64 " to version %" PRIu64 ", step %" PRIu64, of->model,
-		    inspector->versions[kind], info.version, info.step);
+		say(inspector, "'%s' went back from version %" PRIu64 " to version %" PRIu64 ", step %" PRIu64,
+		    of->model, inspector->versions[kind], info.version, info.step);
 	else if (inspector_compare(inspector, kind, profile, &info, &values))
 		inspector->versions[kind] = info.version;
 	return inspector->text[0] == '\0';
@@ -291,11 +293,14 @@ bool inspector_check(struct inspector *inspector, int timeout_ms)
 	inspector->text[0] = '\0';
 	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++)
 		steps[k] = ledger_taken(inspector->crew->trainers[k], sample_kinds[k].world);
-	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++)
+	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++) {
+		uint32_t count = sample_kinds[k].profile_count;
+
 		/* The last of them is the newest snapshot: what is unknown is known by then. */
-		for (uint32_t p = 1; p <= sample_kinds[k].profile_count; p++)
-			if (steps[k] > 0 && !profile_check(inspector, k, p % sample_kinds[k].profile_count, steps[k], timeout_ms))
+		for (uint32_t p = 1; p <= count && steps[k] > 0; p++)
+			if (!profile_check(inspector, k, p % count, steps[k], timeout_ms))
 				return false;
+	}
 	return true;
 }
 
@@ -330,7 +335,8 @@ void inspector_hold(struct inspector *inspector)
 		profile_name(kind, profile, name);
 		if (emad_view_open(inspector->client, sample_kinds[kind].model, name, 0, CALL_MAX_MS, view) != 0)
 			continue;
-		if (sample_read(&inspector->wholes[kind], *view, &inspector->held_values[i]) || emad_view_check(*view) != 0) {
+		if (sample_read(&inspector->wholes[kind], *view, &inspector->held_values[i]) ||
+		    emad_view_check(*view) != 0) {
 			emad_view_close(*view);
 			*view = NULL;
 		}

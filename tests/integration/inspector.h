@@ -3,8 +3,8 @@
  *
  * A version of step S must hold each snapshot up to S that was acknowledged, once, and none that was refused. One that
  * was never answered may be in it or not: whichever of these possibilities the first profile with a memory agrees with
- * is the truth from then on, for all profiles, and the reference goes on from there. Nobody has to stand still for that:
- * what is compared is the step that the version is of.
+ * is the truth from then on, for all profiles, and the reference goes on from there. Nobody has to stand still for
+ * that: what is compared is the step that the version is of.
  */
 #pragma once
 
@@ -53,8 +53,8 @@ bool inspector_meets(struct inspector *inspector, pid_t pid, int timeout_ms);
 bool inspector_check(struct inspector *inspector, int timeout_ms);
 
 /*
- * The daemon has ended, and what is not on disk is gone. It had nothing to average where not all ranks had pushed a step:
- * what the others were told of it counts for nothing.
+ * The daemon has ended, and what is not on disk is gone. It had nothing to average where not all ranks had pushed a
+ * step: what the others were told of it counts for nothing.
  */
 void inspector_forget(struct inspector *inspector);
 

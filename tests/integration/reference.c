@@ -17,11 +17,12 @@ static const long double ROUNDING_MAX = 4 * 0x1p-53L * 2 * 0x1p23L;
 
 void reference_init(struct reference *reference, const struct sample_kind *kind, uint32_t profile)
 {
+	const char *text = kind->profiles[profile];
 	struct reason reason = {.text = ""};
 
 	*reference = (struct reference){.kind = kind};
-	if (profile_parse(kind->profiles[profile], strlen(kind->profiles[profile]), &reference->profile, &reason) != 0) {
-		fprintf(stderr, "%s: %s\n", kind->profiles[profile], reason.text);
+	if (profile_parse(text, strlen(text), &reference->profile, &reason) != 0) {
+		fprintf(stderr, "%s: %s\n", text, reason.text);
 		exit(EXIT_FAILURE);
 	}
 }

@@ -75,8 +75,9 @@ struct sample_values {
 };
 
 /*
- * Takes a view apart. NULL, or what is wrong with it by itself: tensors that are not one number, or not of the step that
- * it says. The caller then asks emad_view_check whether what was read counts. whole: the sample of the whole model.
+ * Takes a view apart. NULL, or what is wrong with it by itself: tensors that are not one number, or not of the step
+ * that it says. The caller then asks emad_view_check whether what was read counts. whole: the sample of the whole
+ * model.
  */
 const char *sample_read(const struct sample *whole, struct emad_view *view, struct sample_values *ret_values);
 

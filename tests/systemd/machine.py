@@ -72,7 +72,7 @@ class Host:
 
 @contextlib.contextmanager
 def installed(*programs):
-    """A host that runs; programs of the integration tests lie in its folder, by their own names. Exits where none can run."""
+    """A host that runs, with programs of the integration tests in its folder. Ends the test where none can run."""
     with tempfile.TemporaryDirectory(prefix="emad-systemd-") as folder:
         os.chmod(folder, 0o755)
         subprocess.run(

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """
 What the averages survive under a real systemd (host.sh), with two trainers and two readers at work all the time: after
-each fault every average is what the acknowledged pushes make of it, to the last bit, and views that were open before can
-still be read. Exit status 77, with a reason, where there can be no such systemd.
+each fault every average is what the acknowledged pushes make of it, to the last bit, and views that were open before
+can still be read. Exit status 77, with a reason, where there can be no such systemd.
 
 The tests build on each other and run in this order.
 """
@@ -56,7 +56,8 @@ def survives(host, fault, views=True):
     pid = host.property("MainPID")
     _, kept, revoked = load.say("hold")
     fault()
-    host.wait("a restart", lambda: host.property("MainPID") not in ("0", pid) and host.property("ActiveState") == "active")
+    host.wait("a restart", lambda: host.property("MainPID") not in ("0", pid))
+    host.wait("a start", lambda: host.property("ActiveState") == "active")
     _, kept_then, revoked_then = load.say(f"check {host.property('MainPID')}")
     assert not views or (kept_then > kept and revoked_then == revoked), (kept, kept_then, revoked, revoked_then)
 

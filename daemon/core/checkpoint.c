@@ -299,7 +299,7 @@ bool checkpoint_discard(struct service *service, const struct instant *now, stru
 	order->wall_us = now->wall_us;
 	generation_directory_write(model->name, order->directory);
 	checkpoint->discarding = true;
-	service->discard_count++;
+	service->stray_count++;
 	service->host.file_write(service->host.context, order);
 	return false;
 }
@@ -309,7 +309,6 @@ void checkpoint_discarded(struct service *service, struct model *model, const st
 	if (order->status != 0)
 		service_event(service, EVENT_ERROR, NULL, order->status,
 		              "the checkpoints of a removed model stay on disk: %s", order->reason.text);
-	service->discard_count--;
 	if (!model)
 		return;
 	/* Also where that has failed: the model is removed nevertheless, as it was asked for. */
@@ -319,6 +318,12 @@ void checkpoint_discarded(struct service *service, struct model *model, const st
 	model->checkpoint.version = 0;
 	model->checkpoint.file_count = 0;
 	book_note(model);
+}
+
+void checkpoint_hasten(struct service *service, struct model *model)
+{
+	if (checkpoint_possible(service))
+		model->checkpoint.asked = ++service->asks;
 }
 
 void checkpoint_inherit(struct model *heir, const struct model *ancestor)
@@ -432,7 +437,7 @@ int checkpoint_handle(struct call *call)
 		                  "this daemon has no directory for checkpoints: start emad with --state-dir DIR (or "
 		                  "state-dir=DIR in emad.conf)");
 	if (!call->retried)
-		call->awaited = ++call->service->checkpoint_asks;
+		call->awaited = ++call->service->asks;
 	if (!(call->request->present & REQUEST_HAS(model))) {
 		error = all_answer(call, call->awaited);
 	} else {

@@ -77,6 +77,9 @@ bool checkpoint_discard(struct service *service, const struct instant *now, stru
 /* It is aside, or failed. model: NULL when it is gone. */
 void checkpoint_discarded(struct service *service, struct model *model, const struct file_order *order);
 
+/* The newest version is written as soon as it can be, as if somebody had asked for it. */
+void checkpoint_hasten(struct service *service, struct model *model);
+
 /* The heir goes on from its ancestor, and so do its generations. */
 void checkpoint_inherit(struct model *heir, const struct model *ancestor);
 

@@ -462,6 +462,30 @@ int generation_facts_decode(const char *text, size_t text_bytes, struct generati
 	return text_decode(text, text_bytes, false, ret_generation, reason);
 }
 
+bool generation_is_in_place(const struct generation *generation, const char *directory,
+                            const struct generation_name *name)
+{
+	char own[GENERATION_DIRECTORY_BYTES];
+
+	generation_directory_write(generation->model, own);
+	return strcmp(own, directory) == 0 && generation->version == name->version && generation->step == name->step;
+}
+
+void generation_slot_write(const struct generation *generation, struct slot_header *slot)
+{
+	slot->step = generation->step;
+	slot->updates = generation->updates;
+	slot->calls = generation->calls;
+	slot->published_us = generation->published_us;
+	for (uint32_t p = 0; p < generation->profile_count; p++) {
+		uint64_t offset = slot->profiles[p].region_offset, bytes = slot->profiles[p].region_bytes;
+
+		slot->profiles[p] = generation->profiles[p].facts;
+		slot->profiles[p].region_offset = offset;
+		slot->profiles[p].region_bytes = bytes;
+	}
+}
+
 void generation_finish(struct generation *generation)
 {
 	free(generation->attributes);

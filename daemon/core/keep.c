@@ -67,7 +67,7 @@ int keep_check(const struct service *service, const struct model *model, const s
 
 bool keep_busy(const struct model *model)
 {
-	return model->keep.writing || model->checkpoint.writing;
+	return model->keep.writing || model->checkpoint.writing || restore_busy(model);
 }
 
 static struct kept_profile *find(struct keep *keep, const char *profile)
@@ -288,6 +288,61 @@ void keep_written(struct service *service, const struct instant *now, struct mod
 	}
 	book_note(model);
 	keep_resume(service, now, model);
+}
+
+/* ---- going back -------------------------------------------------------------------------------------------------- */
+
+void keep_back(struct service *service, const struct instant *now, struct model *model, uint64_t step)
+{
+	struct keep *keep = &model->keep;
+	char directory[KEEP_DIRECTORY_BYTES_MAX];
+	struct file_order *order;
+
+	if (keep->waiting.version != 0 && model->versions.slots[keep->waiting.slot]->step > step) {
+		skip(service, model, keep->waiting.profiles);
+		waiting_clear(model);
+	}
+	order = calloc(1, sizeof *order);
+	if (!order)
+		return; /* the next average that is kept moves them */
+	keep_directory(model, directory);
+	order->work = FILE_BACK;
+	order->model = model->id;
+	order->step = step;
+	order->wall_us = now->wall_us;
+	for (uint32_t i = 0; i < PROFILE_COUNT_MAX; i++) {
+		const struct kept_profile *kept = &keep->profiles[i];
+		struct file_item *item = &order->items[order->count];
+
+		if (!kept->profile[0] || !((kept->has_step && kept->step > step) || keep->writing))
+			continue;
+		strcpy(item->profile, kept->profile);
+		snprintf(item->directory, sizeof item->directory, "%s/%s", directory, kept->profile);
+		order->count++;
+	}
+	if (order->count == 0) {
+		free(order);
+		return;
+	}
+	service->stray_count++;
+	service->host.file_write(service->host.context, order);
+}
+
+void keep_went_back(struct service *service, struct model *model, const struct file_order *order)
+{
+	for (uint32_t i = 0; model && i < order->count; i++) {
+		const struct file_item *item = &order->items[i];
+		struct kept_profile *kept = find(&model->keep, item->profile);
+
+		if (item->status != 0)
+			event(service, EVENT_ERROR, model, order->step, status_name(item->status),
+			      "%s/%s: averages of steps behind %" PRIu64 " are still among those that are kept: %s",
+			      model->name, item->profile, order->step, item->reason.text);
+		else if (kept && kept->has_step && item->step_left != UINT64_MAX)
+			kept->step = item->step_left;
+	}
+	if (model)
+		book_note(model);
 }
 
 /* ---- the model --------------------------------------------------------------------------------------------------- */

@@ -300,3 +300,11 @@ void versions_unpin(struct versions *versions, uint32_t slot)
 		return;
 	}
 }
+
+bool versions_pinned(const struct versions *versions, uint32_t slot)
+{
+	for (uint32_t i = 0; i < versions->lease_count; i++)
+		if (versions->leases[i].peer == VERSIONS_KEEPER && versions->leases[i].slot == slot)
+			return true;
+	return false;
+}

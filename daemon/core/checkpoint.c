@@ -11,6 +11,7 @@
 
 #include "daemon/core/book.h"
 #include "daemon/core/call.h"
+#include "daemon/core/failpoint.h"
 
 enum { RETRY_MS_MIN = 1000, RETRY_MS_MAX = 300000 };
 
@@ -247,6 +248,7 @@ void checkpoint_written(struct service *service, const struct instant *now, stru
 	struct file_order *order = checkpoint->order;
 	const char *why = order->reason.text[0] ? order->reason.text : status_text(order->status);
 
+	FAILPOINT("checkpoint-unnoted");
 	checkpoint->writing = false;
 	versions_unpin(&model->versions, checkpoint->slot);
 	free(order->text);
@@ -306,6 +308,7 @@ bool checkpoint_discard(struct service *service, const struct instant *now, stru
 
 void checkpoint_discarded(struct service *service, struct model *model, const struct file_order *order)
 {
+	FAILPOINT("checkpoint-aside");
 	if (order->status != 0)
 		service_event(service, EVENT_ERROR, NULL, order->status,
 		              "the checkpoints of a removed model stay on disk: %s", order->reason.text);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/core/failpoint.h"
 #include "daemon/core/host.h"
 #include "daemon/edge/files_list.h"
 #include "daemon/edge/files_way.h"
@@ -147,6 +148,7 @@ static int generation_write(const struct files_place *place, const struct files_
 		(void)files_directory_remove(place, way->directory, temporary);
 		return error;
 	}
+	FAILPOINT("checkpoint-named");
 	if (calls->fsync(way->directory) == 0)
 		return 0;
 	/* Nobody knows whether its name outlives a power cut. */

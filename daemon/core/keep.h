@@ -58,6 +58,12 @@ int keep_check(const struct service *service, const struct model *model, const s
 /* A version was published. step_previous: of the version before, or one stride before the first. */
 void keep_published(struct service *service, const struct instant *now, struct model *model, uint64_t step_previous);
 
+/*
+ * The model has come from an earlier daemon, which may not have got to write what was due. Says so where this one has no
+ * state directory.
+ */
+void keep_adopted(struct service *service, const struct instant *now, struct model *model);
+
 /* The files are on disk, or given up. */
 void keep_written(struct service *service, const struct instant *now, struct model *model);
 

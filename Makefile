@@ -244,7 +244,8 @@ roles := $(library) $(addprefix tests/integration/, harness process role wire)
 integration_test_choices := $(library) tests/integration/harness
 integration_test_client := $(library) tests/integration/harness
 integration_test_config := $(roles)
-integration_test_crash := $(library) $(addprefix tests/integration/, crew harness inspector ledger process reference sample)
+integration_test_crash := $(library) $(addprefix tests/integration/, attend crew harness inspector ledger process \
+	reference sample)
 integration_test_daemon := $(wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
@@ -504,7 +505,7 @@ integration_jobs := $(integration_programs:%=integration:%) integration:tests/sy
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
 crash_jobs := crash:$(B)/tests/integration/test_crash \
 	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)
-systemd_jobs := systemd:tests/systemd/service.py
+systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py)
 stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
 lint_jobs := $(lints:%=lint:%)
@@ -513,7 +514,7 @@ integration_needs := $(integration_programs) $(products)
 replay_needs := $(replay_programs)
 crash_needs := $(B)/tests/integration/test_crash $(products)
 stop_needs := $(B)/tests/integration/test_stop $(products)
-systemd_needs := $(B)/tests/integration/test_stop $(products)
+systemd_needs := $(addprefix $(B)/tests/integration/, test_crash test_stop) $(products)
 python_needs := $(products)
 
 # Sanitizers slow programs down, and the thread sanitizer wants addresses where it expects them.

@@ -350,6 +350,7 @@ static int facts_take(struct service *service, struct adoption *adoption, const 
 	book_restore(model, &adoption->book.generation);
 	model->version_next = (before > model->head->version ? before : model->head->version) + 1;
 	model->checkpoint.owns = book->checkpoint_version != 0;
+	model->checkpoint.suspects = true;
 	model->checkpoint.version = book->checkpoint_version;
 	model->checkpoint.step = book->checkpoint_step;
 	model->checkpoint.since_ms = now->monotonic_ms;

@@ -11,6 +11,7 @@
 
 #include "daemon/core/book.h"
 #include "daemon/core/call.h"
+#include "daemon/core/failpoint.h"
 
 enum { RETRY_MS_MIN = 1000, RETRY_MS_MAX = 300000 };
 
@@ -61,7 +62,7 @@ static bool has_news(const struct service *service, const struct model *model)
 static bool is_able(const struct service *service, const struct model *model)
 {
 	if (!checkpoint_possible(service) || !model->serving || model->doomed || model->ancestor || keep_busy(model) ||
-	    !has_news(service, model))
+	    model->checkpoint.removing || !has_news(service, model))
 		return false;
 	if (service->stopping)
 		return !model->applying && model->room_due_ms == 0;
@@ -247,6 +248,7 @@ void checkpoint_written(struct service *service, const struct instant *now, stru
 	struct file_order *order = checkpoint->order;
 	const char *why = order->reason.text[0] ? order->reason.text : status_text(order->status);
 
+	FAILPOINT("checkpoint-unnoted");
 	checkpoint->writing = false;
 	versions_unpin(&model->versions, checkpoint->slot);
 	free(order->text);
@@ -278,23 +280,47 @@ void checkpoint_written(struct service *service, const struct instant *now, stru
 	              checkpoint->step, checkpoint->version, order->reason.text[0] ? ", but " : "", order->reason.text);
 }
 
-void checkpoint_discard(struct service *service, const struct instant *now, const struct model *model)
+bool checkpoint_discard(struct service *service, const struct instant *now, struct model *model)
 {
+	struct checkpoint *checkpoint = &model->checkpoint;
 	struct file_order *order;
 
-	if (!checkpoint_possible(service) || (!model->checkpoint.owns && !model->checkpoint.writing))
-		return;
+	checkpoint->removing = true;
+	if (checkpoint->discarding)
+		return false;
+	if (!checkpoint_possible(service) || (!checkpoint->owns && !checkpoint->writing && !checkpoint->suspects))
+		return true;
 	order = calloc(1, sizeof *order);
 	if (!order) {
 		service_event(service, EVENT_WARNING, model->name, -ENOMEM,
 		              "%s: its checkpoints stay on disk, for want of memory", model->name);
-		return;
+		return true;
 	}
 	order->work = FILE_DISCARD;
+	order->model = model->id;
 	order->wall_us = now->wall_us;
 	generation_directory_write(model->name, order->directory);
+	checkpoint->discarding = true;
 	service->stray_count++;
 	service->host.file_write(service->host.context, order);
+	return false;
+}
+
+void checkpoint_discarded(struct service *service, struct model *model, const struct file_order *order)
+{
+	FAILPOINT("checkpoint-aside");
+	if (order->status != 0)
+		service_event(service, EVENT_ERROR, NULL, order->status,
+		              "the checkpoints of a removed model stay on disk: %s", order->reason.text);
+	if (!model)
+		return;
+	/* Also where that has failed: the model is removed nevertheless, as it was asked for. */
+	model->checkpoint.discarding = false;
+	model->checkpoint.suspects = false;
+	model->checkpoint.owns = false;
+	model->checkpoint.version = 0;
+	model->checkpoint.file_count = 0;
+	book_note(model);
 }
 
 void checkpoint_hasten(struct service *service, struct model *model)
@@ -306,6 +332,7 @@ void checkpoint_hasten(struct service *service, struct model *model)
 void checkpoint_inherit(struct model *heir, const struct model *ancestor)
 {
 	heir->checkpoint.owns = ancestor->checkpoint.owns;
+	heir->checkpoint.suspects = ancestor->checkpoint.suspects;
 	heir->checkpoint.version = ancestor->checkpoint.version;
 	heir->checkpoint.step = ancestor->checkpoint.step;
 	heir->checkpoint.file_count = ancestor->checkpoint.file_count;

@@ -151,11 +151,14 @@ int remove_handle(struct call *call)
 
 	if (error)
 		return error;
+	if (!checkpoint_discard(call->service, call->now, model)) {
+		call->waits = model;
+		return CALL_PARK;
+	}
 	about.model = model->name;
 	about.step = model->has_step ? model->step : UINT64_MAX;
 	service_event_about(call->service, &about, "%s: removed on request", model->name);
 	reply_set(&reply, freed_bytes, model->memory_bytes);
-	checkpoint_discard(call->service, call->now, model);
 	service_doom(call->service, model);
 	call_reply(call, &reply, NULL);
 	return 0;

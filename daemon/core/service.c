@@ -854,23 +854,22 @@ static void model_file_written(struct service *service, const struct instant *no
 	service_touch(service, model);
 }
 
-/* Orders that belong to none. */
+/* Orders that belong to none: a model that they are about may be gone. */
 static void stray_file_written(struct service *service, struct file_order *order)
 {
 	struct model *model = model_by_id(service, order->model);
 
 	service->stray_count--;
+	if (model)
+		service_touch(service, model);
 	if (order->work == FILE_LIST || order->work == FILE_MARK) {
 		inquiry_done(service, order);
-		if (model)
-			service_touch(service, model);
 		return;
 	}
 	if (order->work == FILE_BACK)
 		keep_went_back(service, model, order);
-	else if (order->status != 0)
-		service_event(service, EVENT_ERROR, NULL, order->status,
-		              "the checkpoints of a removed model stay on disk: %s", order->reason.text);
+	else
+		checkpoint_discarded(service, model, order);
 	free(order);
 }
 

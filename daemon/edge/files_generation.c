@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/core/failpoint.h"
 #include "daemon/core/host.h"
 #include "daemon/edge/files_list.h"
 #include "daemon/edge/files_way.h"
@@ -19,7 +20,10 @@
 
 static const char MANIFEST_NEW[] = ".manifest.json.tmp";
 
-enum { ASIDE_NAME_BYTES = GENERATION_DIRECTORY_BYTES + 32 };
+enum {
+	ASIDE_NAME_BYTES = GENERATION_DIRECTORY_BYTES + 32,
+	ASIDE_SECONDS_MAX = 1000,
+};
 
 /* ---- aside ------------------------------------------------------------------------------------------------------- */
 
@@ -27,10 +31,17 @@ enum { ASIDE_NAME_BYTES = GENERATION_DIRECTORY_BYTES + 32 };
 static int model_aside(const struct files_place *place, const struct files_way *way, const struct file_order *order,
                        struct reason *reason)
 {
+	uint64_t second = order->wall_us / 1000000, last = second + ASIDE_SECONDS_MAX;
 	char aside[ASIDE_NAME_BYTES];
+	bool moved, taken;
 
-	snprintf(aside, sizeof aside, "%s%%%%old-%" PRIu64, order->directory, order->wall_us / 1000000);
-	if (place->calls->renameat(way->all, order->directory, way->all, aside) != 0)
+	/* Names have whole seconds; a second that has one already leaves the next to this. */
+	do {
+		snprintf(aside, sizeof aside, "%s%%%%old-%" PRIu64, order->directory, second);
+		moved = place->calls->renameat(way->all, order->directory, way->all, aside) == 0;
+		taken = !moved && (errno == ENOTEMPTY || errno == EEXIST);
+	} while (taken && second++ < last);
+	if (!moved)
 		return files_failed(place, reason, "moving earlier checkpoints aside into", aside);
 	if (place->calls->fsync(way->all) != 0)
 		return files_failed(place, reason, "synchronising the directory of", aside);
@@ -137,6 +148,7 @@ static int generation_write(const struct files_place *place, const struct files_
 		(void)files_directory_remove(place, way->directory, temporary);
 		return error;
 	}
+	FAILPOINT("checkpoint-named");
 	if (calls->fsync(way->directory) == 0)
 		return 0;
 	/* Nobody knows whether its name outlives a power cut. */

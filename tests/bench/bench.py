@@ -38,6 +38,7 @@ GROUPS: Dict[str, Callable[[bool], List[Row]]] = {
     "visible": rows_updates.visible,
     "checkpoints": rows_updates.checkpoints,
     "views": rows_service.views,
+    "recovery": rows_service.recovery,
     "memory": rows_service.memory,
     "flat": rows_updates.flat,
     "requests": rows_service.requests,

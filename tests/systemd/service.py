@@ -6,59 +6,15 @@ it writes into the journal, and how it ends. Exit status 77, with a reason, wher
 The tests build on each other and run in this order.
 """
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
-import traceback
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILD = os.environ.get("BUILD", "release")
-HOST = os.path.join(ROOT, "tests/systemd/host.sh")
-WAIT_SECONDS = 30
+import machine
+
 NO_PERMISSION = 77
 SLOTS = 3  # the default
 MESSAGE_REGISTERED = "86f8190985db44ec839addf3e5814fac"  # daemon/core/event.h
-
-
-class Host:
-    """A systemd in a folder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def run(self, *command, check=True):
-        done = subprocess.run(
-            [HOST, "run", self.folder, *command], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
-        )
-        assert done.returncode == 0 or not check, f"{command}: {done.returncode}: {done.stdout}{done.stderr}"
-        return done
-
-    def property(self, name, unit="emad.service"):
-        return self.run("systemctl", "show", "--value", "-p", name, unit).stdout.strip()
-
-    def wait(self, what, condition):
-        due = time.monotonic() + WAIT_SECONDS
-        while not condition():
-            assert time.monotonic() < due, f"{what} did not happen in {WAIT_SECONDS} s: {self.status()}"
-            time.sleep(0.05)
-
-    def status(self):
-        return self.run("systemctl", "status", "--no-pager", "emad.service", check=False).stdout
-
-    def write(self, path, text):
-        """A file inside."""
-        self.run("mkdir", "-p", os.path.dirname(path))
-        self.run("bash", "-c", 'printf %s "$1" >"$2"', "bash", text, path)
-
-    def ping(self, directory="/run/emad"):
-        return json.loads(self.run("emactl", "--json", "--socket", f"ipc://{directory}/emad.sock", "ping").stdout)
-
-    def restarts(self):
-        return int(self.property("NRestarts"))
 
 
 def the_user_is_made(host):
@@ -118,7 +74,7 @@ def the_doctor_sees_what_is_wrong(host):
 
 def train(host, model, steps):
     """A trainer of the integration tests pushes a few steps."""
-    host.run(f"{host.folder}/role", "--role", "trainer", "/tmp/progress", "0", "ipc:///run/emad/emad.sock", model,
+    host.run(f"{host.folder}/test_stop", "--role", "trainer", "/tmp/progress", "0", "ipc:///run/emad/emad.sock", model,
              "1000", "0", "1", "1", str(steps), "1")
 
 
@@ -323,41 +279,7 @@ TESTS = (
 )
 
 
-def run_all(host):
-    passed = failed = skipped = 0
-    host.run("systemctl", "start", "systemd-journald", check=False)
-    for test in TESTS:
-        try:
-            reason = test(host)
-        except (AssertionError, OSError, ValueError):
-            print(f"{test.__name__}: {traceback.format_exc()}")
-            failed += 1
-            continue
-        if reason:
-            print(f"{test.__name__}: skipped: {reason}")
-        passed, skipped = passed + (not reason), skipped + bool(reason)
-    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
-    return 1 if failed else 0
-
-
-def main():
-    with tempfile.TemporaryDirectory(prefix="emad-systemd-") as folder:
-        os.chmod(folder, 0o755)
-        subprocess.run(
-            ["make", "-s", "--no-print-directory", "install", f"BUILD={BUILD}", "PREFIX=/usr/local",
-             f"DESTDIR={folder}/root"],
-            cwd=ROOT, check=True, stdin=subprocess.DEVNULL,
-            env={name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"},
-        )
-        shutil.copy(os.path.join(ROOT, f"build/{BUILD}/tests/integration/test_stop"), os.path.join(folder, "role"))
-        started = subprocess.run([HOST, "start", folder], stdin=subprocess.DEVNULL, check=False)
-        if started.returncode:
-            return started.returncode
-        try:
-            return run_all(Host(folder))
-        finally:
-            subprocess.run([HOST, "stop", folder], check=False)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    with machine.installed("test_stop") as HOST:
+        STATUS = machine.run_all(HOST, TESTS)
+    sys.exit(STATUS)

@@ -533,6 +533,19 @@ START_TEST(what_is_discarded_is_not_found)
 }
 END_TEST
 
+START_TEST(what_goes_aside_in_the_same_second_takes_the_next_name)
+{
+	for (int i = 0; i < 3; i++) {
+		write_whole(1);
+		ck_assert_int_eq(order_do(order_make(FILE_DISCARD, 1)), 0);
+		ck_assert_int_eq(look_unharmed(), 0);
+	}
+	snprintf(command, sizeof command, "test -d '%s/checkpoints/run42%%net%%%%old-1790000002/"
+	         "00000000000000000010-00000000000000000001'", root);
+	ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
 START_TEST(what_was_abandoned_leaves_nothing)
 {
 	write_whole(1);
@@ -720,6 +733,7 @@ int main(void)
 	tcase_add_test(tcase, a_few_bytes_at_a_time_are_enough);
 	tcase_add_test(tcase, another_average_of_the_same_name_moves_the_old_one_aside);
 	tcase_add_test(tcase, what_is_discarded_is_not_found);
+	tcase_add_test(tcase, what_goes_aside_in_the_same_second_takes_the_next_name);
 	tcase_add_test(tcase, what_was_abandoned_leaves_nothing);
 	tcase_add_test(tcase, a_seek_finds_the_newest_of_a_step_or_before_below_its_bound);
 	tcase_add_test(tcase, a_seek_sets_aside_what_is_damaged_and_says_why_beside_it);

@@ -90,6 +90,10 @@ model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix dae
 	$(addprefix tests/unit/, failing_heap random_model)
 service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
 
+generations := $(addprefix daemon/edge/, files_generation files_place) daemon/core/generation \
+	$(addprefix proto/, layout name status)
+disk := $(generations) $(addprefix tests/unit/, disk_generations disk_model)
+
 apply := daemon/core/apply $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_access := daemon/core/access $(addprefix proto/, message name pack status)
 test_accounts := daemon/edge/accounts
@@ -109,8 +113,7 @@ test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
 test_files := $(addprefix daemon/edge/, files files_generation files_place) \
 	$(addprefix daemon/core/, generation retention) $(addprefix proto/, layout name status)
-test_files_generation := $(addprefix daemon/edge/, files_generation files_place) daemon/core/generation \
-	$(addprefix proto/, layout name status)
+test_files_generation := $(generations)
 test_figure := client/emactl/figure
 test_generation := daemon/core/generation $(addprefix proto/, layout name status)
 test_generation_text := $(addprefix daemon/core/, attributes generation generation_text guards json_text) \
@@ -133,6 +136,7 @@ test_pack := $(addprefix proto/, name pack status)
 test_plan := $(model_parts)
 test_plot := client/emactl/plot
 test_posthoc := $(schedule) $(addprefix proto/, nearest posthoc) tests/unit/failing_heap
+test_power_cut := $(disk)
 test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
 test_recast := client/recast $(addprefix proto/, dtype json_read name safetensors safetensors_write status) \

@@ -89,6 +89,7 @@ struct file_order {
 	char directory[GENERATION_DIRECTORY_BYTES]; /* of the model, below "checkpoints" */
 	struct generation_name generation;
 	bool starts;         /* FILE_CHECKPOINT: the directory holds another average, which goes aside */
+	bool founds;         /* FILE_CHECKPOINT: the state directory has held nothing yet, and may have to be made */
 	uint64_t keep_count; /* FILE_CHECKPOINT: generations that stay */
 	char *text;          /* owned; the manifest: FILE_CHECKPOINT: without its end; FILE_FIND: result */
 	size_t text_bytes;

@@ -268,9 +268,11 @@ static void filled(struct service *service, const struct instant *now)
 		publish(service, now, model);
 		service->counters.models_recovered++;
 		recovery->model_count++;
-		service_event(service, EVENT_NOTICE, model->name, 0,
-		              "%s: recovered from %s: step %" PRIu64 ", version %" PRIu64 ", %" PRIu64 " updates", model->name, place_of(recovery->order).text,
-		              recovery->generation.step, recovery->generation.version, recovery->generation.updates);
+		service_event(service, recovery->order->reason.text[0] ? EVENT_WARNING : EVENT_NOTICE, model->name, 0,
+		              "%s: recovered from %s: step %" PRIu64 ", version %" PRIu64 ", %" PRIu64 " updates%s%s",
+		              model->name, place_of(recovery->order).text, recovery->generation.step,
+		              recovery->generation.version, recovery->generation.updates,
+		              recovery->order->reason.text[0] ? ", but " : "", recovery->order->reason.text);
 		recovery->order->generation = OLDEST;
 		next(service, now);
 		return;

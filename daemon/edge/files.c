@@ -112,8 +112,8 @@ static int place_open(const struct files *files, struct file_item *item, struct 
 		place->directory = directory_open(files, place->parent, place->name, &made);
 		if (place->directory < 0)
 			return failed(files, item, "opening the directory", item->directory);
-		/* A new directory's name must outlive a power cut, or the files in it do not. */
-		if (made && files->calls->fsync(place->parent) != 0)
+		/* Its name must outlive a power cut, or the files in it do not; whoever made it may have died since. */
+		if (files->calls->fsync(place->parent) != 0)
 			return failed(files, item, "synchronising the parent of", item->directory);
 		at += bytes + (at[bytes] == '/');
 	}
@@ -185,7 +185,7 @@ static int place_list(const struct files *files, const struct place *place, stru
 	}
 	if (!error && errno != 0)
 		error = failed(files, item, "listing", item->directory);
-	closedir(stream);
+	calls->closedir(stream);
 	if (steps->count > 0)
 		qsort(steps->items, steps->count, sizeof *steps->items, steps_compare);
 	return error;

@@ -19,6 +19,7 @@ static const char MANIFEST[] = "manifest.json";
 enum {
 	TEMPORARY_NAME_BYTES = GENERATION_NAME_BYTES + 5,
 	ASIDE_NAME_BYTES = GENERATION_DIRECTORY_BYTES + 32,
+	ASIDE_COUNT_MAX = 100, /* names of the same second */
 	CHUNK_BYTES = 4 * 1024 * 1024, /* between two looks at whether to stop */
 };
 
@@ -48,8 +49,8 @@ static int step_open(const struct files_place *place, int parent, const char *na
 
 	if (fd < 0)
 		return files_failed(place, reason, "opening the directory", name);
-	/* A new directory's name must outlive a power cut, or the files in it do not. */
-	if (made && place->calls->fsync(parent) != 0) {
+	/* Its name must outlive a power cut, or the files in it do not; whoever made it may have died before that. */
+	if (makes && place->calls->fsync(parent) != 0) {
 		int error = files_failed(place, reason, "synchronising the parent of", name);
 
 		place->calls->close(fd);
@@ -69,12 +70,26 @@ static int way_begin(const struct files_place *place, bool makes, struct way *wa
 	return error ? error : step_open(place, way->root, "checkpoints", makes, &way->all, reason);
 }
 
-static int way_open(const struct files_place *place, const struct file_order *order, bool makes, struct way *way,
+/*
+ * As far as the model's directory, which is made where there is none. What that is in is only made for the first of all:
+ * where it was and is no more, somebody has unmounted it, and what was written there now would be hidden afterwards.
+ */
+static int way_make(const struct files_place *place, const struct file_order *order, struct way *way,
                     struct reason *reason)
 {
-	int error = way_begin(place, makes, way, reason);
+	int error = way_begin(place, order->founds, way, reason);
 
-	return error ? error : step_open(place, way->all, order->directory, makes, &way->directory, reason);
+	if (error == -ENOENT && !order->founds)
+		return reason_set(reason, error, "'checkpoints' is gone from the state directory '%.200s': mount it again, or make it anew, empty, to go on without what was in it", place->state_dir);
+	return error ? error : step_open(place, way->all, order->directory, true, &way->directory, reason);
+}
+
+static int way_open(const struct files_place *place, const struct file_order *order, struct way *way,
+                    struct reason *reason)
+{
+	int error = way_begin(place, false, way, reason);
+
+	return error ? error : step_open(place, way->all, order->directory, false, &way->directory, reason);
 }
 
 /* ---- lists ------------------------------------------------------------------------------------------------------- */
@@ -154,7 +169,7 @@ static int directory_remove(const struct files_place *place, int parent, const c
 		    place->calls->unlinkat(directory, entry->d_name, 0) != 0)
 			error = errno;
 	if (stream)
-		closedir(stream);
+		place->calls->closedir(stream);
 	place->calls->close(directory);
 	if (!error && place->calls->unlinkat(parent, name, AT_REMOVEDIR) == 0)
 		return 0;
@@ -181,7 +196,7 @@ static int names_list(const struct files_place *place, int directory, bool clean
 	}
 	if (!error && errno != 0)
 		error = files_failed(place, reason, "listing", "checkpoints");
-	closedir(stream);
+	place->calls->closedir(stream);
 	if (names->count > 0)
 		qsort(names->items, names->count, sizeof *names->items, names_compare);
 	return error;
@@ -189,17 +204,51 @@ static int names_list(const struct files_place *place, int directory, bool clean
 
 /* ---- aside ------------------------------------------------------------------------------------------------------- */
 
-/* All generations of a model: they are of another average, or of a model that was removed. */
-static int model_aside(const struct files_place *place, const struct way *way, const struct file_order *order,
-                       struct reason *reason)
+/* Gives a name another one, with "-2", "-3", ... behind it where that is taken. Returns 0 or -1 with errno. */
+static int name_aside(const struct files_place *place, int directory, const char *name, const char *aside)
+{
+	char numbered[ASIDE_NAME_BYTES + 8];
+	int result;
+
+	snprintf(numbered, sizeof numbered, "%s", aside);
+	for (int i = 2;; i++) {
+		result = place->calls->renameat(directory, name, directory, numbered);
+		if (result == 0 || (errno != ENOTEMPTY && errno != EEXIST) || i > ASIDE_COUNT_MAX)
+			return result;
+		snprintf(numbered, sizeof numbered, "%s-%d", aside, i);
+	}
+}
+
+/* All generations in a directory: they are of another average, or of a model that was removed. */
+static int model_aside(const struct files_place *place, const struct way *way, const char *name,
+                       struct file_order *order)
 {
 	char aside[ASIDE_NAME_BYTES];
 
 	snprintf(aside, sizeof aside, "%s%%%%old-%" PRIu64, order->directory, order->wall_us / 1000000);
-	if (place->calls->renameat(way->all, order->directory, way->all, aside) != 0)
-		return files_failed(place, reason, "moving earlier checkpoints aside into", aside);
+	if (name_aside(place, way->all, name, aside) != 0)
+		return files_failed(place, &order->reason, "moving earlier checkpoints aside into", aside);
 	if (place->calls->fsync(way->all) != 0)
-		return files_failed(place, reason, "synchronising the directory of", aside);
+		return files_failed(place, &order->reason, "synchronising the directory of", aside);
+	return 0;
+}
+
+/*
+ * Generations of later versions than the one that is to be written are of a training that went on from one that could
+ * not be read at the start, or from one that was reported as failed. They would pass for newer at the next start.
+ */
+static int later_aside(const struct files_place *place, const struct way *way, struct file_order *order,
+                       struct names *names)
+{
+	char name[GENERATION_NAME_BYTES], aside[ASIDE_NAME_BYTES];
+
+	while (names->count > 0 && names->items[names->count - 1].version >= order->generation.version) {
+		generation_name_write(&names->items[names->count - 1], name);
+		snprintf(aside, sizeof aside, "%s.old-%" PRIu64, name, order->wall_us / 1000000);
+		if (name_aside(place, way->directory, name, aside) != 0)
+			return files_failed(place, &order->reason, "moving a later checkpoint aside into", aside);
+		names->count--;
+	}
 	return 0;
 }
 
@@ -207,15 +256,15 @@ static int model_aside(const struct files_place *place, const struct way *way, c
 static void generation_aside(const struct files_place *place, const struct way *way, const struct file_order *order,
                              struct reason *reason)
 {
-	char name[GENERATION_NAME_BYTES], aside[GENERATION_NAME_BYTES + 32];
+	char name[GENERATION_NAME_BYTES], aside[ASIDE_NAME_BYTES];
 	struct reason why = *reason;
 
 	generation_name_write(&order->generation, name);
 	snprintf(aside, sizeof aside, "%s.bad-%" PRIu64, name, order->wall_us / 1000000);
-	if (place->calls->renameat(way->directory, name, way->directory, aside) == 0 &&
-	    place->calls->fsync(way->directory) == 0)
-		return;
-	reason_set(reason, 0, "%.300s (it stays in its place: %s)", why.text, strerror(errno));
+	if (name_aside(place, way->directory, name, aside) != 0)
+		reason_set(reason, 0, "%.300s (it stays in its place: %s)", why.text, strerror(errno));
+	else if (place->calls->fsync(way->directory) != 0)
+		reason_set(reason, 0, "%.300s (it may be back after a power cut: %s)", why.text, strerror(errno));
 }
 
 static int model_discard(const struct files_place *place, struct file_order *order)
@@ -224,7 +273,7 @@ static int model_discard(const struct files_place *place, struct file_order *ord
 	int error = way_begin(place, false, &way, &order->reason);
 
 	if (!error)
-		error = model_aside(place, &way, order, &order->reason);
+		error = model_aside(place, &way, order->directory, order);
 	way_close(place, &way);
 	return error == -ENOENT ? 0 : error;
 }
@@ -322,6 +371,78 @@ static void generations_thin(const struct files_place *place, const struct way *
 	}
 }
 
+/* The next generation of the same average. */
+static int model_continue(const struct files_place *place, const struct way *way, struct file_order *order,
+                          struct names *names)
+{
+	int error = later_aside(place, way, order, names);
+
+	if (!error)
+		error = generation_write(place, way, order);
+	if (!error)
+		generations_thin(place, way, order, names);
+	return error;
+}
+
+/* Opens an empty directory for an average that is to take the place of another one. */
+static int fresh_open(const struct files_place *place, const struct way *way, const char *fresh,
+                      struct file_order *order, int *ret_directory)
+{
+	struct names names = { NULL, 0, 0 };
+	int error = step_open(place, way->all, fresh, true, ret_directory, &order->reason);
+
+	if (!error)
+		error = names_list(place, *ret_directory, true, &names, &order->reason);
+	/* A crash has left it here, and it may be what was to be moved aside. */
+	if (!error && names.count > 0) {
+		place->calls->close(*ret_directory);
+		*ret_directory = -1;
+		error = model_aside(place, way, fresh, order);
+		if (!error)
+			error = step_open(place, way->all, fresh, true, ret_directory, &order->reason);
+	}
+	free(names.items);
+	return error;
+}
+
+/* Some file systems cannot exchange two names; then a crash in between leaves the model without either. */
+static int names_exchange(const struct files_place *place, const struct way *way, const char *fresh,
+                          struct file_order *order)
+{
+	int error;
+
+	if (place->calls->exchange(way->all, fresh, order->directory) == 0)
+		return model_aside(place, way, fresh, order);
+	if (errno != EINVAL && errno != ENOSYS)
+		return files_failed(place, &order->reason, "exchanging", fresh);
+	error = model_aside(place, way, order->directory, order);
+	if (!error && place->calls->renameat(way->all, fresh, way->all, order->directory) != 0)
+		error = files_failed(place, &order->reason, "renaming", fresh);
+	if (!error && place->calls->fsync(way->all) != 0)
+		error = files_failed(place, &order->reason, "synchronising the directory of", order->directory);
+	return error;
+}
+
+/* The first generation of another average: those of the one before stay in place until it is whole. */
+static int model_replace(const struct files_place *place, const struct way *way, struct file_order *order)
+{
+	struct way in = { way->root, way->all, -1 };
+	char fresh[ASIDE_NAME_BYTES];
+	int error;
+
+	snprintf(fresh, sizeof fresh, "%s%%%%new", order->directory);
+	error = fresh_open(place, way, fresh, order, &in.directory);
+	if (!error)
+		error = generation_write(place, &in, order);
+	if (in.directory >= 0)
+		place->calls->close(in.directory);
+	if (!error)
+		return names_exchange(place, way, fresh, order);
+	/* What is left in it, the next try finds. */
+	(void)place->calls->unlinkat(way->all, fresh, AT_REMOVEDIR);
+	return error;
+}
+
 static int checkpoint_write(const struct files_place *place, struct file_order *order)
 {
 	struct names names = { NULL, 0, 0 };
@@ -330,20 +451,13 @@ static int checkpoint_write(const struct files_place *place, struct file_order *
 
 	if (atomic_load_explicit(place->abandons, memory_order_relaxed))
 		return reason_set(&order->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
-	error = way_open(place, order, true, &way, &order->reason);
+	error = way_make(place, order, &way, &order->reason);
 	if (!error)
 		error = names_list(place, way.directory, true, &names, &order->reason);
-	if (!error && order->starts && names.count > 0) {
-		names.count = 0;
-		error = model_aside(place, &way, order, &order->reason);
-		way_close(place, &way);
-		if (!error)
-			error = way_open(place, order, true, &way, &order->reason);
-	}
-	if (!error)
-		error = generation_write(place, &way, order);
-	if (!error)
-		generations_thin(place, &way, order, &names);
+	if (!error && order->starts && names.count > 0)
+		error = model_replace(place, &way, order);
+	else if (!error)
+		error = model_continue(place, &way, order, &names);
 	way_close(place, &way);
 	free(names.items);
 	return error;
@@ -459,7 +573,7 @@ static int directory_after(const struct files_place *place, int all, const char 
 			strcpy(ret_name, entry->d_name);
 	if (errno != 0)
 		error = files_failed(place, reason, "listing", "checkpoints");
-	closedir(stream);
+	place->calls->closedir(stream);
 	return error;
 }
 
@@ -566,11 +680,22 @@ static int item_fill(const struct files_place *place, int directory, const struc
 	return error;
 }
 
+/*
+ * From now on the generation counts as written. Whoever wrote it may have died before its name was synchronised, or that
+ * of one that was moved out of its way.
+ */
+static void names_settle(const struct files_place *place, const struct way *way, struct file_order *order)
+{
+	if (place->calls->fsync(way->directory) != 0 || place->calls->fsync(way->all) != 0)
+		(void)files_failed(place, &order->reason, "it may be gone after a power cut: synchronising the directory of",
+		                   order->directory);
+}
+
 static int generation_fill(const struct files_place *place, struct file_order *order)
 {
 	char name[GENERATION_NAME_BYTES];
 	struct way way;
-	int directory, error = way_open(place, order, false, &way, &order->reason);
+	int directory, error = way_open(place, order, &way, &order->reason);
 
 	generation_name_write(&order->generation, name);
 	if (!error)
@@ -582,6 +707,8 @@ static int generation_fill(const struct files_place *place, struct file_order *o
 	}
 	if (error == STATUS_ECORRUPT)
 		generation_aside(place, &way, order, &order->reason);
+	else if (!error)
+		names_settle(place, &way, order);
 	way_close(place, &way);
 	return error;
 }
@@ -589,7 +716,7 @@ static int generation_fill(const struct files_place *place, struct file_order *o
 static int generation_bad(const struct files_place *place, struct file_order *order)
 {
 	struct way way;
-	int error = way_open(place, order, false, &way, &order->reason);
+	int error = way_open(place, order, &way, &order->reason);
 
 	if (!error)
 		generation_aside(place, &way, order, &order->reason);

@@ -29,6 +29,11 @@ static int system_fstat(int fd, struct stat *ret_facts)
 	return fstat(fd, ret_facts);
 }
 
+static int system_exchange(int directory, const char *name, const char *other)
+{
+	return renameat2(directory, name, directory, other, RENAME_EXCHANGE);
+}
+
 static ssize_t system_read(int fd, void *bytes, size_t count)
 {
 	return read(fd, bytes, count);
@@ -43,11 +48,13 @@ const struct files_calls files_system = {
 	.flock = flock,
 	.fdopendir = fdopendir,
 	.readdir = readdir,
+	.closedir = closedir,
 	.read = system_read,
 	.write = write,
 	.fsync = fsync,
 	.close = close,
 	.renameat = renameat,
+	.exchange = system_exchange,
 	.unlinkat = unlinkat,
 };
 
@@ -95,6 +102,20 @@ int files_directory_open(const struct files_place *place, int parent, const char
 	return fd;
 }
 
+/* Also where it was there: whoever made it may have died before its name was synchronised. */
+static int root_synchronise(const struct files_place *place, int root, struct reason *reason)
+{
+	int above = place->calls->openat(root, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), error = 0;
+
+	if (above < 0 && (errno == EACCES || errno == EPERM))
+		return 0;
+	if (above < 0 || place->calls->fsync(above) != 0)
+		error = files_failed(place, reason, "synchronising the directory above", place->state_dir);
+	if (above >= 0)
+		place->calls->close(above);
+	return error;
+}
+
 int files_root_open(const struct files_place *place, bool makes, struct reason *reason, int *ret_root)
 {
 	const struct files_calls *calls = place->calls;
@@ -106,16 +127,17 @@ int files_root_open(const struct files_place *place, bool makes, struct reason *
 	fd = calls->open(state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return files_failed(place, reason, "opening the state directory", state_dir);
-	if (calls->flock(fd, LOCK_EX | LOCK_NB) == 0) {
-		*ret_root = fd;
-		return 0;
-	}
-	if (errno == EWOULDBLOCK)
+	if (calls->flock(fd, LOCK_EX | LOCK_NB) == 0)
+		error = makes ? root_synchronise(place, fd, reason) : 0;
+	else if (errno == EWOULDBLOCK)
 		error = reason_set(reason, -EBUSY, "another emad writes to the state directory '%.200s': give "
 		                   "each its own with --state-dir", state_dir);
 	else
 		error = files_failed(place, reason, "locking the state directory", state_dir);
-	calls->close(fd);
+	if (error)
+		calls->close(fd);
+	else
+		*ret_root = fd;
 	return error;
 }
 

@@ -116,6 +116,7 @@ test_files := $(addprefix daemon/edge/, files files_generation files_place) \
 test_files_generation := $(generations)
 test_figure := client/emactl/figure
 test_generation := daemon/core/generation $(addprefix proto/, layout name status)
+test_generation_faults := $(disk)
 test_generation_text := $(addprefix daemon/core/, attributes generation generation_text guards json_text) \
 	$(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix proto/, layout message nearest profile)
 test_geometry := $(model_parts)

@@ -19,8 +19,20 @@ static const char *const profiles[FILE_COUNT] = { "ema", "slow" };
 static const uint64_t byte_counts[FILE_COUNT] = { BYTES_MAX, 700 };
 
 static atomic_bool abandons;
+static struct reason sentence;
+static bool may_found = true;
 
 const struct files_place disk_place = { "/state", &disk_calls, &abandons, "; make room" };
+
+void generation_founds(bool founds)
+{
+	may_found = founds;
+}
+
+const char *generation_sentence(void)
+{
+	return sentence.text;
+}
 
 static void image_fill(uint64_t serial, int file, uint8_t *image)
 {
@@ -54,6 +66,7 @@ static int order_do(struct file_order *order)
 {
 	files_generation_do(&disk_place, order);
 	ck_assert(order->status == 0 || order->reason.text[0]);
+	sentence = order->reason;
 	return order->status;
 }
 
@@ -64,7 +77,7 @@ int generation_put(const char *directory, const struct generation_name *name, ui
 	int status;
 
 	order->starts = starts;
-	order->founds = true;
+	order->founds = may_found;
 	order->text = malloc(TEXT_BYTES_MAX + GENERATION_END_BYTES_MAX);
 	ck_assert_ptr_nonnull(order->text);
 	order->text_bytes = (size_t)snprintf(order->text, TEXT_BYTES_MAX, "{\"serial\":%lu", (unsigned long)serial);

@@ -25,6 +25,12 @@ extern const struct files_place disk_place;
 /* Writes a generation; what FILE_CHECKPOINT comes back with. Asserts that a failure has a sentence. */
 int generation_put(const char *directory, const struct generation_name *name, uint64_t serial, bool starts);
 
+/* Whether the next ones may make the state directory; they may at first. */
+void generation_founds(bool founds);
+
+/* The sentence that the latest order came back with; "": none. */
+const char *generation_sentence(void);
+
 /* FILE_BAD or FILE_DISCARD. */
 int generation_take(enum file_work work, const char *directory, const struct generation_name *name);
 

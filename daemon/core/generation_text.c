@@ -232,14 +232,32 @@ static int copy_get(struct source *source, const char *name, char **ret_text)
 	return *ret_text ? 0 : -ENOMEM;
 }
 
-/* Text that is JSON inside: an object, or an array. */
-static bool is_json(const char *text, size_t bytes_max, bool wants_array)
+/*
+ * Without memory jansson calls a text invalid, or leaves bytes of its strings out. A manifest whose checksum is right must
+ * not be called damaged because of that, nor be believed: errno tells.
+ */
+static json_t *json_of(const char *text, size_t text_bytes, size_t flags, bool *ret_starved)
 {
-	json_t *root = strlen(text) <= bytes_max ? json_loads(text, 0, NULL) : NULL;
+	json_t *root;
+
+	errno = 0;
+	root = json_loadb(text, text_bytes, flags, NULL);
+	*ret_starved = errno == ENOMEM;
+	return root;
+}
+
+/* Text that is JSON inside: an object, or an array. */
+static int json_check(const char *text, size_t bytes_max, bool wants_array, const char *name, struct reason *reason)
+{
+	size_t bytes = strlen(text);
+	bool starved = false;
+	json_t *root = bytes <= bytes_max ? json_of(text, bytes, 0, &starved) : NULL;
 	bool fits = wants_array ? json_is_array(root) : json_is_object(root);
 
 	json_decref(root);
-	return fits;
+	if (starved)
+		return -ENOMEM;
+	return fits ? 0 : corrupt(reason, name);
 }
 
 static int profile_decode(const json_t *row, const json_t *file, struct generation_profile *at, struct reason *reason)
@@ -267,8 +285,10 @@ static int profile_decode(const json_t *row, const json_t *file, struct generati
 	error = copy_get(&source, "history", &at->history);
 	if (error)
 		return error;
-	if (at->history && !is_json(at->history, HISTORY_BYTES_MAX, true))
-		return corrupt(reason, "history");
+	if (at->history)
+		error = json_check(at->history, HISTORY_BYTES_MAX, true, "history", reason);
+	if (error)
+		return error;
 	if (action > ACTION_ZERO || !(at->facts.decay_rest >= 0) || !(at->facts.decay_rest <= 1))
 		return corrupt(reason, action > ACTION_ZERO ? "action" : "decay_rest");
 	if (source.wrong || files.wrong)
@@ -364,11 +384,12 @@ static int facts_decode(struct source *source, struct generation *generation, st
 		return corrupt(reason, generation->version == 0 ? "version" : "stride");
 	if (guards_parse((struct text){ guards, strlen(guards) }, &generation->guards, NULL) != 0)
 		return corrupt(reason, "guards");
-	if (!generation->attributes || !is_json(generation->attributes, ATTRIBUTES_BYTES_MAX, false))
+	if (!generation->attributes)
 		return corrupt(reason, "attributes");
-	if (generation->metadata && !is_json(generation->metadata, METADATA_BYTES_MAX, false))
-		return corrupt(reason, "metadata");
-	return 0;
+	error = json_check(generation->attributes, ATTRIBUTES_BYTES_MAX, false, "attributes", reason);
+	if (!error && generation->metadata)
+		error = json_check(generation->metadata, METADATA_BYTES_MAX, false, "metadata", reason);
+	return error;
 }
 
 int generation_decode(const char *text, size_t text_bytes, struct generation *ret_generation, struct reason *reason)
@@ -376,14 +397,17 @@ int generation_decode(const char *text, size_t text_bytes, struct generation *re
 	struct generation generation = { .manifest = NULL };
 	struct source source = { NULL, NULL };
 	json_t *root = NULL;
+	bool starved;
 	int error = 0;
 
 	if (!generation_text_check(text, text_bytes))
 		return reason_set(reason, STATUS_ECORRUPT,
 		                  "its manifest.json is cut off or damaged: the checksum at its end is not that of the %zu bytes before", text_bytes);
-	root = json_loadb(text, text_bytes, JSON_REJECT_DUPLICATES, NULL);
+	root = json_of(text, text_bytes, JSON_REJECT_DUPLICATES, &starved);
 	source.object = root;
-	if (!json_is_object(root))
+	if (starved)
+		error = -ENOMEM;
+	else if (!json_is_object(root))
 		error = corrupt(reason, "{");
 	else if (number_get(&source, "format") != FORMAT)
 		error = reason_set(reason, STATUS_EVERSION,

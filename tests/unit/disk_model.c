@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,16 +62,47 @@ struct opened {
 };
 
 struct disk {
-	struct inode inodes[INODE_COUNT_MAX];
 	int inode_count;
 	struct opened opened[OPEN_COUNT_MAX];
 	struct disk_faults faults;
 	const char *failed_at;
 	uint64_t call_count, power_left; /* power_left 0: for ever */
 	bool is_off, has_interrupted;
+	struct inode inodes[INODE_COUNT_MAX]; /* at the end, so that only those that there are are copied */
 };
 
 static struct disk *disk; /* in use */
+
+/* ---- memory ------------------------------------------------------------------------------------------------------- */
+
+/* aligned_alloc is not among the functions that a failing heap wraps. */
+static void *room_make(size_t bytes)
+{
+	void *room = aligned_alloc(16, (bytes / 16 + 1) * 16);
+
+	assert(room);
+	return room;
+}
+
+static void *room_copy(const void *from, size_t bytes)
+{
+	void *copy = bytes > 0 ? room_make(bytes) : NULL;
+
+	if (copy)
+		memcpy(copy, from, bytes);
+	return copy;
+}
+
+/* Frees the old one. */
+static void *room_grow(void *from, size_t bytes, size_t more_bytes)
+{
+	void *room = room_make(bytes + more_bytes);
+
+	if (from)
+		memcpy(room, from, bytes);
+	free(from);
+	return room;
+}
 
 /* ---- the disk ---------------------------------------------------------------------------------------------------- */
 
@@ -85,22 +117,13 @@ static int inode_make(struct disk *on, bool is_directory, int parent)
 
 struct disk *disk_create(void)
 {
-	struct disk *created = calloc(1, sizeof *created);
+	struct disk *created = room_make(sizeof *created);
 
-	assert(created);
+	memset(created, 0, sizeof *created);
 	(void)inode_make(created, true, 0);
 	return created;
 }
 
-static void *room_copy(const void *from, size_t bytes)
-{
-	void *copy = bytes > 0 ? malloc(bytes) : NULL;
-
-	assert(copy || bytes == 0);
-	if (copy)
-		memcpy(copy, from, bytes);
-	return copy;
-}
 
 static void bytes_set(struct bytes *bytes, const struct bytes *from)
 {
@@ -117,10 +140,9 @@ static void names_copy(struct names *names)
 
 struct disk *disk_copy(const struct disk *from)
 {
-	struct disk *copy = malloc(sizeof *copy);
+	struct disk *copy = room_make(sizeof *copy);
 
-	assert(copy);
-	*copy = *from;
+	memcpy(copy, from, offsetof(struct disk, inodes) + (size_t)from->inode_count * sizeof from->inodes[0]);
 	for (int i = 0; i < copy->inode_count; i++) {
 		struct inode *inode = &copy->inodes[i];
 
@@ -212,8 +234,8 @@ static void name_set(struct names *names, const char *name, int inode)
 		names->items[i].inode = inode;
 		return;
 	}
-	names->items = reallocarray(names->items, (size_t)names->count + 1, sizeof *names->items);
-	assert(names->items && strlen(name) < NAME_MAX_BYTES);
+	assert(strlen(name) < NAME_MAX_BYTES);
+	names->items = room_grow(names->items, (size_t)names->count * sizeof *names->items, sizeof *names->items);
 	strcpy(names->items[names->count].name, name);
 	names->items[names->count++].inode = inode;
 }
@@ -228,14 +250,14 @@ static bool is_empty(const struct inode *directory)
 
 static struct change *change_add(struct inode *directory, const char *name)
 {
-	size_t count = (size_t)directory->change_count + 1;
+	size_t bytes = (size_t)directory->change_count * sizeof *directory->changes;
+	struct change *change;
 
-	directory->changes = reallocarray(directory->changes, count, sizeof *directory->changes);
-	assert(directory->changes);
-	directory->changes[count - 1] = (struct change){ .kind = SET };
-	strcpy(directory->changes[count - 1].name, name);
-	directory->change_count++;
-	return &directory->changes[count - 1];
+	directory->changes = room_grow(directory->changes, bytes, sizeof *directory->changes);
+	change = &directory->changes[directory->change_count++];
+	*change = (struct change){ .kind = SET };
+	strcpy(change->name, name);
+	return change;
 }
 
 static void entry_set(int directory, const char *name, int inode)
@@ -557,16 +579,14 @@ static ssize_t model_read(int fd, void *bytes, size_t count)
 static ssize_t model_write(int fd, const void *bytes, size_t count)
 {
 	struct inode *inode = inode_of(fd);
-	uint8_t *more;
 
 	if (fails("write") || is_interrupted())
 		return -1;
 	assert((opened_of(fd)->flags & O_ACCMODE) == O_WRONLY);
 	count = chunk(count);
-	more = realloc(inode->seen.bytes, inode->seen.count + count + 1);
-	assert(more);
-	memcpy(more + inode->seen.count, bytes, count);
-	inode->seen = (struct bytes){ more, inode->seen.count + count };
+	inode->seen.bytes = room_grow(inode->seen.bytes, inode->seen.count, count);
+	memcpy(inode->seen.bytes + inode->seen.count, bytes, count);
+	inode->seen.count += count;
 	inode->is_synchronised = false;
 	return (ssize_t)count;
 }

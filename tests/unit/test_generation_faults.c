@@ -1,6 +1,7 @@
 /*
  * Every call for a generation fails in turn, with every error that a disk has: what is there stays whole and where it
- * is, the error is told, nothing stays open, and the next try succeeds.
+ * is, the error is told, nothing stays open, and the next try succeeds. And every bit of a generation is turned, and
+ * every file cut off everywhere: that is damage, which is set aside.
  */
 #include "tests/unit/disk_generations.h"
 #include "tests/unit/disk_model.h"
@@ -284,6 +285,66 @@ START_TEST(a_state_directory_that_went_away_is_not_made_anew)
 }
 END_TEST
 
+/* ---- damage ------------------------------------------------------------------------------------------------------ */
+
+static const char *const files[] = { "ema.safetensors", "slow.safetensors", "manifest.json" };
+
+static void path_of(const char *file, char ret_path[160])
+{
+	snprintf(ret_path, 160, "%s/00000000000000000020-00000000000000000002/%s", DIRECTORY, file);
+}
+
+/* One look at a disk that is damaged. */
+static void damaged_check(struct disk *damaged, const char *what, uint64_t at)
+{
+	struct found found;
+
+	disk_use(damaged);
+	found = generation_look_for(MODEL);
+	if (found.serial != 1 || found.status != STATUS_ECORRUPT || found.count_bad != 1 ||
+	    disk_has(damaged, DIRECTORY, "00000000000000000010-00000000000000000001.bad-") ||
+	    !disk_has(damaged, DIRECTORY, "00000000000000000020-00000000000000000002.bad-1790000000"))
+		ck_abort_msg("%s %lu: generation %lu, status %d, %d set aside", what, (unsigned long)at,
+		             (unsigned long)found.serial, found.status, found.count_bad);
+	disk_destroy(damaged);
+	disk_use(disk);
+}
+
+START_TEST(every_bit_that_is_turned_is_found)
+{
+	char path[160];
+	uint64_t bytes;
+
+	path_of(files[_i], path);
+	ck_assert_ptr_nonnull(disk_file(disk, path, &bytes));
+	ck_assert_uint_gt(bytes, 100);
+	for (uint64_t bit = 0; bit < 8 * bytes; bit++) {
+		struct disk *damaged = disk_copy(disk);
+
+		disk_file(damaged, path, &bytes)[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		damaged_check(damaged, "bit", bit);
+	}
+	whole_check(2, 2, "nothing");
+}
+END_TEST
+
+START_TEST(a_file_that_is_cut_off_anywhere_is_found)
+{
+	char path[160];
+	uint64_t bytes;
+
+	path_of(files[_i], path);
+	ck_assert_ptr_nonnull(disk_file(disk, path, &bytes));
+	for (uint64_t left = 0; left < bytes; left++) {
+		struct disk *damaged = disk_copy(disk);
+
+		disk_file_cut(damaged, path, left);
+		damaged_check(damaged, "cut off after", left);
+	}
+	whole_check(2, 2, "nothing");
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("generation_faults");
@@ -303,6 +364,8 @@ int main(void)
 	tcase_add_test(tcase, a_file_system_without_exchange_takes_another_average_too);
 	tcase_add_test(tcase, what_goes_aside_in_the_same_second_gets_another_name);
 	tcase_add_test(tcase, a_state_directory_that_went_away_is_not_made_anew);
+	tcase_add_loop_test(tcase, every_bit_that_is_turned_is_found, 0, 3);
+	tcase_add_loop_test(tcase, a_file_that_is_cut_off_anywhere_is_found, 0, 3);
 	suite_add_tcase(suite, tcase);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

@@ -33,6 +33,7 @@
 #include "daemon/core/throttle.h"
 #include "daemon/edge/accounts.h"
 #include "daemon/edge/attach.h"
+#include "daemon/edge/descriptors.h"
 #include "daemon/edge/files.h"
 #include "daemon/edge/log.h"
 #include "daemon/edge/memory.h"
@@ -71,10 +72,14 @@ struct daemon {
 	struct service *service;
 	struct service_facts facts;
 	char state_dir[CONFIG_PATH_BYTES_MAX];
+	char segments_dir[CONFIG_PATH_BYTES_MAX];
+	struct systemd_handed handed;
+	int attach_listener_fd; /* -1: none */
 	struct throttle throttle;
 	uint64_t drain_due_ms;
 	bool journal;
 	bool listening; /* the sockets are there */
+	bool unkept;    /* said that segments will not be there after a restart */
 	bool stopping;
 	bool hurried; /* a second signal: what was accepted is not waited for */
 	int error;    /* why it must end while it runs */
@@ -205,6 +210,10 @@ static void on_memory(void *context, struct segment_order *order)
 	struct daemon *daemon = context;
 	struct instant now = instant_now();
 
+	if (order->status == 0 && order->reason.text[0] && !daemon->unkept) {
+		daemon->unkept = true;
+		say(daemon, EVENT_WARNING, order->reason.text);
+	}
 	service_memory_made(daemon->service, &now, order);
 	rearm(daemon);
 }
@@ -250,6 +259,19 @@ static void wake_loop(void *context)
 }
 
 /* ---- from the service to the edges ------------------------------------------------------------------------------- */
+
+/* The maker's thread. */
+static int on_keep(void *context, const char *name, int fd)
+{
+	(void)context;
+	return systemd_store(name, fd);
+}
+
+static void on_forget(void *context, const char *name)
+{
+	(void)context;
+	systemd_unstore(name);
+}
 
 static void host_memory_make(void *context, struct segment_order *order)
 {
@@ -380,6 +402,14 @@ static struct transport_options transport_options(struct daemon *daemon)
 	};
 }
 
+static void warn_of_descriptors(struct daemon *daemon)
+{
+	struct reason reason;
+
+	if (descriptors_check(daemon->config->segment_count_max, daemon->config->connection_count_max, &reason) != 0)
+		say(daemon, EVENT_WARNING, reason.text);
+}
+
 /* Takes the config. */
 static void reconfigure(struct daemon *daemon, struct config *config)
 {
@@ -399,6 +429,7 @@ static void reconfigure(struct daemon *daemon, struct config *config)
 		return;
 	}
 	attach_reconfigure(daemon->attach, (uint32_t)config->connection_count_max);
+	warn_of_descriptors(daemon);
 	service_reconfigure(daemon->service, &now, &settings);
 	free(before);
 	rearm(daemon);
@@ -517,10 +548,13 @@ static int service_init(struct daemon *daemon, struct reason *reason)
 
 	/* The config goes with the next reload, and this stays as it is. */
 	strcpy(daemon->state_dir, daemon->config->state_dir);
+	strcpy(daemon->segments_dir, daemon->config->segments_dir);
 	daemon->facts = (struct service_facts){
 		.agent = "emad " EMAD_VERSION,
 		.runtime_dir = daemon->runtime.path,
 		.state_dir = daemon->state_dir,
+		.segments_dir = daemon->segments_dir,
+		.uid = geteuid(),
 		.pid = (uint64_t)getpid(),
 		.worker_count = daemon->config->worker_count,
 		.started_ms = instant_now().monotonic_ms,
@@ -531,20 +565,67 @@ static int service_init(struct daemon *daemon, struct reason *reason)
 
 static int threads_start(struct daemon *daemon, struct reason *reason)
 {
+	const struct memory_options memory = {
+		.directory = daemon->segments_dir,
+		.context = daemon,
+		.wake = wake_loop,
+		.keep = on_keep,
+		.forget = on_forget,
+		.say = say,
+	};
 	sigset_t all, before;
 	int error;
 
 	/* Signals are for the loop thread alone. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = memory_start(wake_loop, daemon, &daemon->maker);
-	if (!error)
+	error = memory_start(&memory, &daemon->maker, reason);
+	if (!error) {
 		error = workers_start((uint32_t)daemon->config->worker_count, wake_loop, daemon, &daemon->workers);
-	if (!error && daemon->state_dir[0])
-		error = files_start(daemon->state_dir, &files_system, wake_loop, daemon, &daemon->files);
+		if (!error && daemon->state_dir[0])
+			error = files_start(daemon->state_dir, &files_system, wake_loop, daemon, &daemon->files);
+		if (error)
+			reason_set(reason, error, "the %" PRIu64 " worker threads cannot be made: %s (see workers= and the limit "
+			           "on tasks)", daemon->config->worker_count, strerror(-error));
+	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return error ? reason_set(reason, error, "the %" PRIu64 " worker threads cannot be made: %s (see workers= and the "
-	                          "limit on tasks)", daemon->config->worker_count, strerror(-error)) : 0;
+	return error;
+}
+
+/* Hands all the memory that earlier daemons have left to the service. */
+static int take_over(struct daemon *daemon, struct reason *reason)
+{
+	struct systemd_handed *handed = &daemon->handed;
+	struct memory_kept *kept = calloc(handed->count + 1, sizeof *kept);
+	const struct instant now = instant_now();
+	struct memory_found found;
+	uint32_t count = 0;
+	char text[512];
+	int error;
+
+	if (!kept)
+		return reason_set(reason, -ENOMEM, "not enough memory to start");
+	for (uint32_t i = 0; i < handed->count; i++) {
+		if (handed->descriptors[i].fd < 0)
+			continue;
+		kept[count++] = (struct memory_kept){ handed->descriptors[i].name, handed->descriptors[i].fd };
+		handed->descriptors[i].fd = -1;
+	}
+	error = memory_find(daemon->maker, kept, count, &found, reason);
+	free(kept);
+	if (error)
+		return error;
+	if (found.count > 0) {
+		snprintf(text, sizeof text, "%" PRIu32 " segments of an earlier daemon, %.1f MiB: %" PRIu32
+		         " kept by the service manager, %" PRIu32 " files%s%s", found.count, (double)found.bytes / 1048576.0,
+		         found.count - found.file_count, found.file_count, daemon->segments_dir[0] ? " in " : "",
+		         daemon->segments_dir);
+		say(daemon, EVENT_NOTICE, text);
+	}
+	error = service_adopt(daemon->service, &now, found.segments, found.count);
+	free(found.segments);
+	return error ? reason_set(reason, error, "not enough memory to go on with %" PRIu32 " segments of an earlier daemon",
+	                          found.count) : 0;
 }
 
 static int sockets_start(struct daemon *daemon, struct reason *reason)
@@ -555,7 +636,7 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 		.loop = &daemon->loop,
 		.connection_count_max = (uint32_t)config->connection_count_max,
 		.socket_mode = (uint32_t)config->socket_mode,
-		.listener_fd = systemd_listener("attach"),
+		.listener_fd = daemon->attach_listener_fd,
 		.counters = service_counters(daemon->service),
 		.context = daemon,
 		.classify = classify,
@@ -566,6 +647,7 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 	int error;
 
 	snprintf(path, sizeof path, "%s/attach.sock", daemon->runtime.path);
+	daemon->attach_listener_fd = -1;
 	error = attach_start(&attach, path, &daemon->attach, reason);
 	if (!error)
 		error = transport_start(&transport, &daemon->transport);
@@ -591,15 +673,20 @@ static void listen_begin(struct daemon *daemon)
 	         kernel_best()->name, (double)daemon->config->memory_bytes_max / (double)(UINT64_C(1) << 30));
 	say_of(daemon, EVENT_STARTED, EVENT_NOTICE, text);
 	service_summary(daemon->service, text, sizeof text);
-	systemd_ready(service_counters(daemon->service)->models_recovered > 0 ? text : "no models");
+	systemd_ready(service_counters(daemon->service)->models_recovered + service_counters(daemon->service)->models_adopted > 0 ? text : "no models");
 }
 
 static int start(struct daemon *daemon, struct reason *reason)
 {
 	uint64_t watchdog_ms = systemd_watchdog_ms();
 	struct instant now;
-	int error = runtime_open(daemon->config->runtime_dir, &daemon->runtime, reason);
+	int error = systemd_handed_take(&daemon->handed);
 
+	if (error)
+		return reason_set(reason, error, "not enough memory to start");
+	daemon->attach_listener_fd = systemd_listener(&daemon->handed, "attach");
+	descriptors_raise();
+	error = runtime_open(daemon->config->runtime_dir, &daemon->runtime, reason);
 	if (!error)
 		error = service_init(daemon, reason);
 	if (!error)
@@ -612,6 +699,10 @@ static int start(struct daemon *daemon, struct reason *reason)
 	(void)uv_timer_start(&daemon->status, on_status, STATUS_EVERY_MS, STATUS_EVERY_MS);
 	if (watchdog_ms > 1)
 		(void)uv_timer_start(&daemon->watchdog, on_watchdog, 0, watchdog_ms / 2);
+	warn_of_descriptors(daemon);
+	error = take_over(daemon, reason);
+	if (error)
+		return error;
 	now = instant_now();
 	error = service_recover(daemon->service, &now);
 	if (error)
@@ -641,6 +732,9 @@ static void stop(struct daemon *daemon)
 	workers_stop(daemon->workers);
 	/* A thread that hangs on a disk still reads the models' memory: then all of it goes with the process. */
 	if (files_stop(daemon->files, close_ms)) {
+		/* The models that are there stay there, for the next daemon. */
+		if (daemon->maker)
+			memory_leave(daemon->maker);
 		service_destroy(daemon->service);
 		memory_stop(daemon->maker);
 	} else {
@@ -653,6 +747,9 @@ static void stop(struct daemon *daemon)
 	(void)uv_loop_close(&daemon->loop);
 	attach_finish(daemon->attach);
 	runtime_close(&daemon->runtime);
+	if (daemon->attach_listener_fd >= 0)
+		close(daemon->attach_listener_fd);
+	systemd_handed_finish(&daemon->handed);
 }
 
 int daemon_run(const struct options *options, struct config *config, struct reason *reason)
@@ -661,6 +758,7 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 		.options = options,
 		.config = config,
 		.runtime = { .lock_fd = -1 },
+		.attach_listener_fd = -1,
 		.journal = systemd_has_journal(),
 		.reason = reason,
 	};

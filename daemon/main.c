@@ -33,6 +33,8 @@ static void help(FILE *file)
 	      "  -r, --runtime-dir DIR   where its sockets are (default: $RUNTIME_DIRECTORY, /run/emad)\n"
 	      "  -s, --state-dir DIR     where averages are kept on disk, for profiles with snapshot=\n"
 	      "                          (default: $STATE_DIRECTORY, else nowhere)\n"
+	      "      --segments-dir DIR  where shared memory outlives the daemon without systemd: a directory\n"
+	      "                          of its own on a tmpfs, such as /dev/shm/emad\n"
 	      "      --KEY VALUE         any of the settings below, such as --memory-max 8G; counts\n"
 	      "                          more than all files\n"
 	      "  -h, --help              this text\n"

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/book.h"
 #include "daemon/core/call.h"
-#include "daemon/core/generation_text.h"
 
 enum { RETRY_MS_MIN = 1000, RETRY_MS_MAX = 300000 };
 
@@ -73,54 +73,17 @@ bool checkpoint_owed(const struct service *service, const struct model *model)
 
 /* ---- orders ------------------------------------------------------------------------------------------------------ */
 
-static void profile_fill(const struct model *model, const struct geometry *geometry, uint32_t p,
-                         struct generation_profile *at)
-{
-	const struct profile *profile = &geometry->profiles[p];
-	const struct kept_profile *kept = keep_find(model, profile->name);
-	int32_t index = geometry_profile(model->geometry, profile->name);
-
-	at->profile = *profile;
-	at->facts = versions_newest(&model->versions)->profiles[p];
-	at->history = index >= 0 ? model->histories[index] : NULL;
-	at->has_snapshot = kept && kept->has_step;
-	at->snapshot_step = kept ? kept->step : 0;
-}
-
 static char *manifest_text(const struct service *service, const struct model *model, size_t *ret_bytes)
 {
-	const struct slot_header *newest = versions_newest(&model->versions);
-	const struct geometry *geometry = model_newest_geometry(model);
-	struct generation *generation = calloc(1, sizeof *generation);
+	struct generation *generation = malloc(sizeof *generation);
 	char *text;
 
 	if (!generation)
 		return NULL;
-	*generation = (struct generation){
-		.agent = service->facts.agent,
-		.world = model->world,
-		.epoch = service->epoch_next - 1,
-		.slot_count = model->slot_count,
-		.stage_count = model->stage_count,
-		.version = newest->version,
-		.step = newest->step,
-		.updates = newest->updates,
-		.calls = newest->calls,
-		.published_us = newest->published_us,
-		.has_step = model->has_step,
-		.model_step = model->step,
-		.stride = model->stride,
-		.coalesces = model->coalesces,
-		.managed = model->managed,
-		.guards = model->guards,
-		.attributes = model->attributes,
-		.metadata = model->metadata,
-		.manifest = geometry->manifest,
-		.profile_count = geometry->profile_count,
-	};
-	snprintf(generation->model, sizeof generation->model, "%s", model->name);
-	for (uint32_t p = 0; p < geometry->profile_count; p++)
-		profile_fill(model, geometry, p, &generation->profiles[p]);
+	book_generation(model, generation);
+	generation->agent = service->facts.agent;
+	generation->epoch = service->epoch_next - 1;
+	generation->manifest = model_newest_geometry(model)->manifest;
 	text = generation_encode(generation, ret_bytes);
 	free(generation);
 	return text;
@@ -247,6 +210,7 @@ void checkpoint_written(struct service *service, const struct instant *now, stru
 	checkpoint->since_ms = now->monotonic_ms;
 	checkpoint->failure_count = 0;
 	checkpoint->error.text[0] = '\0';
+	book_note(model);
 	service->counters.checkpoints_written++;
 	service_event(service, order->reason.text[0] ? EVENT_WARNING : service->stopping ? EVENT_NOTICE : EVENT_DEBUG,
 	              model->name, 0, "%s: checkpoint of step %" PRIu64 ", version %" PRIu64 "%s%s", model->name,

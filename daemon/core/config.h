@@ -18,7 +18,7 @@
 enum {
 	CONFIG_PATH_BYTES_MAX = 256,
 	CONFIG_FILE_COUNT_MAX = 64,
-	CONFIG_KEY_COUNT_MAX = 40,
+	CONFIG_KEY_COUNT_MAX = 48,
 	CONFIG_VALUE_BYTES_MAX = DEFAULTS_PROFILES_BYTES_MAX, /* as written */
 };
 
@@ -62,6 +62,7 @@ struct config_origin {
 struct config {
 	char runtime_dir[CONFIG_PATH_BYTES_MAX];
 	char state_dir[CONFIG_PATH_BYTES_MAX];
+	char segments_dir[CONFIG_PATH_BYTES_MAX];
 	uint64_t worker_count;
 	uint64_t log_level; /* an enum event_severity: what is less urgent is not logged */
 	uint64_t stop_timeout_ms;
@@ -70,6 +71,7 @@ struct config {
 	uint64_t checkpoint_keep_count;
 	uint64_t memory_bytes_max;
 	uint64_t model_count_max;
+	uint64_t segment_count_max;
 	uint64_t connection_count_max;
 	uint64_t waiting_count_max;
 	uint64_t waiting_bytes_max;

@@ -59,7 +59,7 @@ static json_t *profile_row(bool *whole, const struct generation_profile *at)
 	return row;
 }
 
-static char *facts_text(const struct generation *generation)
+char *generation_facts_encode(const struct generation *generation)
 {
 	bool is_whole = true, *whole = &is_whole;
 	json_t *root = json_object(), *profiles = json_array();
@@ -130,7 +130,7 @@ static bool tensors_write(const struct manifest *manifest, FILE *file)
 
 char *generation_encode(const struct generation *generation, size_t *ret_bytes)
 {
-	char *facts = facts_text(generation), *text = NULL, *roomy = NULL;
+	char *facts = generation_facts_encode(generation), *text = NULL, *roomy = NULL;
 	size_t bytes;
 	FILE *file = facts ? open_memstream(&text, &bytes) : NULL;
 	bool whole = file != NULL;
@@ -260,9 +260,9 @@ static int json_check(const char *text, size_t bytes_max, bool wants_array, cons
 	return fits ? 0 : corrupt(reason, name);
 }
 
-static int profile_decode(const json_t *row, const json_t *file, struct generation_profile *at, struct reason *reason)
+static int profile_decode(const json_t *row, struct generation_profile *at, struct reason *reason)
 {
-	struct source source = { row, NULL }, files = { file, NULL };
+	struct source source = { row, NULL };
 	const char *specification = string_get(&source, "specification");
 	const json_t *snapshot = member(&source, "snapshot_step");
 	uint64_t action = number_get(&source, "action");
@@ -280,8 +280,6 @@ static int profile_decode(const json_t *row, const json_t *file, struct generati
 	};
 	at->has_snapshot = json_is_integer(snapshot);
 	at->snapshot_step = (uint64_t)json_integer_value(snapshot);
-	at->file_bytes = number_get(&files, "bytes");
-	at->file_checksum = checksum_get(&files, "xxh3");
 	error = copy_get(&source, "history", &at->history);
 	if (error)
 		return error;
@@ -291,26 +289,41 @@ static int profile_decode(const json_t *row, const json_t *file, struct generati
 		return error;
 	if (action > ACTION_ZERO || !(at->facts.decay_rest >= 0) || !(at->facts.decay_rest <= 1))
 		return corrupt(reason, action > ACTION_ZERO ? "action" : "decay_rest");
-	if (source.wrong || files.wrong)
-		return corrupt(reason, source.wrong ? source.wrong : files.wrong);
+	if (source.wrong)
+		return corrupt(reason, source.wrong);
 	error = profile_parse(specification, strlen(specification), &at->profile, reason);
-	if (error)
-		return error == -ENOMEM ? error : STATUS_ECORRUPT;
-	return strcmp(string_get(&files, "profile"), at->profile.name) == 0 ? 0 : corrupt(reason, "files");
+	return !error || error == -ENOMEM ? error : STATUS_ECORRUPT;
+}
+
+static int files_decode(struct source *source, struct generation *generation, struct reason *reason)
+{
+	const json_t *rows = member(source, "files");
+
+	if (json_array_size(rows) != generation->profile_count)
+		return corrupt(reason, "files");
+	for (uint32_t p = 0; p < generation->profile_count; p++) {
+		struct generation_profile *at = &generation->profiles[p];
+		struct source row = { json_array_get(rows, p), NULL };
+
+		at->file_bytes = number_get(&row, "bytes");
+		at->file_checksum = checksum_get(&row, "xxh3");
+		if (row.wrong || strcmp(string_get(&row, "profile"), at->profile.name) != 0)
+			return corrupt(reason, row.wrong ? row.wrong : "files");
+	}
+	return 0;
 }
 
 static int profiles_decode(struct source *source, struct generation *generation, struct reason *reason)
 {
-	const json_t *rows = member(source, "profiles"), *files = member(source, "files");
+	const json_t *rows = member(source, "profiles");
 	size_t count = json_array_size(rows);
 	int error = 0;
 
-	if (count < 1 || count > PROFILE_COUNT_MAX || json_array_size(files) != count)
+	if (count < 1 || count > PROFILE_COUNT_MAX)
 		return corrupt(reason, "profiles");
 	for (size_t p = 0; p < count && !error; p++) {
 		generation->profile_count = (uint32_t)p + 1;
-		error = profile_decode(json_array_get(rows, p), json_array_get(files, p), &generation->profiles[p],
-		                       reason);
+		error = profile_decode(json_array_get(rows, p), &generation->profiles[p], reason);
 		for (size_t q = 0; q < p && !error; q++)
 			if (strcmp(generation->profiles[p].profile.name, generation->profiles[q].profile.name) == 0)
 				error = corrupt(reason, "profiles");
@@ -380,8 +393,8 @@ static int facts_decode(struct source *source, struct generation *generation, st
 	strcpy(generation->model, model);
 	if (world < 1 || world > WORLD_MAX)
 		return corrupt(reason, "world");
-	if (generation->version == 0 || generation->stride == 0)
-		return corrupt(reason, generation->version == 0 ? "version" : "stride");
+	if (generation->stride == 0)
+		return corrupt(reason, "stride");
 	if (guards_parse((struct text){ guards, strlen(guards) }, &generation->guards, NULL) != 0)
 		return corrupt(reason, "guards");
 	if (!generation->attributes)
@@ -392,18 +405,16 @@ static int facts_decode(struct source *source, struct generation *generation, st
 	return error;
 }
 
-int generation_decode(const char *text, size_t text_bytes, struct generation *ret_generation, struct reason *reason)
+/* The facts; with its tensors and files (has_files) that of a whole generation. */
+static int text_decode(const char *text, size_t text_bytes, bool has_files, struct generation *ret_generation,
+                       struct reason *reason)
 {
 	struct generation generation = { .manifest = NULL };
 	struct source source = { NULL, NULL };
-	json_t *root = NULL;
 	bool starved;
+	json_t *root = json_of(text, text_bytes, JSON_REJECT_DUPLICATES, &starved);
 	int error = 0;
 
-	if (!generation_text_check(text, text_bytes))
-		return reason_set(reason, STATUS_ECORRUPT,
-		                  "its manifest.json is cut off or damaged: the checksum at its end is not that of the %zu bytes before", text_bytes);
-	root = json_of(text, text_bytes, JSON_REJECT_DUPLICATES, &starved);
 	source.object = root;
 	if (starved)
 		error = -ENOMEM;
@@ -411,12 +422,17 @@ int generation_decode(const char *text, size_t text_bytes, struct generation *re
 		error = corrupt(reason, "{");
 	else if (number_get(&source, "format") != FORMAT)
 		error = reason_set(reason, STATUS_EVERSION,
-		                   "its format is %" PRIu64 ", this daemon reads format %d: start the emad that wrote it", number_get(&source, "format"), FORMAT);
+		                   "its format is %" PRIu64 ", this daemon reads format %d: start the emad that wrote it",
+		                   number_get(&source, "format"), FORMAT);
 	if (!error)
 		error = facts_decode(&source, &generation, reason);
 	if (!error)
 		error = profiles_decode(&source, &generation, reason);
-	if (!error)
+	if (!error && has_files && generation.version == 0)
+		error = corrupt(reason, "version");
+	if (!error && has_files)
+		error = files_decode(&source, &generation, reason);
+	if (!error && has_files)
 		error = tensors_decode(&source, &generation, reason);
 	if (!error && source.wrong)
 		error = corrupt(reason, source.wrong);
@@ -427,6 +443,21 @@ int generation_decode(const char *text, size_t text_bytes, struct generation *re
 	}
 	*ret_generation = generation;
 	return 0;
+}
+
+int generation_decode(const char *text, size_t text_bytes, struct generation *ret_generation, struct reason *reason)
+{
+	if (!generation_text_check(text, text_bytes))
+		return reason_set(reason, STATUS_ECORRUPT,
+		                  "its manifest.json is cut off or damaged: the checksum at its end is not that of the %zu "
+		                  "bytes before", text_bytes);
+	return text_decode(text, text_bytes, true, ret_generation, reason);
+}
+
+int generation_facts_decode(const char *text, size_t text_bytes, struct generation *ret_generation,
+                            struct reason *reason)
+{
+	return text_decode(text, text_bytes, false, ret_generation, reason);
 }
 
 void generation_finish(struct generation *generation)

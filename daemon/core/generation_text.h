@@ -62,4 +62,12 @@ char *generation_encode(const struct generation *generation, size_t *ret_bytes);
  */
 int generation_decode(const char *text, size_t text_bytes, struct generation *ret_generation, struct reason *reason);
 
+/*
+ * The same without tensors and files, for a model's book: the version may be 0, for none. The text is owned by the
+ * caller; NULL: no memory.
+ */
+char *generation_facts_encode(const struct generation *generation);
+int generation_facts_decode(const char *text, size_t text_bytes, struct generation *ret_generation,
+                            struct reason *reason);
+
 void generation_finish(struct generation *generation);

@@ -40,8 +40,10 @@ struct segment_order {
 	struct memory memory[SLOT_COUNT_MAX + 1]; /* bytes and segment given by the core; the rest made by the host */
 	char label[64];                           /* for /proc/PID/maps */
 	int status;                               /* 0: all was made; else none was */
-	struct reason reason;
+	struct reason reason;                     /* with status 0: why the next daemon will not find it */
 	struct segment_order *next; /* the host's */
+	size_t pieces_bytes;        /* of a stage: what its rank's pieces are, for whoever finds the segment later */
+	uint8_t pieces[];
 };
 
 enum { FILE_DIRECTORY_BYTES_MAX = 32 + MODEL_NAME_BYTES_MAX + PROFILE_NAME_BYTES_MAX };

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/book.h"
 #include "daemon/core/call.h"
 #include "daemon/core/retention.h"
 
@@ -282,6 +283,7 @@ void keep_written(struct service *service, const struct instant *now, struct mod
 		      "steps: make snapshot= larger", model->name, keep->skipped_count);
 		keep->skipped_count = 0;
 	}
+	book_note(model);
 	keep_resume(service, now, model);
 }
 

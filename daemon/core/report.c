@@ -49,6 +49,7 @@ static json_t *limits_json(bool *whole, const struct settings *settings)
 
 	put(whole, limits, "memory_bytes_max", number(settings->memory_bytes_max));
 	put(whole, limits, "models_max", number(settings->model_count_max));
+	put(whole, limits, "segments_max", number(settings->segment_count_max));
 	put(whole, limits, "waiting_max", number(settings->parked_count_max));
 	put(whole, limits, "waiting_bytes_max", number(settings->parked_bytes_max));
 	put(whole, limits, "body_bytes_max", number(settings->body_bytes_max));
@@ -76,6 +77,7 @@ char *report_status(const struct service *service, const struct instant *now)
 	put(whole, root, "uptime_ms", number(now->monotonic_ms - service->facts.started_ms));
 	put(whole, root, "runtime_dir", json_string(service->facts.runtime_dir));
 	put(whole, root, "state_dir", json_string(service->facts.state_dir ? service->facts.state_dir : ""));
+	put(whole, root, "segments_dir", json_string(service->facts.segments_dir ? service->facts.segments_dir : ""));
 	put(whole, root, "workers", number(service->facts.worker_count));
 	put(whole, root, "kernel", json_string(kernel_best()->name));
 	put(whole, root, "models", number(models));
@@ -94,7 +96,7 @@ static void model_members(bool *whole, const struct model *model, json_t *row)
 	uint64_t attached = 0, refused = 0, parameters = 0;
 
 	for (uint32_t r = 0; model->serving && r < model->world; r++) {
-		attached += model->ranks[r].attached_peer != 0;
+		attached += model->ranks[r].attached_peer != 0 && model->ranks[r].attached_peer != PEER_AWAITED;
 		refused += model->records[r].refused_count;
 	}
 	for (uint32_t t = 0; t < model->manifest->tensor_count; t++)

@@ -1,5 +1,5 @@
 /*
- * systemd: readiness, status, and the journal. The only file that includes its headers. Everything here does nothing
+ * systemd: readiness, status, the store of descriptors, and the journal. The only file that includes its headers. Everything here does nothing
  * when the daemon was not started by systemd.
  */
 #pragma once
@@ -12,8 +12,31 @@
 /* Tells the service manager that requests are answered from now on. */
 void systemd_ready(const char *status);
 
-/* The listening SEQPACKET socket of that name that the service manager has handed over; -1: none. */
-int systemd_listener(const char *name);
+/* What the service manager has handed over: sockets that it listens on, and descriptors that were stored with it. */
+struct systemd_handed {
+	uint32_t count;
+	struct systemd_descriptor {
+		char *name; /* owned */
+		int fd;     /* owned; -1: somebody has taken it */
+	} *descriptors; /* owned */
+};
+
+/* Takes it all, so that nobody else does: once, before there are threads. -ENOMEM: then it is in nobody's hands. */
+int systemd_handed_take(struct systemd_handed *ret_handed);
+
+/* Closes what nobody has taken. */
+void systemd_handed_finish(struct systemd_handed *handed);
+
+/* Takes the listening SEQPACKET socket of that name; -1: none. */
+int systemd_listener(struct systemd_handed *handed, const char *name);
+
+/*
+ * Stores a descriptor under that name with the service manager, which hands it to the next process of this service; and
+ * has it removed from there, to the effect that its memory is free when we close it too. Any thread; both wait for the
+ * service manager. -errno.
+ */
+int systemd_store(const char *name, int fd);
+void systemd_unstore(const char *name);
 
 /* The line that `systemctl status` shows. */
 void systemd_status(const char *status);

@@ -13,6 +13,7 @@ MAY_INCLUDE = (
     ("proto/", ("proto/",)),
     ("daemon/core/", ("proto/", "daemon/core/")),
     ("daemon/edge/files", ("proto/", "daemon/core/", "daemon/edge/files")),  # one noun in three files
+    ("daemon/edge/memory", ("proto/", "daemon/core/", "daemon/edge/memory")),  # another one
     ("daemon/edge/", ("proto/", "daemon/core/")),
     ("daemon/", ("proto/", "daemon/")),
     ("client/emactl/", ("proto/", "client/")),

@@ -395,6 +395,7 @@ int files_start(const char *state_dir, const struct files_calls *calls, void (*w
 		free(files);
 		return -error;
 	}
+	(void)pthread_setname_np(files->thread, "emad-files");
 	*ret_files = files;
 	return 0;
 }

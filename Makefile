@@ -333,8 +333,8 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-stop crash check-systemd check-asan check-tsan fuzz \
-	bench demo lint
+setting_up := check check-unit check-integration check-python check-stop check-kill crash check-systemd check-asan \
+	check-tsan fuzz bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
 libraries := uv nng msgpack systemd xxhash inih jansson
 ifneq ($(filter-out all install,$(building)),)
@@ -472,6 +472,8 @@ replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):test
 crash_jobs := crash:$(B)/tests/integration/test_crash \
 	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)
 systemd_jobs := systemd:tests/systemd/service.py
+kill_jobs := python:tests/python/test_kill_sweep.py
+kill_needs := $(products)
 stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
 lint_jobs := $(lints:%=lint:%)
@@ -526,6 +528,10 @@ crash: ## kills the daemon CRASH_KILLS (500) times under load, and at every fail
 check-stop: ## ends the daemon under load a hundred times
 	@tests/setup.sh build check
 	+@EMAD_STOP_ROUNDS=100 $(inner) tests-run SUITES=stop
+
+check-kill: ## kills the daemon at every system call of a checkpoint and of a recovery
+	@tests/setup.sh build check
+	+@python=$$(tests/setup.sh python) && EMAD_KILL_ALL=1 $(inner) tests-run SUITES=kill PYTHON="$$python"
 
 check-systemd: ## the service in a systemd of its own, in namespaces; needs root
 	@tests/setup.sh build check

@@ -67,7 +67,9 @@ int files_failed(const struct files_place *place, struct reason *reason, const c
 
 	if (error == ENOSPC || error == EDQUOT)
 		hint = place->space_hint;
-	else if (error == EACCES || error == EPERM || error == EROFS)
+	else if (error == EROFS)
+		hint = "; mount it for writing";
+	else if (error == EACCES || error == EPERM)
 		hint = "; the state directory (--state-dir) and all below it must be the daemon's user's own";
 	else if (error == ENOTDIR || error == ELOOP)
 		hint = "; a link or a file is in the place of a directory";

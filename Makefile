@@ -27,8 +27,8 @@ core := $(addprefix daemon/core/, \
 	verdict version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
-	accounts attach config_file descriptors files files_generation files_place log memory memory_directory \
-	memory_segment runtime systemd transport workers)
+	accounts attach config_file descriptors files files_generation files_pace files_place files_write log memory \
+	memory_directory memory_segment runtime scribe systemd transport workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
@@ -94,7 +94,7 @@ model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix dae
 	$(addprefix tests/unit/, failing_heap random_model)
 service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
 
-generations := $(addprefix daemon/edge/, files_generation files_place) daemon/core/generation \
+generations := $(addprefix daemon/edge/, files_generation files_pace files_place files_write) daemon/core/generation \
 	$(addprefix proto/, layout name status)
 disk := $(generations) $(addprefix tests/unit/, disk_generations disk_model)
 
@@ -116,9 +116,10 @@ test_descriptors := daemon/edge/descriptors proto/status
 test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
-test_files := $(addprefix daemon/edge/, files files_generation files_place) \
+test_files := $(addprefix daemon/edge/, files files_generation files_pace files_place files_write) \
 	$(addprefix daemon/core/, generation retention) $(addprefix proto/, layout name status)
 test_files_generation := $(generations)
+test_files_write := $(addprefix daemon/edge/, files_pace files_place files_write) $(addprefix proto/, layout status)
 test_figure := client/emactl/figure
 test_generation := daemon/core/generation $(addprefix proto/, layout name status)
 test_generation_faults := $(disk)
@@ -156,24 +157,28 @@ test_schedule := $(schedule) proto/nearest
 test_schedule_advance := $(schedule) proto/nearest
 test_schedule_formula := $(schedule) proto/nearest
 test_schedule_scale := $(schedule) proto/nearest
+test_scribe := daemon/edge/scribe
 test_served := $(addprefix client/, error served) $(addprefix proto/, dtype nearest status)
 test_service := $(service)
 test_service_adapt := $(service)
 test_service_changes := $(service) tests/unit/apply_bench
 test_service_checkpoint := $(service)
+test_service_damage := $(service)
 test_service_events := $(service)
 test_service_gaps := $(service)
 test_service_guards := $(service)
 test_service_heap := $(service)
 test_service_keep := $(service)
+test_service_kill := $(service) tests/unit/service_walk tests/unit/kill_faults
 test_service_profiles := $(service)
 test_service_register := $(service)
-test_service_restore := $(service) $(addprefix daemon/edge/, files_generation files_place) tests/unit/disk_model
+test_service_restore := $(service) $(addprefix daemon/edge/, files_generation files_pace files_place files_write) \
+	tests/unit/disk_model
 test_service_rewind := $(service)
 test_service_seeds := $(service)
 test_service_settings := $(service)
 test_service_waits := $(service)
-test_service_walk := $(service)
+test_service_walk := $(service) tests/unit/service_walk
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
@@ -183,6 +188,7 @@ test_versions := daemon/core/versions proto/layout proto/status tests/unit/faili
 test_workers := daemon/edge/workers $(apply)
 
 needs_tests/unit/failing_heap := failing_heap
+needs_tests/unit/kill_faults := kill_faults
 needs_tests/unit/test_config := jansson
 needs_tests/unit/test_convert := m
 needs_tests/unit/test_facts := jansson
@@ -200,11 +206,13 @@ needs_tests/unit/test_service := jansson m
 needs_tests/unit/test_service_adapt := m
 needs_tests/unit/test_service_changes := m
 needs_tests/unit/test_service_checkpoint := m
+needs_tests/unit/test_service_damage := m
 needs_tests/unit/test_service_events := m
 needs_tests/unit/test_service_gaps := m
 needs_tests/unit/test_service_guards := m
 needs_tests/unit/test_service_heap := jansson m
 needs_tests/unit/test_service_keep := jansson m
+needs_tests/unit/test_service_kill := m
 needs_tests/unit/test_service_profiles := m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_restore := jansson m
@@ -212,6 +220,7 @@ needs_tests/unit/test_service_rewind := m
 needs_tests/unit/test_service_seeds := m
 needs_tests/unit/test_service_settings := m
 needs_tests/unit/test_service_waits := m
+needs_tests/unit/service_walk := m
 needs_tests/unit/test_service_walk := m
 
 wire := $(manifest) $(addprefix proto/, layout message) \
@@ -225,6 +234,7 @@ integration_test_crash := $(library) $(addprefix tests/integration/, crew harnes
 integration_test_daemon := $(wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
+integration_test_segments := $(roles)
 integration_test_stop := $(roles)
 integration_test_watchdog := $(addprefix tests/integration/, harness process)
 integration_test_wire := $(wire)
@@ -239,6 +249,7 @@ needs_tests/integration/role := m
 needs_tests/integration/sample := m
 needs_tests/integration/test_load := check
 needs_tests/integration/test_security := check
+needs_tests/integration/test_segments := check
 needs_tests/integration/test_stop := check
 needs_tests/integration/test_watchdog := check
 needs_tests/integration/test_wire := check nng
@@ -361,6 +372,7 @@ $(foreach l,$(filter-out nng,$(libraries)),$(eval libs_$(l) := $(shell $(PKG_CON
 libs_nng := $(shell $(PKG_CONFIG) --libs nng 2>/dev/null || echo -lnng)
 libs_m := -lm
 libs_failing_heap := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=reallocarray,--wrap=strdup
+libs_kill_faults := -Wl,--wrap=intake_push,--wrap=intake_begin,--wrap=book_note
 endif
 
 # ---- programs --------------------------------------------------------------------------------------------------------
@@ -369,7 +381,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy files layout memory memory_kept pusher snapshot trainer transport view workers,$(unit_names))
+unit_names := $(filter attach copy files layout memory memory_kept pusher scribe snapshot trainer transport view workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)

@@ -11,6 +11,7 @@
  *                      \________|______________|____________________|____________________|_________________/
  *                                              service (all state, all decisions)
  *
+ * What the loop has to say goes to the scribe, a thread that writes the log and never wakes anybody.
  * Every box in brackets is a list with a lock of its own; `wake` is uv_async_send. The core's table of functions
  * (host.h) leads from the service back to the edges.
  */
@@ -38,6 +39,7 @@
 #include "daemon/edge/log.h"
 #include "daemon/edge/memory.h"
 #include "daemon/edge/runtime.h"
+#include "daemon/edge/scribe.h"
 #include "daemon/edge/systemd.h"
 #include "daemon/edge/transport.h"
 #include "daemon/edge/workers.h"
@@ -45,6 +47,8 @@
 
 enum {
 	STATUS_EVERY_MS = 5000,
+	SETTLE_MS_MAX = 200,     /* for the log, when it says that it is ready */
+	SUMMARY_BYTES_MAX = 384, /* of the line that the service manager shows */
 	RECOVER_MS_MORE = 60000, /* asked for at every status while models are recovered */
 	CHECKPOINT_MS_MAX = 60000, /* beyond the time to apply what was accepted: to write the last checkpoints */
 	EXTEND_EVERY_MS = 1000,  /* meanwhile the service manager hears this often that the end goes on, */
@@ -72,10 +76,12 @@ struct daemon {
 	struct service *service;
 	struct service_facts facts;
 	char state_dir[CONFIG_PATH_BYTES_MAX];
+	int state_lock_fd; /* the files thread's, once that runs */
 	char segments_dir[CONFIG_PATH_BYTES_MAX];
 	struct systemd_handed handed;
 	int attach_listener_fd; /* -1: none */
 	struct throttle throttle;
+	struct scribe *scribe; /* NULL: not yet, and events are written at once */
 	uint64_t drain_due_ms;
 	bool journal;
 	bool listening; /* the sockets are there */
@@ -104,7 +110,9 @@ static void tell(const struct daemon *daemon, const struct event *event)
 {
 	if (event->severity > daemon->config->log_level)
 		return;
-	if (daemon->journal)
+	if (daemon->scribe)
+		scribe_tell(daemon->scribe, event);
+	else if (daemon->journal)
 		systemd_journal(event);
 	else
 		log_line(event);
@@ -129,6 +137,13 @@ static void say_of(struct daemon *daemon, enum event_kind kind, enum event_sever
 static void say(void *daemon, enum event_severity severity, const char *text)
 {
 	say_of(daemon, EVENT_OTHER, severity, text);
+}
+
+/* Who waits for this finds in the log what came before, if the log is read at all. */
+static void ready(const struct daemon *daemon, const char *text)
+{
+	scribe_settle(daemon->scribe, SETTLE_MS_MAX);
+	systemd_ready(text);
 }
 
 static void say_left_out(struct daemon *daemon, uint64_t now_ms)
@@ -323,13 +338,14 @@ static uint64_t host_random(void *context)
 static void on_status(uv_timer_t *timer)
 {
 	struct daemon *daemon = timer->data;
-	char text[128];
+	struct instant now = instant_now();
+	char text[SUMMARY_BYTES_MAX];
 
 	if (service_recovering(daemon->service))
 		systemd_extend(RECOVER_MS_MORE);
-	service_summary(daemon->service, text, sizeof text);
+	service_summary(daemon->service, &now, text, sizeof text);
 	systemd_status(text);
-	say_left_out(daemon, instant_now().monotonic_ms);
+	say_left_out(daemon, now.monotonic_ms);
 }
 
 /*
@@ -429,6 +445,8 @@ static void reconfigure(struct daemon *daemon, struct config *config)
 		return;
 	}
 	attach_reconfigure(daemon->attach, (uint32_t)config->connection_count_max);
+	if (daemon->files)
+		files_limit(daemon->files, config->checkpoint_bytes_per_s);
 	warn_of_descriptors(daemon);
 	service_reconfigure(daemon->service, &now, &settings);
 	free(before);
@@ -438,8 +456,9 @@ static void reconfigure(struct daemon *daemon, struct config *config)
 static void on_hangup(uv_signal_t *handle, int number)
 {
 	struct daemon *daemon = handle->data;
+	struct instant now = instant_now();
 	struct config *config;
-	char text[128];
+	char text[SUMMARY_BYTES_MAX];
 
 	(void)number;
 	if (daemon->stopping)
@@ -448,8 +467,8 @@ static void on_hangup(uv_signal_t *handle, int number)
 	config = reload_read(daemon->options, daemon->config, say, daemon);
 	if (config)
 		reconfigure(daemon, config);
-	service_summary(daemon->service, text, sizeof text);
-	systemd_ready(text);
+	service_summary(daemon->service, &now, text, sizeof text);
+	ready(daemon, text);
 }
 
 /*
@@ -563,6 +582,35 @@ static int service_init(struct daemon *daemon, struct reason *reason)
 	return error ? reason_set(reason, error, "not enough memory to start") : 0;
 }
 
+/* The files thread, before each order. */
+static int on_claim(void *context, struct reason *reason)
+{
+	struct daemon *daemon = context;
+
+	return runtime_state_lock(daemon->state_dir, &daemon->state_lock_fd, reason);
+}
+
+/* Another daemon in the state directory is a mistake; anything else that is wrong with it may pass. */
+static int state_claim(struct daemon *daemon, struct reason *reason)
+{
+	struct reason why = { "" };
+
+	if (!daemon->state_dir[0] || on_claim(daemon, &why) != -EEXIST)
+		return 0;
+	return reason_set(reason, -EEXIST, "%s", why.text);
+}
+
+static int files_begin(struct daemon *daemon)
+{
+	int error = files_start(daemon->state_dir, &files_system, wake_loop, daemon, &daemon->files);
+
+	if (error)
+		return error;
+	files_guard(daemon->files, on_claim, daemon);
+	files_limit(daemon->files, daemon->config->checkpoint_bytes_per_s);
+	return 0;
+}
+
 static int threads_start(struct daemon *daemon, struct reason *reason)
 {
 	const struct memory_options memory = {
@@ -579,11 +627,15 @@ static int threads_start(struct daemon *daemon, struct reason *reason)
 	/* Signals are for the loop thread alone. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = memory_start(&memory, &daemon->maker, reason);
+	error = scribe_start(daemon->journal ? systemd_journal : log_line, &daemon->scribe);
+	if (error)
+		reason_set(reason, error, "the thread that writes the log cannot be made: %s", strerror(-error));
+	if (!error)
+		error = memory_start(&memory, &daemon->maker, reason);
 	if (!error) {
 		error = workers_start((uint32_t)daemon->config->worker_count, wake_loop, daemon, &daemon->workers);
 		if (!error && daemon->state_dir[0])
-			error = files_start(daemon->state_dir, &files_system, wake_loop, daemon, &daemon->files);
+			error = files_begin(daemon);
 		if (error)
 			reason_set(reason, error, "the %" PRIu64 " worker threads cannot be made: %s (see workers= and the limit "
 			           "on tasks)", daemon->config->worker_count, strerror(-error));
@@ -660,7 +712,9 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 /* From now on there are clients. */
 static void listen_begin(struct daemon *daemon)
 {
-	char text[CONFIG_PATH_BYTES_MAX + 128];
+	const struct counters *counters = service_counters(daemon->service);
+	char text[CONFIG_PATH_BYTES_MAX + SUMMARY_BYTES_MAX];
+	struct instant now = instant_now();
 
 	daemon->listening = true;
 	daemon->error = sockets_start(daemon, daemon->reason);
@@ -672,8 +726,8 @@ static void listen_begin(struct daemon *daemon)
 	         "at most %.1f GiB of shared memory", daemon->runtime.path, daemon->config->worker_count,
 	         kernel_best()->name, (double)daemon->config->memory_bytes_max / (double)(UINT64_C(1) << 30));
 	say_of(daemon, EVENT_STARTED, EVENT_NOTICE, text);
-	service_summary(daemon->service, text, sizeof text);
-	systemd_ready(service_counters(daemon->service)->models_recovered + service_counters(daemon->service)->models_adopted > 0 ? text : "no models");
+	service_summary(daemon->service, &now, text, sizeof text);
+	ready(daemon, counters->models_recovered + counters->models_adopted > 0 ? text : "no models");
 }
 
 static int start(struct daemon *daemon, struct reason *reason)
@@ -689,6 +743,8 @@ static int start(struct daemon *daemon, struct reason *reason)
 	error = runtime_open(daemon->config->runtime_dir, &daemon->runtime, reason);
 	if (!error)
 		error = service_init(daemon, reason);
+	if (!error)
+		error = state_claim(daemon, reason);
 	if (!error)
 		error = threads_start(daemon, reason);
 	if (error)
@@ -737,6 +793,7 @@ static void stop(struct daemon *daemon)
 			memory_leave(daemon->maker);
 		service_destroy(daemon->service);
 		memory_stop(daemon->maker);
+		runtime_state_unlock(daemon->state_dir, &daemon->state_lock_fd);
 	} else {
 		say(daemon, EVENT_WARNING, "the disk does not answer: a file is left half-written");
 	}
@@ -758,6 +815,7 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 		.options = options,
 		.config = config,
 		.runtime = { .lock_fd = -1 },
+		.state_lock_fd = -1,
 		.attach_listener_fd = -1,
 		.journal = systemd_has_journal(),
 		.reason = reason,
@@ -785,6 +843,9 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 	say_left_out(&daemon, instant_now().monotonic_ms + THROTTLE_REFILL_MS);
 	if (!error)
 		say(&daemon, EVENT_NOTICE, "stopped");
+	/* A log that nobody reads is left alone, with its thread. */
+	if (daemon.scribe)
+		(void)scribe_stop(daemon.scribe, daemon.hurried ? HURRIED_CLOSE_MS_MAX : CLOSE_MS_MAX);
 	free(daemon.config);
 	return error;
 }

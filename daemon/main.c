@@ -51,7 +51,7 @@ static void help(FILE *file)
 	config_text_help(file);
 	fputs("\n"
 	      "Exit status: 0 after an orderly end, 64 for a wrong option, 69 when the runtime directory\n"
-	      "is in use by another emad, 71 when the system refuses something, 77 without permission,\n"
+	      "or the state directory is in use by another emad, 71 when the system refuses something, 77 without permission,\n"
 	      "78 for a wrong setting; of --check-config 0 or 78.\n",
 	      file);
 }

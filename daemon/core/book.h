@@ -27,6 +27,7 @@ void book_note(struct model *model);
 /* What a book said. */
 struct book_facts {
 	uint64_t number;
+	bool is_other; /* the other one is damaged, and may have been the newer */
 	uint64_t ancestor, heirloom;
 	uint64_t checkpoint_version, checkpoint_step;
 	uint64_t slots[SLOT_COUNT_MAX];
@@ -35,7 +36,7 @@ struct book_facts {
 
 /*
  * Reads the valid book of a head, whose counts are checked already and whose bytes are those of them. Believes nothing.
- * STATUS_ECORRUPT, STATUS_EVERSION with a sentence, -ENOMEM.
+ * STATUS_EEXISTS where none was ever written, STATUS_ECORRUPT, STATUS_EVERSION with a sentence, -ENOMEM.
  */
 int book_read(const struct head_header *head, struct book_facts *ret_facts, struct reason *reason);
 

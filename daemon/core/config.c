@@ -81,6 +81,9 @@ const struct config_key config_keys[] = {
 	{ "checkpoint", "checkpoint-keep", CONFIG_COUNT, AT(checkpoint_keep_count), "2", GENERATION_COUNT_MIN, 1000000, NULL,
 	  true, "Checkpoints of a model on disk; older ones go. One whose directory holds a file `keep` stays, and does not "
 	  "count." },
+	{ "checkpoint", "checkpoint-bandwidth", CONFIG_BYTES, AT(checkpoint_bytes_per_s), "0", 0, TEBI, NULL, true,
+	  "Bytes a second that checkpoints and averages kept with snapshot= may take of the disk, such as 200M; 0: no limit. "
+	  "When the daemon ends there is none." },
 	{ "access", "socket-mode", CONFIG_MODE, AT(socket_mode), "0660", 0, 0777, NULL, false,
 	  "Permissions of the sockets: who may connect at all." },
 	{ "access", "read-users", CONFIG_USERS, AT(access.users[ACCESS_READ]), "", 0, 0, NULL, true,

@@ -113,15 +113,21 @@ static char *tensor_text(const struct tensor *tensor)
 }
 
 /* Each tensor becomes text by itself: a tree of all would take as much memory as the model. */
-static bool tensors_write(const struct manifest *manifest, FILE *file)
+static bool tensors_write(const struct generation *generation, FILE *file)
 {
+	const struct manifest *manifest = generation->manifest;
+
 	fputs(",\"tensors\":[", file);
 	for (uint32_t t = 0; t < manifest->tensor_count; t++) {
+		double squares = generation->value_squares ? generation->value_squares[t] : 0;
 		char *text = tensor_text(&manifest->tensors[t]);
 
 		if (!text)
 			return false;
-		fprintf(file, "%s%s", t > 0 ? "," : "", text);
+		fprintf(file, "%s%.*s", t > 0 ? "," : "", (int)strlen(text) - 1, text);
+		if (squares > 0)
+			fprintf(file, ",\"%a\"", squares);
+		fputs("]", file);
 		free(text);
 	}
 	fputs("]", file);
@@ -138,7 +144,7 @@ char *generation_encode(const struct generation *generation, size_t *ret_bytes)
 	if (file) {
 		/* The object goes on where its closing brace stood. */
 		fprintf(file, "%.*s", (int)strlen(facts) - 1, facts);
-		whole = tensors_write(generation->manifest, file);
+		whole = tensors_write(generation, file);
 		whole = fclose(file) == 0 && whole;
 	}
 	if (whole)
@@ -353,13 +359,33 @@ static int tensor_decode(const json_t *row, struct manifest *manifest, struct re
 	                           json_is_true(flag), shape, (uint32_t)dimension_count, reason);
 }
 
+/* The fifth of a row, which may be absent. */
+static int squares_decode(const json_t *row, double *ret_squares, struct reason *reason)
+{
+	const json_t *value = json_array_get(row, 4);
+	const char *text = json_string_value(value);
+	char *end = NULL;
+	double squares = text ? strtod(text, &end) : 0;
+
+	if (value && (!text || end == text || *end || !(squares >= 0)))
+		return corrupt(reason, "tensors");
+	*ret_squares = squares;
+	return 0;
+}
+
 static int tensors_decode(struct source *source, struct generation *generation, struct reason *reason)
 {
 	const json_t *rows = member(source, "tensors");
 	int error = manifest_create(&generation->manifest);
 
-	for (size_t t = 0; !error && t < json_array_size(rows); t++)
+	generation->value_squares = calloc(json_array_size(rows) + 1, sizeof *generation->value_squares);
+	if (!error && !generation->value_squares)
+		error = -ENOMEM;
+	for (size_t t = 0; !error && t < json_array_size(rows); t++) {
 		error = tensor_decode(json_array_get(rows, t), generation->manifest, reason);
+		if (!error)
+			error = squares_decode(json_array_get(rows, t), &generation->value_squares[t], reason);
+	}
 	if (!error)
 		error = manifest_finish(generation->manifest, reason);
 	return !error || error == -ENOMEM ? error : STATUS_ECORRUPT;
@@ -465,6 +491,7 @@ void generation_finish(struct generation *generation)
 	free(generation->attributes);
 	free(generation->metadata);
 	manifest_destroy(generation->manifest);
+	free(generation->value_squares);
 	for (uint32_t p = 0; p < generation->profile_count; p++)
 		free(generation->profiles[p].history);
 	*generation = (struct generation){ .manifest = NULL };

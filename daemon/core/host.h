@@ -52,6 +52,7 @@ enum { FILE_DIRECTORY_BYTES_MAX = 32 + MODEL_NAME_BYTES_MAX + PROFILE_NAME_BYTES
 enum file_work {
 	FILE_KEEP,       /* write averages under their step (keep.h) */
 	FILE_CHECKPOINT, /* write a generation (checkpoint.h) */
+	FILE_FACTS,      /* write the manifest of a generation anew; its averages stay */
 	FILE_FIND,       /* read the manifest of the generation behind `directory` and `generation` (recover.h) */
 	FILE_FILL,       /* read the averages of a generation */
 	FILE_BAD,        /* set a generation aside */
@@ -65,7 +66,7 @@ struct file_item {
 	const uint8_t *bytes;                     /* pinned by the core until service_file_written */
 	uint8_t *target;      /* FILE_FILL: where they go instead */
 	uint64_t byte_count;
-	uint64_t checksum;   /* FILE_CHECKPOINT: result; FILE_FILL: what it must be */
+	uint64_t checksum;   /* FILE_CHECKPOINT: result; FILE_FACTS: what it was; FILE_FILL: what it must be */
 	bool starts;         /* whatever the directory holds is of another average and goes aside */
 	uint64_t interval;   /* how the directory is thinned: see retention.h */
 	uint64_t keep_count;
@@ -93,7 +94,7 @@ struct file_order {
 	bool starts;         /* FILE_CHECKPOINT: the directory holds another average, which goes aside */
 	bool founds;         /* FILE_CHECKPOINT: the state directory has held nothing yet, and may have to be made */
 	uint64_t keep_count; /* FILE_CHECKPOINT: generations that stay */
-	char *text;          /* owned; the manifest: FILE_CHECKPOINT: without its end; FILE_FIND: result */
+	char *text;          /* owned; the manifest: FILE_CHECKPOINT, FILE_FACTS: without its end; FILE_FIND: result */
 	size_t text_bytes;
 	int status;          /* of the whole; 0: done, even if there is a sentence */
 	struct reason reason;

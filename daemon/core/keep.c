@@ -264,6 +264,9 @@ static void item_take(struct service *service, struct model *model, const struct
 		reason_set(&kept->error, item->status, "step %" PRIu64 ": %s", step, why);
 		return;
 	}
+	/* From now on the files there are of this very average: a later daemon must not move them aside. */
+	if (!kept->has_step)
+		model->facts_changed++;
 	kept->has_step = true;
 	kept->step = step;
 }

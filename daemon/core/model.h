@@ -89,8 +89,10 @@ struct model {
 	bool coalesces;
 	char *changes; /* owned; how its tensors differ from those of its ancestor; NULL: it had none */
 	bool managed; /* profiles were changed on request: later registrations take them as they are */
+	uint64_t facts_changed; /* goes up whenever what a checkpoint says of the model changes without a new version */
 
 	bool serving; /* its memory is there */
+	bool recovers; /* its averages are still read from disk: it has no book */
 	bool doomed;  /* no longer in the service's list of names; destroyed when the update ends */
 	bool touched; /* in the service's list of models to look at again */
 	struct model *touched_next;

@@ -144,6 +144,7 @@ static int profiles_change(struct call *call,
 		model->managed = true;
 		book_note(model);
 	}
+	model->facts_changed++;
 	service_event(call->service, EVENT_NOTICE, model->name, 0, "%s: profiles changed on request: %" PRIu32 " now",
 	              model->name, model->geometry->profile_count);
 	return profiles_reply(call, model);

@@ -125,6 +125,7 @@ static int model_make(struct service *service, struct model **ret_model, struct 
 			                   "file with 'emactl import'", profiles[p].name,
 			                   model->geometry->images[p]->image_bytes,
 			                   generation->profiles[p].file_bytes);
+	model->recovers = true;
 	if (!error)
 		error = service_admit(service, model, NULL, false, reason);
 	if (error) {
@@ -186,6 +187,19 @@ void recover_memory(struct service *service, const struct instant *now, bool mad
 	submit(service, now, FILE_FILL);
 }
 
+/* What a later manifest of the same files says of them. */
+static void files_restore(struct model *model, const struct generation *generation)
+{
+	struct checkpoint *checkpoint = &model->checkpoint;
+
+	checkpoint->file_count = generation->profile_count;
+	for (uint32_t p = 0; p < generation->profile_count; p++) {
+		strcpy(checkpoint->files[p].profile, generation->profiles[p].profile.name);
+		checkpoint->files[p].bytes = generation->profiles[p].file_bytes;
+		checkpoint->files[p].checksum = generation->profiles[p].file_checksum;
+	}
+}
+
 static void publish(struct service *service, const struct instant *now, struct model *model)
 {
 	struct generation *generation = &service->recovery.generation;
@@ -208,8 +222,14 @@ static void publish(struct service *service, const struct instant *now, struct m
 	model->checkpoint.owns = true;
 	model->checkpoint.version = generation->version;
 	model->checkpoint.step = generation->step;
-	notes_write(model, slot, model->metadata, NULL);
+	files_restore(model, generation);
+	for (uint32_t t = 0; generation->value_squares && t < model->manifest->tensor_count; t++)
+		model->results[t].value_squares = generation->value_squares[t];
+	notes_write(model, slot, model->metadata, model->results);
 	versions_publish(&model->versions, generation->version);
+	model->head->version = generation->version;
+	/* Only now is there something for the next daemon; until then it recovers the model once more. */
+	model->recovers = false;
 	book_note(model);
 	model->checkpoint.since_ms = now->monotonic_ms;
 	if (generation->epoch < INT64_MAX && service->epoch_next <= generation->epoch + EPOCHS_BETWEEN)

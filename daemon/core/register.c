@@ -294,6 +294,7 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 	model->guards = wish->guards;
 	model->stride = wish->stride;
 	model->coalesces = wish->coalesces;
+	model->facts_changed++;
 	model_stage_drop(model, wish->rank, &service->host);
 	if (wish->attributes) {
 		free(model->attributes);

@@ -60,6 +60,26 @@ static json_t *limits_json(bool *whole, const struct settings *settings)
 	return limits;
 }
 
+/* The latest checkpoint of all models, and what is wrong; null where the daemon has no place for them. */
+static json_t *checkpoint_summary(bool *whole, const struct service *service)
+{
+	const struct checkpoint_news news = checkpoint_news(service);
+	const struct checkpoint *latest = news.latest ? &news.latest->checkpoint : NULL;
+	const struct checkpoint *failing = news.failing ? &news.failing->checkpoint : NULL;
+	json_t *row;
+
+	if (!checkpoint_possible(service))
+		return json_null();
+	row = json_object();
+	put(whole, row, "model", latest ? json_string(news.latest->name) : json_null());
+	put(whole, row, "step", latest ? number(latest->step) : json_null());
+	put(whole, row, "written_us", latest ? number(latest->wall_us) : json_null());
+	put(whole, row, "failing", failing ? json_string(news.failing->name) : json_null());
+	put(whole, row, "failures", number(failing ? failing->failure_count : 0));
+	put(whole, row, "error", failing ? json_string(failing->error.text) : json_null());
+	return row;
+}
+
 char *report_status(const struct service *service, const struct instant *now)
 {
 	bool is_whole = true, *whole = &is_whole;
@@ -85,6 +105,7 @@ char *report_status(const struct service *service, const struct instant *now)
 	put(whole, root, "memory_bytes_max", number(service->settings.memory_bytes_max));
 	put(whole, root, "waiting", number(service->parked_count));
 	put(whole, root, "waiting_bytes", number(service->parked_bytes));
+	put(whole, root, "checkpoint", checkpoint_summary(whole, service));
 	put(whole, root, "limits", limits_json(whole, &service->settings));
 	put(whole, root, "counters", counters);
 	return dump(root, is_whole);

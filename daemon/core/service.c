@@ -176,8 +176,13 @@ int service_order(struct service *service, const struct segment_order *order)
 
 void service_order_take(struct service *service, struct segment_order *order)
 {
-	for (uint32_t i = 0; i < order->count; i++)
-		order->memory[i].segment = service->host.random(service->host.context);
+	for (uint32_t i = 0; i < order->count; i++) {
+		enum segment_kind kind = order->epoch != 0 ? SEGMENT_STAGE
+		                         : order->relays || i > 0 ? SEGMENT_SLOT
+		                                                  : SEGMENT_HEAD;
+
+		order->memory[i].segment = segment_identity(service->host.random(service->host.context), kind);
+	}
 	service->host.memory_make(service->host.context, order);
 }
 
@@ -315,7 +320,7 @@ void service_doom(struct service *service, struct model *model)
 	model->doomed = true;
 	/* The next daemon gives its memory back too, if this one does not get to it. */
 	if (model->head)
-		model->head->gone = 1;
+		model->head->gone = HEAD_GONE;
 	FAILPOINT("model-gone");
 	/* Whoever is left of the two goes on alone. */
 	if (model->ancestor)
@@ -816,15 +821,15 @@ void service_applied(struct service *service, const struct instant *now, struct 
 
 void service_file_written(struct service *service, const struct instant *now, struct file_order *order)
 {
-	struct model *model = order->work == FILE_KEEP || order->work == FILE_CHECKPOINT
-	                              ? model_by_id(service, order->model)
-	                              : NULL;
+	bool writes = order->work == FILE_KEEP || order->work == FILE_CHECKPOINT || order->work == FILE_FACTS;
+	struct model *model = writes ? model_by_id(service, order->model) : NULL;
 
 	switch (order->work) {
 	case FILE_KEEP:
 		keep_written(service, now, model);
 		break;
 	case FILE_CHECKPOINT:
+	case FILE_FACTS:
 		checkpoint_written(service, now, model);
 		keep_resume(service, now, model);
 		break;
@@ -942,10 +947,38 @@ bool service_recovering(const struct service *service)
 	return service->recovery.running;
 }
 
-void service_summary(const struct service *service, char *text, size_t text_capacity)
+/* "1.5 GiB" */
+static void memory_text(uint64_t bytes, char *text, size_t text_capacity)
 {
+	const double mebi = 1048576.0;
+
+	if ((double)bytes < 1024 * mebi)
+		snprintf(text, text_capacity, "%.1f MiB", (double)bytes / mebi);
+	else
+		snprintf(text, text_capacity, "%.1f GiB", (double)bytes / mebi / 1024);
+}
+
+/* "12 s", "5 min", "3 h", "9 d": whole ones of the largest unit that makes two at least. */
+static void age_text(uint64_t age_ms, char *text, size_t text_capacity)
+{
+	static const struct {
+		uint64_t ms;
+		const char *name;
+	} units[] = { { 86400000, "d" }, { 3600000, "h" }, { 60000, "min" }, { 1000, "s" } };
+	size_t u = 0;
+
+	while (u < sizeof units / sizeof units[0] - 1 && age_ms < 2 * units[u].ms)
+		u++;
+	snprintf(text, text_capacity, "%" PRIu64 " %s", age_ms / units[u].ms, units[u].name);
+}
+
+void service_summary(const struct service *service, const struct instant *now, char *text, size_t text_capacity)
+{
+	const struct checkpoint_news news = checkpoint_news(service);
 	uint64_t count = 0, step = 0;
 	uint32_t lag = 0;
+	char memory[32], age[32];
+	int bytes;
 
 	for (const struct model *model = service->models; model; model = model->next) {
 		const uint64_t *newest = model->doomed ? NULL : model_newest_step(model);
@@ -956,6 +989,16 @@ void service_summary(const struct service *service, char *text, size_t text_capa
 		if (model_lag(model) > lag)
 			lag = model_lag(model);
 	}
-	snprintf(text, text_capacity, "%" PRIu64 " model%s, newest step %" PRIu64 ", lag %" PRIu32 ", %.1f MiB", count,
-	         count == 1 ? "" : "s", step, lag, (double)service_memory_bytes(service) / 1048576.0);
+	memory_text(service_memory_bytes(service), memory, sizeof memory);
+	bytes = snprintf(text, text_capacity, "%" PRIu64 " model%s, step %" PRIu64 ", lag %" PRIu32 ", %s", count,
+	                 count == 1 ? "" : "s", step, lag, memory);
+	if (bytes < 0 || (size_t)bytes >= text_capacity)
+		return;
+	if (news.failing) {
+		snprintf(text + bytes, text_capacity - (size_t)bytes, ", checkpoint of %s failing: %s", news.failing->name,
+		         news.failing->checkpoint.error.text);
+	} else if (news.latest) {
+		age_text(now->monotonic_ms - news.latest->checkpoint.since_ms, age, sizeof age);
+		snprintf(text + bytes, text_capacity - (size_t)bytes, ", checkpoint %s ago", age);
+	}
 }

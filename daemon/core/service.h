@@ -96,5 +96,8 @@ bool service_checkpointing(const struct service *service);
 /* Counters, for the edges to count in. */
 struct counters *service_counters(struct service *service);
 
-/* One line for humans: "2 models, step 1200, lag 0, 3.1 GiB". */
-void service_summary(const struct service *service, char *text, size_t text_capacity);
+/*
+ * One line for humans: "2 models, step 1200, lag 0, 3.1 GiB, checkpoint 12 s ago", or at its end what is wrong with a
+ * checkpoint.
+ */
+void service_summary(const struct service *service, const struct instant *now, char *text, size_t text_capacity);

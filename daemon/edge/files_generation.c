@@ -12,9 +12,10 @@
 #include <unistd.h>
 
 #include "daemon/core/host.h"
+#include "daemon/edge/files_write.h"
 #include "proto/layout.h"
 
-static const char MANIFEST[] = "manifest.json";
+static const char MANIFEST[] = "manifest.json", MANIFEST_NEW[] = ".manifest.json.tmp";
 
 enum {
 	TEMPORARY_NAME_BYTES = GENERATION_NAME_BYTES + 5,
@@ -60,24 +61,24 @@ static int step_open(const struct files_place *place, int parent, const char *na
 	return 0;
 }
 
-/* As far as "checkpoints"; on failure way_close is right. */
-static int way_begin(const struct files_place *place, bool makes, struct way *way, struct reason *reason)
+/* As far as "checkpoints", which is made only if founds; on failure way_close is right. */
+static int way_begin(const struct files_place *place, bool makes, bool founds, struct way *way, struct reason *reason)
 {
 	int error;
 
 	*way = (struct way){ -1, -1, -1 };
 	error = files_root_open(place, makes, reason, &way->root);
-	return error ? error : step_open(place, way->root, "checkpoints", makes, &way->all, reason);
+	return error ? error : step_open(place, way->root, "checkpoints", founds, &way->all, reason);
 }
 
 /*
- * As far as the model's directory, which is made where there is none. What that is in is only made for the first of all:
- * where it was and is no more, somebody has unmounted it, and what was written there now would be hidden afterwards.
+ * As far as the model's directory, which is made where there is none. "checkpoints" is only made for the first of all:
+ * where it was and is no more, its file system was unmounted, and what was written there now would be hidden afterwards.
  */
 static int way_make(const struct files_place *place, const struct file_order *order, struct way *way,
                     struct reason *reason)
 {
-	int error = way_begin(place, order->founds, way, reason);
+	int error = way_begin(place, true, order->founds, way, reason);
 
 	if (error == -ENOENT && !order->founds)
 		return reason_set(reason, error, "'checkpoints' is gone from the state directory '%.200s': mount it again, or make it anew, empty, to go on without what was in it", place->state_dir);
@@ -87,7 +88,7 @@ static int way_make(const struct files_place *place, const struct file_order *or
 static int way_open(const struct files_place *place, const struct file_order *order, struct way *way,
                     struct reason *reason)
 {
-	int error = way_begin(place, false, way, reason);
+	int error = way_begin(place, false, false, way, reason);
 
 	return error ? error : step_open(place, way->all, order->directory, false, &way->directory, reason);
 }
@@ -270,7 +271,7 @@ static void generation_aside(const struct files_place *place, const struct way *
 static int model_discard(const struct files_place *place, struct file_order *order)
 {
 	struct way way;
-	int error = way_begin(place, false, &way, &order->reason);
+	int error = way_begin(place, false, false, &way, &order->reason);
 
 	if (!error)
 		error = model_aside(place, &way, order->directory, order);
@@ -280,27 +281,33 @@ static int model_discard(const struct files_place *place, struct file_order *ord
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
+static int manifest_write(const struct files_place *place, int directory, const char *name, struct file_order *order)
+{
+	struct files_content manifest = { MANIFEST, (const uint8_t *)order->text, 0, NULL };
+	struct generation_file files[PROFILE_COUNT_MAX];
+
+	for (uint32_t i = 0; i < order->count; i++)
+		files[i] = (struct generation_file){ order->items[i].profile, order->items[i].byte_count,
+		                                     order->items[i].checksum };
+	manifest.byte_count = generation_text_end(order->text, order->text_bytes, files, order->count);
+	return files_file_write(place, directory, name, &manifest, &order->reason);
+}
+
 /* The files of all profiles, then the manifest with their checksums. */
 static int contents_write(const struct files_place *place, int directory, struct file_order *order)
 {
-	struct generation_file files[PROFILE_COUNT_MAX];
-	struct files_content manifest = { MANIFEST, (const uint8_t *)order->text, 0 };
 	int error = 0;
 
 	for (uint32_t i = 0; i < order->count && !error; i++) {
 		struct file_item *item = &order->items[i];
 		char name[GENERATION_FILE_NAME_BYTES];
-		const struct files_content content = { name, item->bytes, item->byte_count };
+		const struct files_content content = { name, item->bytes, item->byte_count, &item->checksum };
 
 		generation_file_name(item->profile, name);
 		error = files_file_write(place, directory, name, &content, &order->reason);
-		item->checksum = layout_checksum(item->bytes, item->byte_count);
-		files[i] = (struct generation_file){ item->profile, item->byte_count, item->checksum };
 	}
-	if (error)
-		return error;
-	manifest.byte_count = generation_text_end(order->text, order->text_bytes, files, order->count);
-	error = files_file_write(place, directory, MANIFEST, &manifest, &order->reason);
+	if (!error)
+		error = manifest_write(place, directory, MANIFEST, order);
 	if (!error && place->calls->fsync(directory) != 0)
 		error = files_failed(place, &order->reason, "synchronising the directory of", MANIFEST);
 	return error;
@@ -460,6 +467,38 @@ static int checkpoint_write(const struct files_place *place, struct file_order *
 		error = model_continue(place, &way, order, &names);
 	way_close(place, &way);
 	free(names.items);
+	return error;
+}
+
+/*
+ * Another manifest takes the place of the one that is there, in one step: at any moment there is one or the other, and
+ * both are about the same files.
+ */
+static int facts_write(const struct files_place *place, struct file_order *order)
+{
+	const struct files_calls *calls = place->calls;
+	char name[GENERATION_NAME_BYTES];
+	int directory = -1, error;
+	struct way way;
+
+	generation_name_write(&order->generation, name);
+	error = way_open(place, order, &way, &order->reason);
+	if (!error)
+		error = step_open(place, way.directory, name, false, &directory, &order->reason);
+	/* What a crash has left. */
+	if (!error && calls->unlinkat(directory, MANIFEST_NEW, 0) != 0 && errno != ENOENT)
+		error = files_failed(place, &order->reason, "removing what was left half-written,", MANIFEST_NEW);
+	if (!error)
+		error = manifest_write(place, directory, MANIFEST_NEW, order);
+	if (!error && calls->renameat(directory, MANIFEST_NEW, directory, MANIFEST) != 0)
+		error = files_failed(place, &order->reason, "renaming", MANIFEST);
+	if (error && directory >= 0)
+		(void)calls->unlinkat(directory, MANIFEST_NEW, 0);
+	if (!error && calls->fsync(directory) != 0)
+		error = files_failed(place, &order->reason, "synchronising the directory of", MANIFEST);
+	if (directory >= 0)
+		calls->close(directory);
+	way_close(place, &way);
 	return error;
 }
 
@@ -633,7 +672,7 @@ static int generation_find(const struct files_place *place, struct file_order *o
 	char next[GENERATION_DIRECTORY_BYTES];
 	bool found = false;
 	struct way way;
-	int error = way_begin(place, false, &way, &order->reason);
+	int error = way_begin(place, false, false, &way, &order->reason);
 
 	while (!error) {
 		/* Below version 0 there is nothing: the model is done with, or its directory cannot be read. */
@@ -682,11 +721,14 @@ static int item_fill(const struct files_place *place, int directory, const struc
 
 /*
  * From now on the generation counts as written. Whoever wrote it may have died before its name was synchronised, or that
- * of one that was moved out of its way.
+ * of its manifest, or of one that was moved out of its way.
  */
-static void names_settle(const struct files_place *place, const struct way *way, struct file_order *order)
+static void names_settle(const struct files_place *place, const struct way *way, int directory,
+                         struct file_order *order)
 {
-	if (place->calls->fsync(way->directory) != 0 || place->calls->fsync(way->all) != 0)
+	const struct files_calls *calls = place->calls;
+
+	if (calls->fsync(directory) != 0 || calls->fsync(way->directory) != 0 || calls->fsync(way->all) != 0)
 		(void)files_failed(place, &order->reason, "it may be gone after a power cut: synchronising the directory of",
 		                   order->directory);
 }
@@ -703,12 +745,12 @@ static int generation_fill(const struct files_place *place, struct file_order *o
 	if (!error) {
 		for (uint32_t i = 0; i < order->count && !error; i++)
 			error = item_fill(place, directory, &order->items[i], &order->reason);
+		if (!error)
+			names_settle(place, &way, directory, order);
 		place->calls->close(directory);
 	}
 	if (error == STATUS_ECORRUPT)
 		generation_aside(place, &way, order, &order->reason);
-	else if (!error)
-		names_settle(place, &way, order);
 	way_close(place, &way);
 	return error;
 }
@@ -732,6 +774,9 @@ void files_generation_do(const struct files_place *place, struct file_order *ord
 		break;
 	case FILE_CHECKPOINT:
 		order->status = checkpoint_write(place, order);
+		break;
+	case FILE_FACTS:
+		order->status = facts_write(place, order);
 		break;
 	case FILE_FIND:
 		order->status = generation_find(place, order);

@@ -98,21 +98,6 @@ class ReadOnly(Trouble):
         assert mount("-o", "remount,rw", str(self.path))
 
 
-class RenamedAway(Trouble):
-    says, hint = "mount it again", "'checkpoints' is gone"
-
-    def __init__(self, path):
-        super().__init__(path)
-        path.mkdir()
-
-    def begin(self):
-        self.path.rename(self.path.with_name("away"))
-
-    def end(self):
-        assert not self.path.exists()
-        self.path.with_name("away").rename(self.path)
-
-
 class Unmounted(Trouble):
     says, hint = "mount it again", "'checkpoints' is gone"
 
@@ -131,7 +116,7 @@ class Unmounted(Trouble):
         self.mount("--bind", str(self.disk))
 
 
-@pytest.fixture(params=[Full, ReadOnly, RenamedAway, Unmounted], ids=lambda kind: kind.__name__)
+@pytest.fixture(params=[Full, ReadOnly, Unmounted], ids=lambda kind: kind.__name__)
 def trouble(request, tmp_path):
     kind = request.param
     made = kind.__new__(kind)
@@ -191,7 +176,7 @@ def test_the_one_before_outlives_a_kill_in_the_midst_of_it(process, trouble):
         push(client, 4, 5)
         until(client, lambda shown: shown["failures"] > 0)
     process.kill()
-    if isinstance(trouble, (RenamedAway, Unmounted)):
+    if isinstance(trouble, Unmounted):
         trouble.end()
     # On a disk that is full or read-only it is taken up as well.
     process.start(trouble.path)

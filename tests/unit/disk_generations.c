@@ -22,7 +22,12 @@ static atomic_bool abandons;
 static struct reason sentence;
 static bool may_found = true;
 
-const struct files_place disk_place = { "/state", &disk_calls, &abandons, "; make room" };
+const struct files_place disk_place = {
+	.state_dir = "/state",
+	.calls = &disk_calls,
+	.abandons = &abandons,
+	.space_hint = "; make room",
+};
 
 void generation_founds(bool founds)
 {
@@ -36,7 +41,7 @@ const char *generation_sentence(void)
 
 static void image_fill(uint64_t serial, int file, uint8_t *image)
 {
-	uint64_t mixed = serial * 2 + (uint64_t)file;
+	uint64_t mixed = serial % DISK_FACTS * 2 + (uint64_t)file;
 
 	for (uint64_t i = 0; i < byte_counts[file]; i++) {
 		mixed = mixed * 6364136223846793005U + 1442695040888963407U;
@@ -70,9 +75,10 @@ static int order_do(struct file_order *order)
 	return order->status;
 }
 
-int generation_put(const char *directory, const struct generation_name *name, uint64_t serial, bool starts)
+static int put(enum file_work work, const char *directory, const struct generation_name *name, uint64_t serial,
+               bool starts)
 {
-	struct file_order *order = order_make(FILE_CHECKPOINT, directory, name);
+	struct file_order *order = order_make(work, directory, name);
 	uint8_t images[FILE_COUNT][BYTES_MAX];
 	int status;
 
@@ -84,11 +90,22 @@ int generation_put(const char *directory, const struct generation_name *name, ui
 	for (int i = 0; i < FILE_COUNT; i++) {
 		image_fill(serial, i, images[i]);
 		order->items[i].bytes = images[i];
+		order->items[i].checksum = layout_checksum(images[i], byte_counts[i]);
 	}
 	status = order_do(order);
 	free(order->text);
 	free(order);
 	return status;
+}
+
+int generation_put(const char *directory, const struct generation_name *name, uint64_t serial, bool starts)
+{
+	return put(FILE_CHECKPOINT, directory, name, serial, starts);
+}
+
+int generation_facts_put(const char *directory, const struct generation_name *name, uint64_t serial)
+{
+	return put(FILE_FACTS, directory, name, serial, false);
 }
 
 int generation_take(enum file_work work, const char *directory, const struct generation_name *name)

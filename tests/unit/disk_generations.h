@@ -11,6 +11,8 @@
 #include "daemon/core/host.h"
 #include "daemon/edge/files_place.h"
 
+enum { DISK_FACTS = 1000 }; /* serial numbers of the same files are so far apart */
+
 /* What a look found. */
 struct found {
 	int status;      /* the first failure; 0: none */
@@ -24,6 +26,9 @@ extern const struct files_place disk_place;
 
 /* Writes a generation; what FILE_CHECKPOINT comes back with. Asserts that a failure has a sentence. */
 int generation_put(const char *directory, const struct generation_name *name, uint64_t serial, bool starts);
+
+/* Its manifest anew, with FILE_FACTS, by another serial number of the same files: DISK_FACTS more. */
+int generation_facts_put(const char *directory, const struct generation_name *name, uint64_t serial);
 
 /* Whether the next ones may make the state directory; they may at first. */
 void generation_founds(bool founds);

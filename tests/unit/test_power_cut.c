@@ -19,13 +19,13 @@
 
 #include "daemon/edge/files_generation.h"
 
-enum { DISKS_MAX = 32, RECOVERY_DISKS_MAX = 3 };
+enum { NEXT = 999, DISKS_MAX = 32, RECOVERY_DISKS_MAX = 3 };
 
 static const char MODEL[] = "run42%net";
 
 /* ---- a history --------------------------------------------------------------------------------------------------- */
 
-enum kind { WRITE, START, OTHER, BAD, DISCARD };
+enum kind { WRITE, START, FACTS, OTHER, BAD, DISCARD };
 
 struct step {
 	enum kind kind;
@@ -34,7 +34,8 @@ struct step {
 
 /* Step and version of a training that goes on, goes back, starts anew twice, is found damaged, is removed, and starts. */
 static const struct step history[] = {
-	{ START, { 10, 1 } }, { WRITE, { 20, 2 } }, { OTHER, { 1, 1 } }, { WRITE, { 30, 3 } }, { WRITE, { 25, 4 } },
+	{ START, { 10, 1 } }, { WRITE, { 20, 2 } }, { OTHER, { 1, 1 } }, { WRITE, { 30, 3 } }, { FACTS, { 30, 3 } },
+	{ FACTS, { 30, 3 } }, { WRITE, { 25, 4 } },
 	{ START, { 10, 1 } }, { WRITE, { 20, 2 } }, { BAD, { 20, 2 } }, { WRITE, { 20, 2 } }, { START, { 5, 9 } },
 	{ DISCARD, { 5, 9 } }, { START, { 10, 1 } }, { WRITE, { 11, 2 } },
 };
@@ -53,13 +54,15 @@ static uint64_t newest(const struct truth *truth)
 	return truth->count > 0 ? truth->kept[truth->count - 1] : 0;
 }
 
-static int step_do(const struct step *step, uint64_t serial)
+static int step_do(const struct step *step, uint64_t serial, uint64_t newest_serial)
 {
 	switch (step->kind) {
 	case START:
 		return generation_put(MODEL, &step->name, serial, true);
 	case WRITE:
 		return generation_put(MODEL, &step->name, serial, false);
+	case FACTS:
+		return generation_facts_put(MODEL, &step->name, newest_serial + DISK_FACTS);
 	case OTHER:
 		return generation_put("other", &step->name, serial, true);
 	case BAD:
@@ -79,6 +82,9 @@ static void step_end(struct truth *truth, const struct step *step, uint64_t seri
 		break;
 	case WRITE:
 		truth->kept[truth->count++] = serial;
+		break;
+	case FACTS:
+		truth->kept[truth->count - 1] += DISK_FACTS;
 		break;
 	case OTHER:
 		break;
@@ -101,7 +107,7 @@ static bool history_run(struct disk *disk, uint64_t nth, struct truth *ret_truth
 	disk_power_set(disk, nth);
 	for (int i = 0; i < STEP_COUNT; i++) {
 		struct truth after = truth;
-		int status = step_do(&history[i], (uint64_t)i + 1);
+		int status = step_do(&history[i], (uint64_t)i + 1, newest(&truth));
 
 		step_end(&after, &history[i], (uint64_t)i + 1);
 		if (disk_is_off(disk)) {
@@ -197,9 +203,9 @@ static bool is_true(const struct truth *truth, struct found found, uint64_t nth,
 /* The next checkpoint works, whatever is there, and outlives the worst that the power can do. */
 static void goes_on(struct disk *left, const struct found *found, uint64_t nth, const char *when)
 {
-	struct truth truth = { .kept = { 1000 }, .count = 1, .pending = 1000 };
+	struct truth truth = { .kept = { NEXT }, .count = 1, .pending = NEXT };
 	const struct generation_name name = { found->name.step + 1, found->name.version + 1 };
-	int status = generation_put(MODEL, &name, 1000, found->serial == 0);
+	int status = generation_put(MODEL, &name, NEXT, found->serial == 0);
 
 	if (status != 0 && !finding[0])
 		snprintf(finding, sizeof finding, "call %lu, %s: the next one cannot be written: %d", (unsigned long)nth,

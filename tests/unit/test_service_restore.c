@@ -29,7 +29,12 @@ static atomic_bool abandons;
 
 static void file_do(struct file_order *order)
 {
-	static const struct files_place place = { "/state", &disk_calls, &abandons, "; make room" };
+	static const struct files_place place = {
+		.state_dir = "/state",
+		.calls = &disk_calls,
+		.abandons = &abandons,
+		.space_hint = "; make room",
+	};
 
 	files_generation_do(&place, order);
 }

@@ -33,7 +33,7 @@ ONE_FILE_EACH = (
 
 JANSSON_FILES = ("client/emactl/facts.h", "client/emactl/output.c", "daemon/core/attributes.c", "daemon/core/config_text.c",
                  "daemon/core/generation_text.c", "daemon/core/history.c", "daemon/core/json_text.c",
-                 "daemon/core/report.c")
+                 "daemon/core/report.c", "daemon/core/report_history.c")
 
 PURE = ("proto/", "daemon/core/")
 PURE_HEADERS = set(

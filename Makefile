@@ -104,6 +104,10 @@ model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix dae
 	$(addprefix tests/unit/, failing_heap random_model)
 service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, generation json_read message safetensors) tests/unit/fake_host
 
+files := $(addprefix daemon/edge/, files_generation files_list files_pace files_place files_way files_write) \
+	daemon/core/retention $(addprefix proto/, generation json_read layout name status)
+disk := $(files) $(addprefix tests/unit/, disk_generations disk_model)
+
 apply := daemon/core/apply $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_access := daemon/core/access $(addprefix proto/, message name pack status)
 test_accounts := daemon/edge/accounts
@@ -123,13 +127,12 @@ test_descriptors := daemon/edge/descriptors proto/status
 test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
-files := $(addprefix daemon/edge/, files_generation files_list files_pace files_place files_way files_write) \
-	daemon/core/retention $(addprefix proto/, generation json_read layout name status)
 test_files := daemon/edge/files $(files)
 test_files_generation := $(files)
 test_files_write := $(addprefix daemon/edge/, files_pace files_place files_write) $(addprefix proto/, layout status)
 test_figure := client/emactl/figure
 test_generation := $(addprefix proto/, generation json_read layout name status)
+test_generation_faults := $(disk)
 test_generation_text := $(addprefix daemon/core/, attributes generation_text guards json_text) \
 	$(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix proto/, generation json_read layout message nearest profile)
 test_geometry := $(model_parts)
@@ -155,6 +158,7 @@ test_placeholders := client/emactl/placeholders
 test_plan := $(model_parts)
 test_plot := client/emactl/plot
 test_posthoc := $(schedule) $(addprefix proto/, nearest posthoc) tests/unit/failing_heap
+test_power_cut := $(disk)
 test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
 test_recast := client/recast $(addprefix proto/, dtype json_read name safetensors safetensors_write status) \
@@ -183,6 +187,7 @@ test_service_keep := $(service)
 test_service_kill := $(service) tests/unit/service_walk tests/unit/kill_faults
 test_service_profiles := $(service)
 test_service_register := $(service)
+test_service_restore := $(service) $(filter-out $(service),$(files)) tests/unit/disk_model
 test_service_rewind := $(service)
 test_service_rollback := $(service)
 test_service_seeds := $(service)
@@ -229,6 +234,7 @@ needs_tests/unit/test_service_keep := jansson m
 needs_tests/unit/test_service_kill := m
 needs_tests/unit/test_service_profiles := m
 needs_tests/unit/test_service_register := m
+needs_tests/unit/test_service_restore := jansson m
 needs_tests/unit/test_service_rewind := m
 needs_tests/unit/test_service_rollback := m
 needs_tests/unit/test_service_seeds := m
@@ -365,8 +371,8 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-stop crash check-systemd check-asan check-tsan fuzz \
-	bench demo lint
+setting_up := check check-unit check-integration check-python check-stop check-kill crash check-systemd check-asan \
+	check-tsan fuzz bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
 libraries := uv nng msgpack systemd xxhash inih jansson ncursesw
 ifneq ($(filter-out all install,$(building)),)
@@ -506,6 +512,8 @@ replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):test
 crash_jobs := crash:$(B)/tests/integration/test_crash \
 	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)
 systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py)
+kill_jobs := python:tests/python/test_kill_sweep.py
+kill_needs := $(products)
 stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
 lint_jobs := $(lints:%=lint:%)
@@ -560,6 +568,10 @@ crash: ## kills the daemon CRASH_KILLS (500) times under load, and at every fail
 check-stop: ## ends the daemon under load a hundred times
 	@tests/setup.sh build check
 	+@EMAD_STOP_ROUNDS=100 $(inner) tests-run SUITES=stop
+
+check-kill: ## kills the daemon at every system call of a checkpoint and of a recovery
+	@tests/setup.sh build check
+	+@python=$$(tests/setup.sh python) && EMAD_KILL_ALL=1 $(inner) tests-run SUITES=kill PYTHON="$$python"
 
 check-systemd: ## the service in a systemd of its own, in namespaces; needs root
 	@tests/setup.sh build check

@@ -35,7 +35,7 @@ die() {
 packages() {
 	case $1 in
 	build) echo gcc libc6-dev make pkg-config; sed -n 's/^debian_[a-z]* *:= *//p' Makefile | tr '\n' ' ' ;;
-	check) echo python3 check ;;
+	check) echo python3 check strace ;;
 	lint) echo python3 python3-pyflakes shellcheck cppcheck git mandoc ;;
 	fuzz) echo clang llvm ;;
 	systemd) echo python3 systemd procps util-linux passwd ;;

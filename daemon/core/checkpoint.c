@@ -142,6 +142,7 @@ static void order_fill(const struct service *service, const struct instant *now,
 	generation_directory_write(model->name, order->directory);
 	order->generation = (struct generation_name){ newest->step, newest->version };
 	order->starts = !model->checkpoint.owns;
+	order->founds = service->counters.checkpoints_written + service->counters.models_recovered == 0;
 	order->keep_count = service->settings.checkpoint_keep_count;
 	if (order->keep_count < GENERATION_COUNT_MIN)
 		order->keep_count = GENERATION_COUNT_MIN;

@@ -35,8 +35,8 @@ class DaemonProcess:
         self.url = f"ipc://{directory}/emad.sock"
         self.process = None
 
-    def start(self, state=None) -> None:
-        """state: the state directory instead of that beside the sockets; "": none."""
+    def start(self, state=None, under=()) -> None:
+        """state: the state directory instead of that beside the sockets; "": none. under: a program that starts it."""
         program = os.environ.get("EMAD_DAEMON", str(BUILD / "emad"))
         notify = self.directory / "notify"
         if state is None:
@@ -49,7 +49,7 @@ class DaemonProcess:
             environment.pop("EMAD_SOCKET", None)
             with open(self.directory / "log", "ab") as log:
                 self.process = subprocess.Popen(
-                    [program, "--config", self.configuration, "--runtime-dir", self.directory, "--state-dir", state],
+                    [*under, program, "--config", self.configuration, "--runtime-dir", self.directory, "--state-dir", state],
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,

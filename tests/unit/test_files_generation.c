@@ -85,6 +85,14 @@ static struct dirent *faulty_readdir(DIR *stream)
 	return fails("readdir") ? NULL : files_system.readdir(stream);
 }
 
+static int faulty_closedir(DIR *stream)
+{
+	int result = files_system.closedir(stream);
+
+	ck_assert_int_eq(result, 0);
+	return fails("closedir") ? -1 : 0;
+}
+
 static ssize_t faulty_read(int fd, void *bytes, size_t count)
 {
 	return fails("read") ? -1 : files_system.read(fd, bytes, chunk(count));
@@ -116,6 +124,11 @@ static int faulty_renameat(int from_directory, const char *from, int to_director
 	return fails("renameat") ? -1 : files_system.renameat(from_directory, from, to_directory, to);
 }
 
+static int faulty_exchange(int directory, const char *name, const char *other)
+{
+	return fails("exchange") ? -1 : files_system.exchange(directory, name, other);
+}
+
 static int faulty_unlinkat(int directory, const char *name, int flags)
 {
 	return fails("unlinkat") ? -1 : files_system.unlinkat(directory, name, flags);
@@ -130,11 +143,13 @@ static const struct files_calls faulty = {
 	.flock = faulty_flock,
 	.fdopendir = faulty_fdopendir,
 	.readdir = faulty_readdir,
+	.closedir = faulty_closedir,
 	.read = faulty_read,
 	.write = faulty_write,
 	.fsync = faulty_fsync,
 	.close = faulty_close,
 	.renameat = faulty_renameat,
+	.exchange = faulty_exchange,
 	.unlinkat = faulty_unlinkat,
 };
 
@@ -197,6 +212,7 @@ static struct file_order *write_order(uint64_t version, bool starts)
 	struct file_order *order = order_make(FILE_CHECKPOINT, version);
 
 	order->starts = starts;
+	order->founds = true;
 	order->items[0].bytes = images[version % 3];
 	order->text = malloc(256 + GENERATION_END_BYTES_MAX);
 	ck_assert_ptr_nonnull(order->text);

@@ -28,6 +28,7 @@ ONE_FILE_EACH = (
     (r"#include <msgpack", {"proto/": 1}),
     (r"#include <xxhash", {"proto/": 1}),
     (r"#include <ini\.h>", {"daemon/edge/": 1}),
+    (r"#include <n?curses", {"client/": 1}),
     (r"\bmemfd_create\b", {"daemon/edge/": 1, "client/emactl/": 1}),
 )
 

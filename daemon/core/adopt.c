@@ -353,6 +353,7 @@ static int facts_take(struct service *service, struct adoption *adoption, const 
 	model->checkpoint.suspects = true;
 	model->checkpoint.version = book->checkpoint_version;
 	model->checkpoint.step = book->checkpoint_step;
+	model->facts_changed = book->checkpoint_lags;
 	model->checkpoint.since_ms = now->monotonic_ms;
 	if (!newest)
 		return 0;

@@ -22,11 +22,18 @@ bool checkpoint_possible(const struct service *service)
 
 /* ---- when -------------------------------------------------------------------------------------------------------- */
 
+/*
+ * Whether there is more than what is on disk. A generation that an earlier daemon has written is written anew when more
+ * was said of the model since, because what is in its files is not known here.
+ */
 static bool is_newer(const struct model *model)
 {
 	const struct slot_header *newest = versions_newest(&model->versions);
+	const struct checkpoint *checkpoint = &model->checkpoint;
 
-	return newest && newest->version > model->checkpoint.version;
+	return newest && (newest->version > checkpoint->version ||
+	                  (newest->version == checkpoint->version && checkpoint->file_count == 0 &&
+	                   model->facts_changed != checkpoint->facts));
 }
 
 /* Whether the files on disk are those that a manifest of now would be about. */

@@ -72,20 +72,36 @@ static int model_aside(const struct files_place *place, const struct files_way *
 	return 0;
 }
 
+static int generation_old_aside(const struct files_place *place, const struct files_way *way, const char *there,
+                                const char *name, struct file_order *order)
+{
+	char aside[ASIDE_NAME_BYTES];
+
+	snprintf(aside, sizeof aside, "%s.old-%" PRIu64, name, order->wall_us / 1000000);
+	if (name_aside(place, way->directory, there, aside) != 0)
+		return files_failed(place, &order->reason, "moving an earlier checkpoint aside into", aside);
+	return 0;
+}
+
 /*
  * Generations of later versions than the one that is to be written are of a training that went on from one that could
- * not be read at the start, or from one that was reported as failed. They would pass for newer at the next start.
+ * not be read at the start, or from one that was reported as failed. They would pass for newer at the next start. One of
+ * the very same name stays until the new one takes its place: a daemon may have died before it could note it.
  */
 static int later_aside(const struct files_place *place, const struct files_way *way, struct file_order *order,
                        struct files_names *names)
 {
-	char name[GENERATION_NAME_BYTES], aside[ASIDE_NAME_BYTES];
+	char name[GENERATION_NAME_BYTES];
 
 	while (names->count > 0 && names->items[names->count - 1].version >= order->generation.version) {
-		generation_name_write(&names->items[names->count - 1], name);
-		snprintf(aside, sizeof aside, "%s.old-%" PRIu64, name, order->wall_us / 1000000);
-		if (name_aside(place, way->directory, name, aside) != 0)
-			return files_failed(place, &order->reason, "moving a later checkpoint aside into", aside);
+		const struct generation_name *last = &names->items[names->count - 1];
+		int error = 0;
+
+		generation_name_write(last, name);
+		if (last->version != order->generation.version || last->step != order->generation.step)
+			error = generation_old_aside(place, way, name, name, order);
+		if (error)
+			return error;
 		names->count--;
 	}
 	return 0;
@@ -169,6 +185,27 @@ static int contents_write(const struct files_place *place, int directory, struct
 	return error;
 }
 
+/* The generation gets its name; whatever had it goes aside, so that there is one under it at any moment. */
+static int generation_name(const struct files_place *place, const struct files_way *way, const char *temporary,
+                           const char *name, struct file_order *order)
+{
+	const struct files_calls *calls = place->calls;
+
+	if (calls->renameat(way->directory, temporary, way->directory, name) == 0)
+		return 0;
+	if (errno != ENOTEMPTY && errno != EEXIST)
+		return files_failed(place, &order->reason, "renaming", name);
+	if (calls->exchange(way->directory, temporary, name) == 0)
+		return generation_old_aside(place, way, temporary, name, order);
+	if (errno != EINVAL && errno != ENOSYS)
+		return files_failed(place, &order->reason, "exchanging", name);
+	if (generation_old_aside(place, way, name, name, order) != 0)
+		return -errno;
+	if (calls->renameat(way->directory, temporary, way->directory, name) != 0)
+		return files_failed(place, &order->reason, "renaming", name);
+	return 0;
+}
+
 static int generation_write(const struct files_place *place, const struct files_way *way, struct file_order *order)
 {
 	const struct files_calls *calls = place->calls;
@@ -184,8 +221,8 @@ static int generation_write(const struct files_place *place, const struct files_
 		error = contents_write(place, directory, order);
 	if (directory >= 0)
 		calls->close(directory);
-	if (!error && calls->renameat(way->directory, temporary, way->directory, name) != 0)
-		error = files_failed(place, &order->reason, "renaming", name);
+	if (!error)
+		error = generation_name(place, way, temporary, name, order);
 	if (error) {
 		/* What cannot be removed now is when the model is next written. */
 		(void)files_directory_remove(place, way->directory, temporary);

@@ -556,7 +556,7 @@ START_TEST(what_goes_aside_in_the_same_second_takes_the_next_name)
 		ck_assert_int_eq(order_do(order_make(FILE_DISCARD, 1)), 0);
 		ck_assert_int_eq(look_unharmed(), 0);
 	}
-	snprintf(command, sizeof command, "test -d '%s/checkpoints/run42%%net%%%%old-1790000002/"
+	snprintf(command, sizeof command, "test -d '%s/checkpoints/run42%%net%%%%old-1790000000-3/"
 	         "00000000000000000010-00000000000000000001'", root);
 	ck_assert_int_eq(system(command), 0);
 }

@@ -62,6 +62,14 @@ static bool has_news(const struct service *service, const struct model *model)
 	return is_newer(model) || has_new_facts(service, model);
 }
 
+/* Whoever asked for it may have gone away meanwhile. */
+static bool is_removed(const struct service *service, const struct model *model)
+{
+	const struct checkpoint *checkpoint = &model->checkpoint;
+
+	return checkpoint->discarding || (checkpoint->remover != 0 && service_awaited(service, checkpoint->remover));
+}
+
 /*
  * Whether one could begin now. A version of an earlier geometry is dropped with the next update, so only at the end,
  * when there is none, it can be written.
@@ -69,7 +77,7 @@ static bool has_news(const struct service *service, const struct model *model)
 static bool is_able(const struct service *service, const struct model *model)
 {
 	if (!checkpoint_possible(service) || !model->serving || model->doomed || model->ancestor || keep_busy(model) ||
-	    model->checkpoint.removing || !has_news(service, model))
+	    is_removed(service, model) || !has_news(service, model))
 		return false;
 	if (service->stopping)
 		return !model->applying && model->room_due_ms == 0;
@@ -288,30 +296,31 @@ void checkpoint_written(struct service *service, const struct instant *now, stru
 	              checkpoint->step, checkpoint->version, order->reason.text[0] ? ", but " : "", order->reason.text);
 }
 
-bool checkpoint_discard(struct service *service, const struct instant *now, struct model *model)
+int checkpoint_discard(struct call *call, struct model *model)
 {
+	struct service *service = call->service;
 	struct checkpoint *checkpoint = &model->checkpoint;
 	struct file_order *order;
 
-	checkpoint->removing = true;
+	if (!call->retried)
+		call->awaited = ++service->asks;
+	checkpoint->remover = call->awaited;
+	call->waits = model;
 	if (checkpoint->discarding)
-		return false;
+		return CALL_PARK;
 	if (!checkpoint_possible(service) || (!checkpoint->owns && !checkpoint->writing && !checkpoint->suspects))
-		return true;
+		return 0;
 	order = calloc(1, sizeof *order);
-	if (!order) {
-		service_event(service, EVENT_WARNING, model->name, -ENOMEM,
-		              "%s: its checkpoints stay on disk, for want of memory", model->name);
-		return true;
-	}
+	if (!order)
+		return -ENOMEM;
 	order->work = FILE_DISCARD;
 	order->model = model->id;
-	order->wall_us = now->wall_us;
+	order->wall_us = call->now->wall_us;
 	generation_directory_write(model->name, order->directory);
 	checkpoint->discarding = true;
 	service->stray_count++;
 	service->host.file_write(service->host.context, order);
-	return false;
+	return CALL_PARK;
 }
 
 void checkpoint_discarded(struct service *service, struct model *model, const struct file_order *order)

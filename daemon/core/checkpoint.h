@@ -52,7 +52,7 @@ struct checkpoint {
 	uint64_t asked, asked_writing, answered;
 	int answer;
 	bool gives_up; /* the last one, at the end, could not be written */
-	bool removing; /* the model is being removed: nothing is written any more */
+	uint64_t remover; /* number of the request that removes the model: nothing is written while it waits; 0: none */
 	bool discarding; /* what is on disk is on its way aside */
 };
 
@@ -70,9 +70,10 @@ bool checkpoint_owed(const struct service *service, const struct model *model);
 
 /*
  * The model is to be removed on request: what is on disk goes aside first, so that nobody is told of a removal that a
- * crash would undo. True when that is done, or cannot be; until then the model stays and is touched when it is.
+ * crash would undo. 0 when that is done, or has failed; until then CALL_PARK, and nothing is written for as long as the
+ * request waits. -ENOMEM: nothing has happened.
  */
-bool checkpoint_discard(struct service *service, const struct instant *now, struct model *model);
+int checkpoint_discard(struct call *call, struct model *model);
 
 /* It is aside, or failed. model: NULL when it is gone. */
 void checkpoint_discarded(struct service *service, struct model *model, const struct file_order *order);

@@ -151,10 +151,9 @@ int remove_handle(struct call *call)
 
 	if (error)
 		return error;
-	if (!checkpoint_discard(call->service, call->now, model)) {
-		call->waits = model;
-		return CALL_PARK;
-	}
+	error = checkpoint_discard(call, model);
+	if (error)
+		return error;
 	about.model = model->name;
 	about.step = model->has_step ? model->step : UINT64_MAX;
 	service_event_about(call->service, &about, "%s: removed on request", model->name);

@@ -21,13 +21,14 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access adopt apply attributes checkpoint config config_text defaults event generation generation_text geometry \
-	guards history intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar model \
-	plan profiles push query recover register registration_report relay report retention service throttle update \
-	verdict version_metadata versions)
+	access address adopt apply attributes checkpoint config config_text defaults event generation generation_text geometry \
+	guards history intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar metrics \
+	model plan profiles push query recover register registration_report relay report retention service throttle update \
+	verdict version_metadata versions web web_page web_path web_range)
 
 edge := $(addprefix daemon/edge/, \
-	accounts attach config_file files files_generation files_place log memory runtime systemd transport workers)
+	accounts attach config_file files files_generation files_place http http_socket log memory runtime systemd \
+	token transport workers)
 
 daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options reload)
 
@@ -68,6 +69,7 @@ needs_daemon/core/verdict := m
 needs_daemon/daemon := uv
 needs_daemon/edge/attach := uv
 needs_daemon/edge/config_file := inih
+needs_daemon/edge/http := microhttpd
 needs_daemon/edge/systemd := systemd
 needs_daemon/edge/transport := nng
 needs_proto/layout := xxhash
@@ -98,7 +100,7 @@ test_apply_change := $(test_apply)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
 test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc served source sum target) \
 	$(addprefix proto/, convert dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
-config := $(addprefix daemon/core/, access config defaults guards) $(schedule) \
+config := $(addprefix daemon/core/, access address config defaults guards) $(schedule) \
 	$(addprefix proto/, dtype message name nearest pack profile)
 test_config := $(config) $(addprefix daemon/core/, config_text json_text)
 test_config_file := $(config) daemon/edge/config_file
@@ -257,6 +259,8 @@ module_inih := inih
 debian_inih := libinih-dev
 module_jansson := jansson
 debian_jansson := libjansson-dev
+module_microhttpd := libmicrohttpd
+debian_microhttpd := libmicrohttpd-dev
 module_check := check
 debian_check := check
 
@@ -315,7 +319,7 @@ PKG_CONFIG ?= pkg-config
 setting_up := check check-unit check-integration check-python check-stop check-systemd check-asan check-tsan fuzz \
 	bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
-libraries := uv nng msgpack systemd xxhash inih jansson
+libraries := uv nng msgpack systemd xxhash inih jansson microhttpd
 ifneq ($(filter-out all install,$(building)),)
 libraries += check
 endif
@@ -419,6 +423,9 @@ $(B)/%.o: %.c $(B)/flags
 	$(Q)$(compile) $(CFLAGS_OBJECT) -MMD -MP -c -o $@ $<
 
 $(library:%=$(B)/%.o): CFLAGS_OBJECT := $(PIC)
+
+# It takes the page into the program.
+$(B)/daemon/core/web_page.o: daemon/core/web_page.html
 
 # Everything is compiled anew when the flags change.
 flags := $(strip $(compile) | $(link))

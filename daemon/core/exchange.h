@@ -8,6 +8,9 @@
 
 enum { EXCHANGE_TAG_BYTES = 32 };
 
+/* Peers from here up are downloads by HTTP. They only hold leases, and never ask for anything else. */
+#define PEER_DOWNLOAD_FIRST (UINT64_C(3) << 62)
+
 /* The other end of a connection. */
 struct peer {
 	uint64_t id;   /* never used twice */

@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "daemon/core/call.h"
@@ -10,4 +11,7 @@
 /* Each returns a string to be freed with free(), or NULL when there is no memory. */
 char *report_status(const struct service *service, const struct instant *now);
 char *report_list(const struct service *service);
-char *report_show(const struct service *service, const struct model *model);
+char *report_show(const struct service *service, const struct model *model, bool tensors); /* with a row for each */
+
+/* {"error": "no-model", "message": "..."} */
+char *report_error(int status, const char *sentence);

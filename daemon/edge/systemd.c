@@ -53,15 +53,16 @@ void systemd_ready(const char *status)
 	(void)sd_notifyf(0, "READY=1\nSTATUS=%s", status);
 }
 
-int systemd_listener(const char *name)
+uint32_t systemd_listeners(const char *name, int type, int *ret_fds, uint32_t capacity)
 {
 	char **names = NULL;
-	int count = sd_listen_fds_with_names(0, &names), found = -1;
+	int count = sd_listen_fds_with_names(0, &names);
+	uint32_t found = 0;
 
 	for (int i = 0; i < count; i++) {
-		if (found < 0 && strcmp(names[i], name) == 0 &&
-		    sd_is_socket(SD_LISTEN_FDS_START + i, AF_UNIX, SOCK_SEQPACKET, 1) > 0)
-			found = SD_LISTEN_FDS_START + i;
+		if (found < capacity && strcmp(names[i], name) == 0 &&
+		    sd_is_socket(SD_LISTEN_FDS_START + i, AF_UNSPEC, type, 1) > 0)
+			ret_fds[found++] = SD_LISTEN_FDS_START + i;
 		free(names[i]);
 	}
 	free(names);

@@ -12,8 +12,11 @@
 /* Tells the service manager that requests are answered from now on. */
 void systemd_ready(const char *status);
 
-/* The listening SEQPACKET socket of that name that the service manager has handed over; -1: none. */
-int systemd_listener(const char *name);
+/*
+ * The listening sockets of that name and type (SOCK_STREAM) that the service manager has handed over. Returns how many,
+ * at most capacity.
+ */
+uint32_t systemd_listeners(const char *name, int type, int *ret_fds, uint32_t capacity);
 
 /* The line that `systemctl status` shows. */
 void systemd_status(const char *status);

@@ -95,6 +95,7 @@ service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, json
 apply := daemon/core/apply $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_access := daemon/core/access $(addprefix proto/, message name pack status)
 test_accounts := daemon/edge/accounts
+test_address := daemon/core/address proto/status
 test_apply := $(apply) tests/unit/apply_bench
 test_apply_change := $(test_apply)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
@@ -169,6 +170,9 @@ test_sp := proto/sp proto/status
 test_status := proto/status
 test_throttle := daemon/core/event daemon/core/throttle
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
+test_web := $(service)
+test_web_path := daemon/core/web_path proto/status
+test_web_range := daemon/core/web_range
 test_workers := daemon/edge/workers $(apply)
 
 needs_tests/unit/failing_heap := failing_heap
@@ -201,6 +205,7 @@ needs_tests/unit/test_service_seeds := m
 needs_tests/unit/test_service_settings := m
 needs_tests/unit/test_service_waits := m
 needs_tests/unit/test_service_walk := m
+needs_tests/unit/test_web := m
 
 wire := $(manifest) $(addprefix proto/, layout message) \
 	$(addprefix tests/integration/, harness process wire)
@@ -561,7 +566,7 @@ bench-run: $(products) $(bench_programs)
 
 # ---- installing ------------------------------------------------------------------------------------------------------
 
-units := emad.service emad@.service emad-attach.socket
+units := emad.service emad@.service emad-attach.socket emad-http.socket
 
 installed := $(bindir)/emad $(bindir)/emactl $(libdir)/libemad.so.$(VERSION) $(libdir)/$(SONAME) $(libdir)/libemad.so \
 	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(docdir)/README.md $(docdir)/LICENSE $(units:%=$(unitdir)/%) \

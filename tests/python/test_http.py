@@ -484,10 +484,11 @@ def test_a_reader_that_hangs_holds_updates_up_for_lease_min_alone_and_is_cut(ser
             assert time.monotonic() - before < 20
             assert web.json(f"/v1/models/{name}?tensors=0")["step"] == 7
             size = int(web.request(image_path(name), "HEAD").headers["Content-Length"])
+            # The older one gave its slot; then there was room again.
+            assert len(read_rest(hanging[0])) < size
             for connection in hanging:
-                assert len(read_rest(connection)) < size
                 connection.close()
-        wait_until(lambda: client.status()["counters"]["downloads_cut"] >= 2)
+        wait_until(lambda: client.status()["counters"]["downloads_cut"] >= 1)
         client.remove(name)
 
 

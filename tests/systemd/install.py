@@ -13,7 +13,7 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("BUILD", "release")
 PREFIX = "/opt/averages"
-UNITS = ("emad.service", "emad@.service", "emad-attach.socket")
+UNITS = ("emad.service", "emad@.service", "emad-attach.socket", "emad-http.socket")
 EXPOSURE_MAX = 15  # tenths
 # Outside of PREFIX, and left there: an operator's own changes are in it.
 SETTINGS = "etc/emad/emad.conf"

@@ -489,6 +489,7 @@ inner = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
 .PHONY: $(setting_up)
 check: ## installs what is missing, builds, and runs every test and lint
 	@tests/setup.sh build check lint
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES='unit replay lint integration python' PYTHON="$$python"
 
 check-unit: ## the unit tests
@@ -501,6 +502,7 @@ check-integration: ## the tests with real processes
 
 check-python: ## the tests of the Python package
 	@tests/setup.sh build check
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=python PYTHON="$$python"
 
 check-stop: ## ends the daemon under load a hundred times
@@ -569,7 +571,8 @@ bench-run: $(products) $(bench_programs)
 units := emad.service emad@.service emad-attach.socket emad-http.socket
 
 installed := $(bindir)/emad $(bindir)/emactl $(libdir)/libemad.so.$(VERSION) $(libdir)/$(SONAME) $(libdir)/libemad.so \
-	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(docdir)/README.md $(docdir)/LICENSE $(units:%=$(unitdir)/%) \
+	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(docdir)/README.md $(docdir)/LICENSE \
+	$(docdir)/emad.rules.yml $(docdir)/grafana.json $(units:%=$(unitdir)/%) \
 	$(presetdir)/50-emad.preset $(catalogdir)/emad.catalog $(sysusersdir)/emad.conf $(tmpfilesdir)/emad.conf
 # What `make uninstall` removes when it is empty: what is ours, and below DESTDIR everything.
 directories := $(if $(DESTDIR),$(sort $(dir $(installed))),$(docdir)/)
@@ -595,7 +598,7 @@ install: $(products) ## installs under DESTDIR and PREFIX (/usr/local); the Pyth
 	install -d $(DESTDIR)$(sysconfdir)/emad/emad.conf.d
 	test -e $(DESTDIR)$(sysconfdir)/emad/emad.conf || \
 		install -m 644 systemd/emad.conf $(DESTDIR)$(sysconfdir)/emad/emad.conf
-	install -m 644 README.md LICENSE $(DESTDIR)$(docdir)
+	install -m 644 README.md LICENSE daemon/monitoring/emad.rules.yml daemon/monitoring/grafana.json $(DESTDIR)$(docdir)
 	$(if $(DESTDIR),,-ldconfig)
 
 .PHONY: uninstall

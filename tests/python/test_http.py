@@ -1,5 +1,6 @@
 """The daemon's HTTP side: what it answers to whom, and that nothing that comes by it disturbs the averages."""
 
+import base64
 import http.client
 import json
 import os
@@ -7,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.parse
@@ -15,7 +17,7 @@ import numpy
 import pytest
 
 import emad
-from conftest import DaemonProcess
+from conftest import BUILD, DaemonProcess
 
 SETTINGS = "[http]\nhttp-listen=127.0.0.1:0\n"
 PROFILES = {"ema": "constant:decay=0.5", "slow": "constant:decay=0.9"}
@@ -299,7 +301,7 @@ def test_with_a_token_nothing_but_life_is_told_without_it(tmp_path):
             assert web.request(target, Authorization="Bearer " + "x" * 5000).status == 401
             assert web.request(target, Authorization=f"Bearer {token}").status in (200, 404)
         assert "http-token-file" in web.json("/metrics", 401)["message"]
-        basic = "Basic " + __import__("base64").b64encode(f"me:{token}".encode()).decode()
+        basic = "Basic " + base64.b64encode(f"me:{token}".encode()).decode()
         assert web.request("/metrics", Authorization=basic, Host="any.example").status == 200
         # Another token comes with a reload; one that cannot be used leaves the one before.
         path.write_text(other)
@@ -362,6 +364,69 @@ def test_a_port_that_is_taken_is_an_error_at_the_start(tmp_path):
             process.start()
     assert "Address already in use" in process.log() and "port 0" in process.log()
     assert process.process.returncode == 69
+
+
+HAND_OVER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_a_socket_that_is_handed_over_is_served(tmp_path):
+    (tmp_path / "run").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        process = subprocess.Popen(
+            [
+                sys.executable, "-c", HAND_OVER, str(listener.fileno()),
+                os.environ.get("EMAD_DAEMON", str(BUILD / "emad")), "--runtime-dir", tmp_path / "run",
+                "--config", "-/nowhere",
+            ],
+            pass_fds=[listener.fileno()], env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"},
+            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        try:
+            # The connection waits in the socket until the daemon is there.
+            connection = http.client.HTTPConnection(*listener.getsockname(), timeout=30)
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().status == 200
+            connection.close()
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
+
+
+def test_metrics_are_what_prometheus_and_openmetrics_want(web, trainer, name):
+    classic = web.request("/metrics", Accept="text/plain")
+    assert classic.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    modern = web.request("/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert modern.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert modern.text.endswith(b"# EOF\n")
+    assert f'emad_model_step{{model="{name}/net"}} 2\n'.encode() in modern.text
+    status = web.json("/v1/status")["counters"]
+    for counter in status:
+        shown = counter[:-3] + "_seconds" if counter.endswith("_us") else counter
+        assert f"\nemad_{shown}_total ".encode() in classic.text
+    assert len(status) > 30
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed (Debian: prometheus)")
+def test_promtool_finds_nothing_wrong(web, trainer):
+    text = web.request("/metrics", Accept="text/plain").text
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=60)
+    assert done.returncode == 0 and not done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def test_the_official_parser_reads_the_metrics(web, trainer, name):
+    parser = pytest.importorskip("prometheus_client.openmetrics.parser")
+    families = {family.name: family for family in parser.text_string_to_metric_families(
+        web.request("/metrics").text.decode())}
+    assert families["emad_pushes_applied"].type == "counter"
+    assert families["emad_update_duration_seconds"].type == "histogram"
+    assert families["emad_apply_bytes"].unit == "bytes"
+    models = {sample.labels["model"] for sample in families["emad_model_step"].samples}
+    assert f"{name}/net" in models
 
 
 # ---- hostile and slow clients ----------------------------------------------------------------------------------------

@@ -33,6 +33,8 @@ FILES = {
     "lib/tmpfiles.d/emad.conf": 0o644,
     "share/doc/emad/LICENSE": 0o644,
     "share/doc/emad/README.md": 0o644,
+    "share/doc/emad/emad.rules.yml": 0o644,
+    "share/doc/emad/grafana.json": 0o644,
     **{f"lib/systemd/system/{unit}": 0o644 for unit in UNITS},
 }
 

@@ -8,6 +8,7 @@ The tests build on each other and run in this order.
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -68,9 +69,10 @@ def the_user_is_made(host):
 
 def the_preset_enables_the_service_alone(host):
     host.run("systemctl", "daemon-reload")
-    host.run("systemctl", "preset", "emad.service", "emad@x.service", "emad-attach.socket")
-    states = host.run("systemctl", "is-enabled", "emad.service", "emad@x.service", "emad-attach.socket", check=False)
-    assert states.stdout.split() == ["enabled", "disabled", "disabled"], states.stdout
+    units = ("emad.service", "emad@x.service", "emad-attach.socket", "emad-http.socket")
+    host.run("systemctl", "preset", *units)
+    states = host.run("systemctl", "is-enabled", *units, check=False)
+    assert states.stdout.split() == ["enabled", "disabled", "disabled", "disabled"], states.stdout
 
 
 def starts_and_says_what_it_is(host):
@@ -217,6 +219,25 @@ def its_attach_socket_can_be_the_service_managers(host):
     assert host.run("stat", "-c", "%F", "/run/emad/attach.sock").stdout.strip() == "socket"
 
 
+def its_http_port_can_be_the_service_managers(host):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = "/run/systemd/system/emad-http.socket.d/port.conf"
+    host.run("mkdir", "-p", os.path.dirname(settings))
+    host.run("sh", "-c", f"printf '[Socket]\nListenStream=\nListenStream=127.0.0.1:{port}\n' >{settings}")
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "stop", "emad")
+    host.run("systemctl", "start", "emad-http.socket")
+    # The request itself starts the service.
+    ask = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/readyz', timeout=30).read())"
+    assert "ready" in host.run("python3", "-c", ask).stdout
+    assert host.property("ActiveState") == "active"
+    host.run("systemctl", "stop", "emad-http.socket", "emad")
+    host.run("rm", settings)
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "start", "emad")
+
+
 def stops_in_order(host):
     begun = time.monotonic()
     host.run("systemctl", "stop", "emad")
@@ -227,7 +248,8 @@ def stops_in_order(host):
 
 
 def systemd_has_nothing_to_complain_of(host):
-    done = host.run("systemd-analyze", "verify", "emad.service", "emad@x.service", "emad-attach.socket")
+    done = host.run("systemd-analyze", "verify", "emad.service", "emad@x.service", "emad-attach.socket",
+                    "emad-http.socket")
     complaints = [line for line in (done.stdout + done.stderr).splitlines() if "emad" in line]
     assert not complaints, complaints
     for unit in ("emad.service", "emad@x.service"):
@@ -241,7 +263,7 @@ TESTS = (
     the_doctor_sees_what_is_wrong, the_journal_tells_of_models,
     comes_back_when_it_is_killed, restarts_on_request, is_killed_and_comes_back_when_it_hangs_and_not_otherwise,
     a_setting_that_is_mended_is_all_it_needs, instances_live_beside_it, its_attach_socket_can_be_the_service_managers,
-    stops_in_order, systemd_has_nothing_to_complain_of,
+    its_http_port_can_be_the_service_managers, stops_in_order, systemd_has_nothing_to_complain_of,
 )
 
 

@@ -4,7 +4,7 @@
 # test links without the rest of the program is what proves that the module stands alone. A new source file is one
 # word in a list here, a new test one line.
 #
-#   BUILD=release|debug|asan|tsan   what is built, into build/$(BUILD)
+#   BUILD=release|debug|asan|tsan|failpoints   what is built, into build/$(BUILD)
 #   CC CPPFLAGS CFLAGS LDFLAGS      yours; CFLAGS replaces the optimisation and debugging flags
 #   PREFIX DESTDIR sysconfdir       where `make install` puts things
 #   PYTHON                          interpreter with PyTorch, instead of one that tests/setup.sh prepares
@@ -21,16 +21,19 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access address adopt apply attributes checkpoint config config_text defaults event generation generation_text geometry \
-	guards history intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar metrics \
-	model plan profiles push query recover register registration_report relay report retention service throttle update \
-	verdict version_metadata versions web web_page web_path web_range)
+	access address adopt apply attributes book checkpoint config config_text defaults description event generation \
+	generation_text geometry guards history intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable \
+	kernel_scalar metrics model notes plan profiles push query recover register registration_report relay report \
+	retention service throttle update verdict version_metadata versions web web_page web_path web_range)
 
 edge := $(addprefix daemon/edge/, \
-	accounts attach config_file files files_generation files_place http http_socket log memory runtime systemd \
-	token transport workers)
+	accounts attach config_file descriptors files files_generation files_pace files_place files_write http \
+	http_socket log memory memory_directory memory_segment runtime scribe systemd token transport workers)
 
-daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options reload)
+# Only a test build can die at a place of its source.
+failpoints := daemon/edge/failpoint
+daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main options reload) \
+	$(if $(filter failpoints,$(BUILD)),$(failpoints))
 
 library := $(proto) $(addprefix client/, \
 	attach blend blend_layout call checkpoint client copy enclosure error export link merge parts posthoc \
@@ -87,7 +90,7 @@ needs_proto/schedule_text := m
 kernel := $(addprefix daemon/core/, kernel kernel_avx2 kernel_avx512 kernel_portable kernel_scalar)
 manifest := $(addprefix proto/, dtype manifest manifest_pack manifest_tiling name pack status)
 schedule := $(addprefix proto/, number schedule schedule_formula schedule_scale schedule_table schedule_text status)
-model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, geometry plan) \
+model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, description geometry plan) \
 	$(addprefix proto/, image layout nearest profile safetensors_write) \
 	$(addprefix tests/unit/, failing_heap random_model)
 service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
@@ -107,13 +110,15 @@ test_config := $(config) $(addprefix daemon/core/, config_text json_text)
 test_config_file := $(config) daemon/edge/config_file
 test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
+test_descriptors := daemon/edge/descriptors proto/status
 test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
-test_files := $(addprefix daemon/edge/, files files_generation files_place) \
+test_files := $(addprefix daemon/edge/, files files_generation files_pace files_place files_write) \
 	$(addprefix daemon/core/, generation retention) $(addprefix proto/, layout name status)
-test_files_generation := $(addprefix daemon/edge/, files_generation files_place) daemon/core/generation \
+test_files_generation := $(addprefix daemon/edge/, files_generation files_pace files_place files_write) daemon/core/generation \
 	$(addprefix proto/, layout name status)
+test_files_write := $(addprefix daemon/edge/, files_pace files_place files_write) $(addprefix proto/, layout status)
 test_figure := client/emactl/figure
 test_generation := daemon/core/generation $(addprefix proto/, layout name status)
 test_generation_text := $(addprefix daemon/core/, attributes generation generation_text guards json_text) \
@@ -127,7 +132,8 @@ test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
 test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status
 test_manifest := $(manifest) tests/unit/failing_heap
-test_memory := daemon/edge/memory proto/status
+test_memory := $(addprefix daemon/edge/, memory memory_directory memory_segment) proto/status
+test_memory_kept := $(test_memory)
 test_merge := proto/merge
 test_message := $(addprefix proto/, message name pack status)
 test_name := proto/name proto/status
@@ -148,6 +154,7 @@ test_schedule := $(schedule) proto/nearest
 test_schedule_advance := $(schedule) proto/nearest
 test_schedule_formula := $(schedule) proto/nearest
 test_schedule_scale := $(schedule) proto/nearest
+test_scribe := daemon/edge/scribe
 test_served := $(addprefix client/, error served) $(addprefix proto/, dtype nearest status)
 test_service := $(service)
 test_service_adapt := $(service)
@@ -168,6 +175,7 @@ test_service_walk := $(service)
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
+test_systemd := daemon/edge/systemd daemon/core/event
 test_throttle := daemon/core/event daemon/core/throttle
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
 test_web := $(service)
@@ -214,6 +222,7 @@ roles := $(library) $(addprefix tests/integration/, harness process role wire)
 integration_test_choices := $(library) tests/integration/harness
 integration_test_client := $(library) tests/integration/harness
 integration_test_config := $(roles)
+integration_test_crash := $(library) $(addprefix tests/integration/, crew harness inspector ledger process reference sample)
 integration_test_daemon := $(wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
@@ -224,8 +233,11 @@ needs_tests/integration/harness := check
 needs_tests/integration/test_choices := check
 needs_tests/integration/test_client := check
 needs_tests/integration/test_config := check
+needs_tests/integration/test_crash := check m
 needs_tests/integration/test_daemon := check
+needs_tests/integration/reference := m
 needs_tests/integration/role := m
+needs_tests/integration/sample := m
 needs_tests/integration/test_load := check
 needs_tests/integration/test_security := check
 needs_tests/integration/test_stop := check
@@ -287,6 +299,7 @@ sysusersdir ?= $(PREFIX)/lib/sysusers.d
 tmpfilesdir ?= $(PREFIX)/lib/tmpfiles.d
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
+CRASH_KILLS ?= 500
 
 # ---- flags -----------------------------------------------------------------------------------------------------------
 
@@ -294,17 +307,19 @@ CFLAGS_release := -O2 -g
 CFLAGS_debug := -Og -g3
 CFLAGS_asan := -O1 -g
 CFLAGS_tsan := -O1 -g
+CFLAGS_failpoints := -O2 -g
 CFLAGS_fuzz := -O1 -g
 SANITIZE_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SANITIZE_tsan := -fsanitize=thread
 SANITIZE_fuzz := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-omit-frame-pointer
 ifndef CFLAGS_$(BUILD)
-$(error BUILD=$(BUILD) is not one of release, debug, asan, tsan)
+$(error BUILD=$(BUILD) is not one of release, debug, asan, tsan, failpoints)
 endif
 
 CFLAGS ?= $(CFLAGS_$(BUILD))
 WARNINGS ?= -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
-LANGUAGE := -std=gnu17 -D_GNU_SOURCE -DEMAD_VERSION='"$(VERSION)"' -I.
+LANGUAGE := -std=gnu17 -D_GNU_SOURCE -DEMAD_VERSION='"$(VERSION)"' -I. \
+	$(if $(filter failpoints,$(BUILD)),-DEMAD_FAILPOINTS)
 # Behind the user's flags, because the results of the averages depend on them.
 ARITHMETIC := -ffp-contract=off -fno-math-errno
 PIC := -fPIC -fno-semantic-interposition
@@ -321,7 +336,7 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-stop check-systemd check-asan check-tsan fuzz \
+setting_up := check check-unit check-integration check-python check-stop crash check-systemd check-asan check-tsan fuzz \
 	bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
 libraries := uv nng msgpack systemd xxhash inih jansson microhttpd
@@ -357,7 +372,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy files layout memory pusher snapshot trainer transport view workers,$(unit_names))
+unit_names := $(filter attach copy files layout memory memory_kept pusher scribe snapshot trainer transport view workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)
@@ -453,10 +468,15 @@ endif
 #
 # The targets that people call set up the machine and then run `tests-run` with the suites they mean.
 
+# The names of all failpoints, as arguments of a job.
+failpoint_names = $(shell sed -n 's/.*[^a-zA-Z]FAILPOINT("\([a-z0-9-]*\)").*/:\1/p' daemon/*/*.c daemon/*.c | tr -d '\n')
+
 lints := $(filter-out %/lint.py,$(wildcard tests/lint/*.py))
 unit_jobs := $(unit_programs:%=unit:%)
 integration_jobs := $(integration_programs:%=integration:%) integration:tests/systemd/install.py
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
+crash_jobs := crash:$(B)/tests/integration/test_crash \
+	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)
 systemd_jobs := systemd:tests/systemd/service.py
 stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
@@ -464,6 +484,7 @@ lint_jobs := $(lints:%=lint:%)
 unit_needs := $(unit_programs)
 integration_needs := $(integration_programs) $(products)
 replay_needs := $(replay_programs)
+crash_needs := $(B)/tests/integration/test_crash $(products)
 stop_needs := $(B)/tests/integration/test_stop $(products)
 systemd_needs := $(B)/tests/integration/test_stop $(products)
 python_needs := $(products)
@@ -504,6 +525,11 @@ check-python: ## the tests of the Python package
 	@tests/setup.sh build check
 	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=python PYTHON="$$python"
+
+crash: ## kills the daemon CRASH_KILLS (500) times under load, and at every failpoint, and compares with a reference
+	@tests/setup.sh build check
+	+@$(inner) BUILD=failpoints all
+	+@EMAD_CRASH_KILLS=$(CRASH_KILLS) $(inner) tests-run SUITES=crash
 
 check-stop: ## ends the daemon under load a hundred times
 	@tests/setup.sh build check
@@ -613,7 +639,7 @@ clean: ## removes everything that was built
 
 .PHONY: objects-list
 objects-list: # for tests/lint/lists.py
-	@echo $(sort $(objects))
+	@echo $(sort $(objects) $(failpoints))
 
 .PHONY: help
 help: ## shows this list

@@ -4,6 +4,7 @@
 #include "client/registration.h"
 
 #include "client/attach.h"
+#include "client/wait.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -340,9 +341,12 @@ int registration_claim(struct registration *registration, enum emad_resume resum
 
 	/* From here on the old map must not be written: it belongs to a claim that is being replaced. */
 	registration_detach(registration);
-	code = registration_register(registration, resume, deadline_ms, reason);
-	if (code == 0)
-		code = registration_attach(registration, deadline_ms, &map, reason);
+	do {
+		code = registration_register(registration, resume, deadline_ms, reason);
+		if (code == 0)
+			code = registration_attach(registration, deadline_ms, &map, reason);
+		/* A daemon that came in between does not know a rank that had not attached yet. */
+	} while (code == STATUS_ENOMODEL && resume != EMAD_RESUME_MUST && wait_left_ms(deadline_ms) > 0);
 	if (code) {
 		registration->fenced |= code == STATUS_EFENCED;
 		return code;

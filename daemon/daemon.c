@@ -11,6 +11,7 @@
  *                    \______|_____________|_________________|__________________|_______________|______________/
  *                                              service (all state, all decisions)
  *
+ * What the loop has to say goes to the scribe, a thread that writes the log and never wakes anybody.
  * Every box in brackets is a list with a lock of its own; `wake` is uv_async_send. The core's table of functions
  * (host.h) leads from the service back to the edges.
  */
@@ -35,11 +36,13 @@
 #include "daemon/core/web.h"
 #include "daemon/edge/accounts.h"
 #include "daemon/edge/attach.h"
+#include "daemon/edge/descriptors.h"
 #include "daemon/edge/files.h"
 #include "daemon/edge/http.h"
 #include "daemon/edge/log.h"
 #include "daemon/edge/memory.h"
 #include "daemon/edge/runtime.h"
+#include "daemon/edge/scribe.h"
 #include "daemon/edge/systemd.h"
 #include "daemon/edge/token.h"
 #include "daemon/edge/transport.h"
@@ -48,6 +51,8 @@
 
 enum {
 	STATUS_EVERY_MS = 5000,
+	SETTLE_MS_MAX = 200,     /* for the log, when it says that it is ready */
+	SUMMARY_BYTES_MAX = 384, /* of the line that the service manager shows */
 	RECOVER_MS_MORE = 60000, /* asked for at every status while models are recovered */
 	CHECKPOINT_MS_MAX = 60000, /* beyond the time to apply what was accepted: to write the last checkpoints */
 	EXTEND_EVERY_MS = 1000,  /* meanwhile the service manager hears this often that the end goes on, */
@@ -77,10 +82,16 @@ struct daemon {
 	struct service *service;
 	struct service_facts facts;
 	char state_dir[CONFIG_PATH_BYTES_MAX];
+	int state_lock_fd; /* the files thread's, once that runs */
+	char segments_dir[CONFIG_PATH_BYTES_MAX];
+	struct systemd_handed handed;
+	int attach_listener_fd; /* -1: none */
 	struct throttle throttle;
+	struct scribe *scribe; /* NULL: not yet, and events are written at once */
 	uint64_t drain_due_ms;
 	bool journal;
 	bool listening; /* the sockets are there */
+	bool unkept;    /* said that segments will not be there after a restart */
 	bool stopping;
 	bool hurried; /* a second signal: what was accepted is not waited for */
 	int error;    /* why it must end while it runs */
@@ -105,7 +116,9 @@ static void tell(const struct daemon *daemon, const struct event *event)
 {
 	if (event->severity > daemon->config->log_level)
 		return;
-	if (daemon->journal)
+	if (daemon->scribe)
+		scribe_tell(daemon->scribe, event);
+	else if (daemon->journal)
 		systemd_journal(event);
 	else
 		log_line(event);
@@ -130,6 +143,13 @@ static void say_of(struct daemon *daemon, enum event_kind kind, enum event_sever
 static void say(void *daemon, enum event_severity severity, const char *text)
 {
 	say_of(daemon, EVENT_OTHER, severity, text);
+}
+
+/* Who waits for this finds in the log what came before, if the log is read at all. */
+static void ready(const struct daemon *daemon, const char *text)
+{
+	scribe_settle(daemon->scribe, SETTLE_MS_MAX);
+	systemd_ready(text);
 }
 
 static void say_left_out(struct daemon *daemon, uint64_t now_ms)
@@ -211,6 +231,10 @@ static void on_memory(void *context, struct segment_order *order)
 	struct daemon *daemon = context;
 	struct instant now = instant_now();
 
+	if (order->status == 0 && order->reason.text[0] && !daemon->unkept) {
+		daemon->unkept = true;
+		say(daemon, EVENT_WARNING, order->reason.text);
+	}
 	service_memory_made(daemon->service, &now, order);
 	rearm(daemon);
 }
@@ -280,6 +304,19 @@ static void wake_loop(void *context)
 
 /* ---- from the service to the edges ------------------------------------------------------------------------------- */
 
+/* The maker's thread. */
+static int on_keep(void *context, const char *name, int fd)
+{
+	(void)context;
+	return systemd_store(name, fd);
+}
+
+static void on_forget(void *context, const char *name)
+{
+	(void)context;
+	systemd_unstore(name);
+}
+
 static void host_memory_make(void *context, struct segment_order *order)
 {
 	memory_make(((struct daemon *)context)->maker, order);
@@ -330,15 +367,16 @@ static uint64_t host_random(void *context)
 static void on_status(uv_timer_t *timer)
 {
 	struct daemon *daemon = timer->data;
-	char text[128];
+	struct instant now = instant_now();
+	char text[SUMMARY_BYTES_MAX];
 
 	if (service_recovering(daemon->service))
 		systemd_extend(RECOVER_MS_MORE);
-	service_summary(daemon->service, text, sizeof text);
+	service_summary(daemon->service, &now, text, sizeof text);
 	systemd_status(text);
 	if (daemon->http)
 		http_sweep(daemon->http);
-	say_left_out(daemon, instant_now().monotonic_ms);
+	say_left_out(daemon, now.monotonic_ms);
 }
 
 /*
@@ -411,6 +449,14 @@ static struct transport_options transport_options(struct daemon *daemon)
 	};
 }
 
+static void warn_of_descriptors(struct daemon *daemon)
+{
+	struct reason reason;
+
+	if (descriptors_check(daemon->config->segment_count_max, daemon->config->connection_count_max, &reason) != 0)
+		say(daemon, EVENT_WARNING, reason.text);
+}
+
 /* Takes the config. */
 static void reconfigure(struct daemon *daemon, struct config *config)
 {
@@ -435,6 +481,9 @@ static void reconfigure(struct daemon *daemon, struct config *config)
 		return;
 	}
 	attach_reconfigure(daemon->attach, (uint32_t)config->connection_count_max);
+	if (daemon->files)
+		files_limit(daemon->files, config->checkpoint_bytes_per_s);
+	warn_of_descriptors(daemon);
 	service_reconfigure(daemon->service, &now, &settings);
 	free(before);
 	rearm(daemon);
@@ -443,8 +492,9 @@ static void reconfigure(struct daemon *daemon, struct config *config)
 static void on_hangup(uv_signal_t *handle, int number)
 {
 	struct daemon *daemon = handle->data;
+	struct instant now = instant_now();
 	struct config *config;
-	char text[128];
+	char text[SUMMARY_BYTES_MAX];
 
 	(void)number;
 	if (daemon->stopping)
@@ -453,8 +503,8 @@ static void on_hangup(uv_signal_t *handle, int number)
 	config = reload_read(daemon->options, daemon->config, say, daemon);
 	if (config)
 		reconfigure(daemon, config);
-	service_summary(daemon->service, text, sizeof text);
-	systemd_ready(text);
+	service_summary(daemon->service, &now, text, sizeof text);
+	ready(daemon, text);
 }
 
 /*
@@ -553,10 +603,13 @@ static int service_init(struct daemon *daemon, struct reason *reason)
 
 	/* The config goes with the next reload, and this stays as it is. */
 	strcpy(daemon->state_dir, daemon->config->state_dir);
+	strcpy(daemon->segments_dir, daemon->config->segments_dir);
 	daemon->facts = (struct service_facts){
 		.agent = "emad " EMAD_VERSION,
 		.runtime_dir = daemon->runtime.path,
 		.state_dir = daemon->state_dir,
+		.segments_dir = daemon->segments_dir,
+		.uid = geteuid(),
 		.pid = (uint64_t)getpid(),
 		.worker_count = daemon->config->worker_count,
 		.started_ms = instant_now().monotonic_ms,
@@ -565,33 +618,113 @@ static int service_init(struct daemon *daemon, struct reason *reason)
 	return error ? reason_set(reason, error, "not enough memory to start") : 0;
 }
 
+/* The files thread, before each order. */
+static int on_claim(void *context, struct reason *reason)
+{
+	struct daemon *daemon = context;
+
+	return runtime_state_lock(daemon->state_dir, &daemon->state_lock_fd, reason);
+}
+
+/* Another daemon in the state directory is a mistake; anything else that is wrong with it may pass. */
+static int state_claim(struct daemon *daemon, struct reason *reason)
+{
+	struct reason why = { "" };
+
+	if (!daemon->state_dir[0] || on_claim(daemon, &why) != -EEXIST)
+		return 0;
+	return reason_set(reason, -EEXIST, "%s", why.text);
+}
+
+static int files_begin(struct daemon *daemon)
+{
+	int error = files_start(daemon->state_dir, &files_system, wake_loop, daemon, &daemon->files);
+
+	if (error)
+		return error;
+	files_guard(daemon->files, on_claim, daemon);
+	files_limit(daemon->files, daemon->config->checkpoint_bytes_per_s);
+	return 0;
+}
+
 static int threads_start(struct daemon *daemon, struct reason *reason)
 {
+	const struct memory_options memory = {
+		.directory = daemon->segments_dir,
+		.context = daemon,
+		.wake = wake_loop,
+		.keep = on_keep,
+		.forget = on_forget,
+		.say = say,
+	};
 	sigset_t all, before;
 	int error;
 
 	/* Signals are for the loop thread alone. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = memory_start(wake_loop, daemon, &daemon->maker);
+	error = scribe_start(daemon->journal ? systemd_journal : log_line, &daemon->scribe);
+	if (error)
+		reason_set(reason, error, "the thread that writes the log cannot be made: %s", strerror(-error));
 	if (!error)
+		error = memory_start(&memory, &daemon->maker, reason);
+	if (!error) {
 		error = workers_start((uint32_t)daemon->config->worker_count, wake_loop, daemon, &daemon->workers);
-	if (!error && daemon->state_dir[0])
-		error = files_start(daemon->state_dir, &files_system, wake_loop, daemon, &daemon->files);
+		if (!error && daemon->state_dir[0])
+			error = files_begin(daemon);
+		if (error)
+			reason_set(reason, error, "the %" PRIu64 " worker threads cannot be made: %s (see workers= and the limit "
+			           "on tasks)", daemon->config->worker_count, strerror(-error));
+	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return error ? reason_set(reason, error, "the %" PRIu64 " worker threads cannot be made: %s (see workers= and the "
-	                          "limit on tasks)", daemon->config->worker_count, strerror(-error)) : 0;
+	return error;
+}
+
+/* Hands all the memory that earlier daemons have left to the service. */
+static int take_over(struct daemon *daemon, struct reason *reason)
+{
+	struct systemd_handed *handed = &daemon->handed;
+	struct memory_kept *kept = calloc(handed->count + 1, sizeof *kept);
+	const struct instant now = instant_now();
+	struct memory_found found;
+	uint32_t count = 0;
+	char text[512];
+	int error;
+
+	if (!kept)
+		return reason_set(reason, -ENOMEM, "not enough memory to start");
+	for (uint32_t i = 0; i < handed->count; i++) {
+		if (handed->descriptors[i].fd < 0)
+			continue;
+		kept[count++] = (struct memory_kept){ handed->descriptors[i].name, handed->descriptors[i].fd };
+		handed->descriptors[i].fd = -1;
+	}
+	error = memory_find(daemon->maker, kept, count, &found, reason);
+	free(kept);
+	if (error)
+		return error;
+	if (found.count > 0) {
+		snprintf(text, sizeof text, "%" PRIu32 " segments of an earlier daemon, %.1f MiB: %" PRIu32
+		         " kept by the service manager, %" PRIu32 " files%s%s", found.count, (double)found.bytes / 1048576.0,
+		         found.count - found.file_count, found.file_count, daemon->segments_dir[0] ? " in " : "",
+		         daemon->segments_dir);
+		say(daemon, EVENT_NOTICE, text);
+	}
+	error = service_adopt(daemon->service, &now, found.segments, found.count);
+	free(found.segments);
+	return error ? reason_set(reason, error, "not enough memory to go on with %" PRIu32 " segments of an earlier daemon",
+	                          found.count) : 0;
 }
 
 static int sockets_start(struct daemon *daemon, struct reason *reason)
 {
 	const struct config *config = daemon->config;
 	const struct transport_options transport = transport_options(daemon);
-	struct attach_options attach = {
+	const struct attach_options attach = {
 		.loop = &daemon->loop,
 		.connection_count_max = (uint32_t)config->connection_count_max,
 		.socket_mode = (uint32_t)config->socket_mode,
-		.listener_fd = -1,
+		.listener_fd = daemon->attach_listener_fd,
 		.counters = service_counters(daemon->service),
 		.context = daemon,
 		.classify = classify,
@@ -601,8 +734,8 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 	char path[CONFIG_PATH_BYTES_MAX + 32];
 	int error;
 
-	(void)systemd_listeners("attach", SOCK_SEQPACKET, &attach.listener_fd, 1);
 	snprintf(path, sizeof path, "%s/attach.sock", daemon->runtime.path);
+	daemon->attach_listener_fd = -1;
 	error = attach_start(&attach, path, &daemon->attach, reason);
 	if (!error)
 		error = transport_start(&transport, &daemon->transport);
@@ -623,7 +756,6 @@ static int web_start(struct daemon *daemon, struct reason *reason)
 		.timeout_ms = (uint32_t)daemon->config->http_timeout_ms,
 		.addresses = addresses,
 		.listeners = listeners,
-		.listener_count = systemd_listeners("http", SOCK_STREAM, listeners, ADDRESS_COUNT_MAX),
 		.counters = service_counters(daemon->service),
 		.context = daemon,
 		.wake = wake_loop,
@@ -631,8 +763,11 @@ static int web_start(struct daemon *daemon, struct reason *reason)
 		.gone = on_gone,
 		.is_over = on_http_over,
 	};
-	int error = address_list_parse(daemon->config->http_listen, addresses, &options.address_count, reason);
+	int error = address_list_parse(daemon->config->http_listen, addresses, &options.address_count, reason), fd;
 
+	while (options.listener_count < ADDRESS_COUNT_MAX &&
+	       (fd = systemd_listener(&daemon->handed, "http", SOCK_STREAM)) >= 0)
+		listeners[options.listener_count++] = fd;
 	if (error || options.address_count + options.listener_count == 0)
 		return error;
 	error = token_read(daemon->config->http_token_file, daemon->http_token, reason);
@@ -649,7 +784,9 @@ static int web_start(struct daemon *daemon, struct reason *reason)
 /* From now on there are clients. */
 static void listen_begin(struct daemon *daemon)
 {
-	char text[CONFIG_PATH_BYTES_MAX + 128];
+	const struct counters *counters = service_counters(daemon->service);
+	char text[CONFIG_PATH_BYTES_MAX + SUMMARY_BYTES_MAX];
+	struct instant now = instant_now();
 
 	daemon->listening = true;
 	daemon->error = sockets_start(daemon, daemon->reason);
@@ -661,18 +798,25 @@ static void listen_begin(struct daemon *daemon)
 	         "at most %.1f GiB of shared memory", daemon->runtime.path, daemon->config->worker_count,
 	         kernel_best()->name, (double)daemon->config->memory_bytes_max / (double)(UINT64_C(1) << 30));
 	say_of(daemon, EVENT_STARTED, EVENT_NOTICE, text);
-	service_summary(daemon->service, text, sizeof text);
-	systemd_ready(service_counters(daemon->service)->models_recovered > 0 ? text : "no models");
+	service_summary(daemon->service, &now, text, sizeof text);
+	ready(daemon, counters->models_recovered + counters->models_adopted > 0 ? text : "no models");
 }
 
 static int start(struct daemon *daemon, struct reason *reason)
 {
 	uint64_t watchdog_ms = systemd_watchdog_ms();
 	struct instant now;
-	int error = runtime_open(daemon->config->runtime_dir, &daemon->runtime, reason);
+	int error = systemd_handed_take(&daemon->handed);
 
+	if (error)
+		return reason_set(reason, error, "not enough memory to start");
+	daemon->attach_listener_fd = systemd_listener(&daemon->handed, "attach", SOCK_SEQPACKET);
+	descriptors_raise();
+	error = runtime_open(daemon->config->runtime_dir, &daemon->runtime, reason);
 	if (!error)
 		error = service_init(daemon, reason);
+	if (!error)
+		error = state_claim(daemon, reason);
 	if (!error)
 		error = threads_start(daemon, reason);
 	if (!error)
@@ -685,6 +829,10 @@ static int start(struct daemon *daemon, struct reason *reason)
 	(void)uv_timer_start(&daemon->status, on_status, STATUS_EVERY_MS, STATUS_EVERY_MS);
 	if (watchdog_ms > 1)
 		(void)uv_timer_start(&daemon->watchdog, on_watchdog, 0, watchdog_ms / 2);
+	warn_of_descriptors(daemon);
+	error = take_over(daemon, reason);
+	if (error)
+		return error;
 	now = instant_now();
 	error = service_recover(daemon->service, &now);
 	if (error)
@@ -716,8 +864,12 @@ static void stop(struct daemon *daemon)
 	workers_stop(daemon->workers);
 	/* A thread that hangs on a disk still reads the models' memory: then all of it goes with the process. */
 	if (files_stop(daemon->files, close_ms)) {
+		/* The models that are there stay there, for the next daemon. */
+		if (daemon->maker)
+			memory_leave(daemon->maker);
 		service_destroy(daemon->service);
 		memory_stop(daemon->maker);
+		runtime_state_unlock(daemon->state_dir, &daemon->state_lock_fd);
 	} else {
 		say(daemon, EVENT_WARNING, "the disk does not answer: a file is left half-written");
 	}
@@ -728,6 +880,9 @@ static void stop(struct daemon *daemon)
 	(void)uv_loop_close(&daemon->loop);
 	attach_finish(daemon->attach);
 	runtime_close(&daemon->runtime);
+	if (daemon->attach_listener_fd >= 0)
+		close(daemon->attach_listener_fd);
+	systemd_handed_finish(&daemon->handed);
 }
 
 int daemon_run(const struct options *options, struct config *config, struct reason *reason)
@@ -736,6 +891,8 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 		.options = options,
 		.config = config,
 		.runtime = { .lock_fd = -1 },
+		.state_lock_fd = -1,
+		.attach_listener_fd = -1,
 		.journal = systemd_has_journal(),
 		.reason = reason,
 	};
@@ -762,6 +919,9 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 	say_left_out(&daemon, instant_now().monotonic_ms + THROTTLE_REFILL_MS);
 	if (!error)
 		say(&daemon, EVENT_NOTICE, "stopped");
+	/* A log that nobody reads is left alone, with its thread. */
+	if (daemon.scribe)
+		(void)scribe_stop(daemon.scribe, daemon.hurried ? HURRIED_CLOSE_MS_MAX : CLOSE_MS_MAX);
 	free(daemon.config);
 	return error;
 }

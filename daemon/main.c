@@ -33,6 +33,8 @@ static void help(FILE *file)
 	      "  -r, --runtime-dir DIR   where its sockets are (default: $RUNTIME_DIRECTORY, /run/emad)\n"
 	      "  -s, --state-dir DIR     where averages are kept on disk, for profiles with snapshot=\n"
 	      "                          (default: $STATE_DIRECTORY, else nowhere)\n"
+	      "      --segments-dir DIR  where shared memory outlives the daemon without systemd: a directory\n"
+	      "                          of its own on a tmpfs, such as /dev/shm/emad\n"
 	      "      --KEY VALUE         any of the settings below, such as --memory-max 8G; counts\n"
 	      "                          more than all files\n"
 	      "  -h, --help              this text\n"
@@ -49,7 +51,7 @@ static void help(FILE *file)
 	config_text_help(file);
 	fputs("\n"
 	      "Exit status: 0 after an orderly end, 64 for a wrong option, 69 when the runtime directory\n"
-	      "is in use by another emad, 71 when the system refuses something, 77 without permission,\n"
+	      "or the state directory is in use by another emad, 71 when the system refuses something, 77 without permission,\n"
 	      "78 for a wrong setting; of --check-config 0 or 78.\n",
 	      file);
 }

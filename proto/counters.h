@@ -33,6 +33,9 @@
 	X(checkpoints_failed, "checkpoints that could not be written to disk")                                        \
 	X(checkpoints_bad, "checkpoints on disk that were damaged and set aside")                                     \
 	X(models_recovered, "models that were recovered from a checkpoint at the start")                              \
+	X(models_adopted, "models that went on in the memory of an earlier daemon at the start")                      \
+	X(models_abandoned, "models whose memory of an earlier daemon could not be taken over")                       \
+	X(snapshots_adopted, "snapshots that an earlier daemon had acknowledged and not averaged yet")                \
 	X(views_opened, "views opened")                                                                               \
 	X(leases_revoked, "leases revoked because updates needed their memory")                                       \
 	X(http_requests, "requests by HTTP")                                                                          \

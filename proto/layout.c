@@ -23,8 +23,10 @@
 
 _Static_assert(sizeof(_Atomic uint32_t) == 4 && sizeof(_Atomic uint64_t) == 8, "atomics are plain numbers in memory");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LONG_LOCK_FREE == 2, "atomics work between processes");
-_Static_assert(PROFILE_COUNT_MAX == 16 && STAGE_COUNT_MAX == 8 && ANSWER_COUNT == 16, "array sizes of version 2");
-_Static_assert(LAYOUT_VERSION == 2, "the places below are those of version 2");
+_Static_assert(PROFILE_COUNT_MAX == 16 && STAGE_COUNT_MAX == 8 && SLOT_COUNT_MAX == 16 && ANSWER_COUNT == 16 &&
+                       METADATA_BYTES_MAX == 4096 && PROFILE_NAME_BYTES_MAX == 64,
+               "array sizes of version 3");
+_Static_assert(LAYOUT_VERSION == 3, "the places below are those of version 3");
 
 TYPE_IS(segment_header, 64);
 MEMBER_AT(segment_header, magic, 0);
@@ -50,7 +52,7 @@ MEMBER_AT(slot_profile, nonfinite, 56);
 MEMBER_AT(slot_profile, drift, 64);
 MEMBER_AT(slot_profile, value_norm, 72);
 
-TYPE_IS(slot_header, 1408);
+TYPE_IS(slot_header, 1440);
 MEMBER_AT(slot_header, segment, 0);
 MEMBER_AT(slot_header, fence, 64);
 MEMBER_AT(slot_header, version, 72);
@@ -60,9 +62,17 @@ MEMBER_AT(slot_header, calls, 96);
 MEMBER_AT(slot_header, published_us, 104);
 MEMBER_AT(slot_header, profile_count, 112);
 MEMBER_AT(slot_header, reserved, 116);
-MEMBER_AT(slot_header, profiles, 120);
-MEMBER_AT(slot_header, checksum, 1400);
+MEMBER_AT(slot_header, notes_offset, 120);
+MEMBER_AT(slot_header, description_offset, 128);
+MEMBER_AT(slot_header, description_bytes, 136);
+MEMBER_AT(slot_header, description_checksum, 144);
+MEMBER_AT(slot_header, profiles, 152);
+MEMBER_AT(slot_header, checksum, 1432);
 _Static_assert(sizeof(struct slot_header) <= LAYOUT_PAGE_BYTES, "a slot's facts are one page");
+
+TYPE_IS(slot_notes, 4104);
+MEMBER_AT(slot_notes, metadata_bytes, 0);
+MEMBER_AT(slot_notes, metadata, 8);
 
 TYPE_IS(stage_header, 120);
 MEMBER_AT(stage_header, segment, 0);
@@ -81,34 +91,64 @@ MEMBER_AT(answer, calls, 24);
 MEMBER_AT(answer, outcome, 32);
 MEMBER_AT(answer, stage, 36);
 
-TYPE_IS(stage_record, 24);
+TYPE_IS(stage_record, 120);
 MEMBER_AT(stage_record, state, 0);
-MEMBER_AT(stage_record, reserved, 4);
+MEMBER_AT(stage_record, seeds, 4);
 MEMBER_AT(stage_record, step, 8);
 MEMBER_AT(stage_record, sequence, 16);
+MEMBER_AT(stage_record, version, 24);
+MEMBER_AT(stage_record, updates, 32);
+MEMBER_AT(stage_record, metadata_bytes, 40);
+MEMBER_AT(stage_record, profile, 48);
 
-TYPE_IS(rank_record, 872);
+TYPE_IS(rank_record, 1664);
 MEMBER_AT(rank_record, client, 0);
 MEMBER_AT(rank_record, epoch, 8);
 MEMBER_AT(rank_record, register_sequence, 16);
 MEMBER_AT(rank_record, refused_count, 24);
 MEMBER_AT(rank_record, coalesced_count, 32);
-MEMBER_AT(rank_record, stages, 40);
-MEMBER_AT(rank_record, answers, 232);
+MEMBER_AT(rank_record, stage_segment, 40);
+MEMBER_AT(rank_record, pieces_bytes, 48);
+MEMBER_AT(rank_record, pieces_checksum, 56);
+MEMBER_AT(rank_record, stages, 64);
+MEMBER_AT(rank_record, answers, 1024);
 
 TYPE_IS(head_header, 304);
 MEMBER_AT(head_header, segment, 0);
 MEMBER_AT(head_header, name, 64);
 MEMBER_AT(head_header, world, 272);
-MEMBER_AT(head_header, profile_count, 276);
-MEMBER_AT(head_header, slot_count, 280);
-MEMBER_AT(head_header, stage_count, 284);
+MEMBER_AT(head_header, slot_count, 276);
+MEMBER_AT(head_header, stage_count, 280);
+MEMBER_AT(head_header, gone, 284);
 MEMBER_AT(head_header, epoch, 288);
-MEMBER_AT(head_header, current, 296);
+MEMBER_AT(head_header, leased, 296);
 
-uint64_t layout_head_bytes(uint32_t world)
+TYPE_IS(book, 184);
+MEMBER_AT(book, number, 0);
+MEMBER_AT(book, checksum, 8);
+MEMBER_AT(book, text_bytes, 16);
+MEMBER_AT(book, ancestor, 24);
+MEMBER_AT(book, heirloom, 32);
+MEMBER_AT(book, checkpoint_version, 40);
+MEMBER_AT(book, checkpoint_step, 48);
+MEMBER_AT(book, slots, 56);
+MEMBER_AT(book, text, 184);
+_Static_assert(BOOK_BYTES % LAYOUT_PAGE_BYTES == 0, "books begin on pages");
+
+uint64_t layout_metadata_offset(uint32_t world, uint32_t stage)
 {
-	return layout_page_round(sizeof(struct head_header) + (uint64_t)world * sizeof(struct rank_record));
+	return sizeof(struct head_header) + (uint64_t)world * sizeof(struct rank_record) +
+	       (uint64_t)stage * METADATA_BYTES_MAX;
+}
+
+uint64_t layout_book_offset(uint32_t world, uint32_t stage_count, uint32_t book)
+{
+	return layout_page_round(layout_metadata_offset(world, stage_count)) + (uint64_t)book * BOOK_BYTES;
+}
+
+uint64_t layout_head_bytes(uint32_t world, uint32_t stage_count)
+{
+	return layout_book_offset(world, stage_count, BOOK_COUNT);
 }
 
 /* Adds bytes, rounded up to pages, to *total, which is a multiple of a page. False beyond what can be addressed. */
@@ -137,25 +177,60 @@ int layout_stage_bytes(uint64_t stage_bytes, uint32_t stage_count, uint64_t *ret
 	return 0;
 }
 
-int layout_slot_bytes(const uint64_t *image_bytes, uint32_t profile_count, uint64_t *region_offsets,
-                      uint64_t *ret_bytes)
+int layout_slot(const uint64_t *image_bytes, uint32_t profile_count, uint32_t tensor_count, uint64_t description_bytes,
+                struct slot_places *ret_places)
 {
-	uint64_t offsets[PROFILE_COUNT_MAX], total = LAYOUT_PAGE_BYTES;
+	uint64_t total = LAYOUT_PAGE_BYTES;
+	struct slot_places places = { .end = 0 };
 
 	assert(profile_count <= PROFILE_COUNT_MAX);
 	for (uint32_t i = 0; i < profile_count; i++) {
-		offsets[i] = total;
+		places.regions[i] = total;
 		if (!pages_add(&total, image_bytes[i]))
 			return -EOVERFLOW;
 	}
-	memcpy(region_offsets, offsets, profile_count * sizeof(*offsets));
-	*ret_bytes = total;
+	places.notes = total;
+	if (!pages_add(&total, sizeof(struct slot_notes) + tensor_count * sizeof(double)))
+		return -EOVERFLOW;
+	places.description = total;
+	if (!pages_add(&total, description_bytes))
+		return -EOVERFLOW;
+	places.end = total;
+	*ret_places = places;
 	return 0;
 }
 
 uint64_t layout_checksum(const void *bytes, size_t count)
 {
 	return XXH3_64bits(bytes, count);
+}
+
+/* Nobody else knows the library's own. */
+static XXH3_state_t *state_of(struct layout_sum *sum)
+{
+	return (XXH3_state_t *)sum;
+}
+
+struct layout_sum *layout_sum_begin(void)
+{
+	XXH3_state_t *state = XXH3_createState();
+
+	if (state)
+		(void)XXH3_64bits_reset(state);
+	return (struct layout_sum *)state;
+}
+
+void layout_sum_add(struct layout_sum *sum, const void *bytes, size_t count)
+{
+	(void)XXH3_64bits_update(state_of(sum), bytes, count);
+}
+
+uint64_t layout_sum_end(struct layout_sum *sum)
+{
+	uint64_t checksum = sum ? XXH3_64bits_digest(state_of(sum)) : 0;
+
+	(void)XXH3_freeState(state_of(sum));
+	return checksum;
 }
 
 static uint64_t segment_header_checksum(const struct segment_header *header)

@@ -1,19 +1,23 @@
 /*
  * The shared memory: three kinds of segments, each created by the daemon, each beginning with the same header.
  *
- *   head  (one a model)      what the daemon must not forget: registrations, READY stages, the last answers, which
- *                            slot is current. Written by the daemon only; nobody else maps it.
- *   slot  (2..16 a model)    one version: a page of facts, then one safetensors image per profile, page-aligned.
- *                            Readers map it read-only.
- *   stage (one a rank)       1..8 stages into which the trainer writes its pieces. The trainer maps it read-write;
- *                            the daemon believes nothing in it but the weights.
+ *   head  (one a model)      what the daemon must not forget: registrations, READY stages, the last answers, and the
+ *                            model's facts as text. Written by the daemon only; nobody else maps it.
+ *   slot  (2..16 a model)    one version: a page of facts, then one safetensors image per profile, page-aligned, and
+ *                            behind them what only the daemon reads. Readers map it read-only.
+ *   stage (one a rank)       1..8 stages into which the trainer writes its pieces, and a list of these pieces. The
+ *                            trainer maps it read-write; the daemon believes nothing in it but the weights.
  *
  *   slot:   | slot_header, padded to a page | image of profile 0 | pad | image of profile 1 | pad | ...
- *   stage:  | stage_header, padded to a page | stage 0 | pad to a page | stage 1 | ...
- *   head:   | head_header | rank_record x world |
+ *           | slot_notes | sum x^2 of each tensor | pad | description: tensors and profiles |
+ *   stage:  | stage_header, padded to a page | stage 0 | pad to a page | stage 1 | ... | pieces of the rank |
+ *   head:   | head_header | rank_record x world | metadata x stages | pad | book 0 | book 1 |
  *
  * A segment's layout_version is written last: until then a reader sees 0 and knows that the segment is not ready.
  * All numbers are in the byte order of the host: the memory never leaves it.
+ *
+ * The segments outlive the daemon, which may be killed between any two instructions; the next one goes on from what it
+ * finds. What is written in several stores is therefore committed by the last of them, behind layout_barrier().
  */
 #pragma once
 
@@ -28,9 +32,11 @@
 #define SEGMENT_MAGIC UINT64_C(0x4745532d44414d45) /* the bytes "EMAD-SEG" */
 
 enum {
-	LAYOUT_VERSION = 2,
+	LAYOUT_VERSION = 3,
 	LAYOUT_PAGE_BYTES = 4096,
 	ANSWER_COUNT = 16, /* answers remembered per rank */
+	BOOK_BYTES = 192 * 1024, /* of one book, in whole pages */
+	BOOK_COUNT = 2,    /* one is valid while the other one is written */
 };
 
 enum segment_kind {
@@ -45,8 +51,8 @@ struct segment_header {
 	uint32_t kind;
 	uint64_t segment_bytes;
 	uint64_t segment; /* random identity of this segment */
-	uint64_t model;   /* random identity of the model's memory: equal in all its segments */
-	uint64_t geometry; /* checksum over manifest and profiles */
+	uint64_t model;   /* number of the model's memory: equal in all its segments */
+	uint64_t geometry; /* checksum over manifest and profiles, as they were when it was made */
 	uint64_t index;    /* slot number, or rank */
 	uint64_t checksum; /* over the members above, layout_version taken as LAYOUT_VERSION */
 };
@@ -76,8 +82,18 @@ struct slot_header {
 	uint64_t published_us; /* wall clock, microseconds since 1970 */
 	uint32_t profile_count;
 	uint32_t reserved;
+	uint64_t notes_offset;       /* bytes from the segment's start, like the next */
+	uint64_t description_offset;
+	uint64_t description_bytes;
+	uint64_t description_checksum;
 	struct slot_profile profiles[PROFILE_COUNT_MAX];
 	uint64_t checksum; /* over version .. profiles */
+};
+
+/* What else the daemon knows of a version. Behind it sum x^2 of each tensor's snapshot, as doubles. */
+struct slot_notes {
+	uint64_t metadata_bytes; /* 0: none was pushed with it */
+	char metadata[METADATA_BYTES_MAX];
 };
 
 enum stage_state {
@@ -105,11 +121,16 @@ struct answer {
 	uint32_t stage;
 };
 
+/* What is known of the snapshot in a stage; valid while it is not FREE. */
 struct stage_record {
 	uint32_t state; /* enum stage_state */
-	uint32_t reserved;
+	uint32_t seeds; /* 1: the snapshot is the average itself, of this profile after so many updates */
 	uint64_t step;
 	uint64_t sequence;
+	uint64_t version;        /* that it becomes a part of, when it is APPLYING */
+	uint64_t updates;
+	uint64_t metadata_bytes; /* of the metadata pushed with it, which of rank 0 is kept behind the records */
+	char profile[PROFILE_NAME_BYTES_MAX + 8];
 };
 
 struct rank_record {
@@ -118,6 +139,9 @@ struct rank_record {
 	uint64_t register_sequence;
 	uint64_t refused_count;
 	uint64_t coalesced_count;
+	uint64_t stage_segment;   /* identity of its stages' segment; 0: none */
+	uint64_t pieces_bytes;    /* of the list of pieces at the end of that segment, */
+	uint64_t pieces_checksum; /* which the trainer could write to */
 	struct stage_record stages[STAGE_COUNT_MAX];
 	struct answer answers[ANSWER_COUNT]; /* ring, by sequence % ANSWER_COUNT */
 };
@@ -126,22 +150,59 @@ struct head_header {
 	struct segment_header segment;
 	char name[MODEL_NAME_BYTES_MAX + 8];
 	uint32_t world;
-	uint32_t profile_count;
 	uint32_t slot_count;
 	uint32_t stage_count;
+	uint32_t gone; /* 1: the model was removed or replaced, and its memory is about to be given back */
 	uint64_t epoch; /* the newest handed out */
-	_Atomic uint64_t current; /* version << 8 | slot of the newest published version; 0 for none; release */
+	uint64_t leased; /* slots that readers hold: bits by index, behind the slots the heirloom's */
 };
 
-/* Bytes of a head with that many ranks, in whole pages. */
-uint64_t layout_head_bytes(uint32_t world);
+/*
+ * A model's facts: all but the averages, the tensors and what stands in the records. The newer one of two that check is
+ * valid. The text is that of generation_text.h.
+ */
+struct book {
+	uint64_t number; /* counts the books of a head; 0: this one was never written */
+	uint64_t checksum; /* over number and everything behind this member, up to the end of the text */
+	uint64_t text_bytes;
+	uint64_t ancestor; /* number of the model whose newest version it waits to inherit; 0: none */
+	uint64_t heirloom; /* identity of the segment of an earlier geometry that holds the newest version; 0: none */
+	uint64_t checkpoint_version; /* the newest on disk of this very average; 0: none */
+	uint64_t checkpoint_step;
+	uint64_t slots[SLOT_COUNT_MAX]; /* identities of the slots' segments */
+	uint8_t text[];
+};
 
-/* Bytes of a stage segment, in whole pages; *ret_stride receives the distance between stages. -EOVERFLOW. */
+/* Stores before it are not moved behind those after it: whoever dies between them has done the former. */
+static inline void layout_barrier(void)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* Bytes of a head with that many ranks and stages, in whole pages. */
+uint64_t layout_head_bytes(uint32_t world, uint32_t stage_count);
+
+/* Where the metadata of a stage of rank 0, and where a book begins; bytes from the head's start. */
+uint64_t layout_metadata_offset(uint32_t world, uint32_t stage);
+uint64_t layout_book_offset(uint32_t world, uint32_t stage_count, uint32_t book);
+
+/*
+ * Bytes of the stages' part of a stage segment, in whole pages: the pieces begin there. *ret_stride receives the
+ * distance between stages. -EOVERFLOW.
+ */
 int layout_stage_bytes(uint64_t stage_bytes, uint32_t stage_count, uint64_t *ret_stride, uint64_t *ret_bytes);
 
-/* Bytes of a slot, in whole pages; region_offsets[i] receives the place of image i. -EOVERFLOW. */
-int layout_slot_bytes(const uint64_t *image_bytes, uint32_t profile_count, uint64_t *region_offsets,
-                      uint64_t *ret_bytes);
+/* Where things lie in a slot, in bytes from its start. */
+struct slot_places {
+	uint64_t regions[PROFILE_COUNT_MAX]; /* the images */
+	uint64_t notes;
+	uint64_t description;
+	uint64_t end; /* in whole pages */
+};
+
+/* -EOVERFLOW. */
+int layout_slot(const uint64_t *image_bytes, uint32_t profile_count, uint32_t tensor_count, uint64_t description_bytes,
+                struct slot_places *ret_places);
 
 static inline uint64_t layout_page_round(uint64_t bytes)
 {
@@ -150,6 +211,15 @@ static inline uint64_t layout_page_round(uint64_t bytes)
 
 /* The 64-bit checksum (xxh3) used by all layouts. */
 uint64_t layout_checksum(const void *bytes, size_t count);
+
+/*
+ * The same of bytes that come one part after the other, as long as they are in the processor's cache. NULL: no memory.
+ * layout_sum_end frees it, and NULL is allowed.
+ */
+struct layout_sum;
+struct layout_sum *layout_sum_begin(void);
+void layout_sum_add(struct layout_sum *sum, const void *bytes, size_t count);
+uint64_t layout_sum_end(struct layout_sum *sum);
 
 /* Fills in magic and checksum, and layout_version last. Everything else must be set. */
 void segment_header_seal(struct segment_header *header);

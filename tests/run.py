@@ -7,7 +7,8 @@ Runs test programs and counts what they say.
 A kind says how a program is started, how long it may take, and whether others may run beside it. Whatever a program
 counts itself (Check's summary, pytest's, inputs replayed, or "N passed, N failed") is added up; one that counts
 nothing, dies, or overruns its time is one failure. Exit status 77 is one skipped test. The output of a program that
-failed is shown in full. The last line is the sum: "N passed, N failed", with ", N skipped" where there were any.
+failed is shown in full, and so are the figures of a crash test. The last line is the sum: "N passed, N failed", with
+", N skipped" where there were any.
 """
 import argparse
 import concurrent.futures
@@ -27,6 +28,7 @@ KINDS = {
     "lint": (120, False),
     "integration": (300, False),
     "python": (600, True),
+    "crash": (1500, True),
     "systemd": (300, True),
 }
 
@@ -146,7 +148,7 @@ def report(result):
     word = "FAIL" if counts.failed else "skip" if not counts.passed else "ok"
     name = os.path.splitext(os.path.basename(path.rstrip("/")))[0]
     print(f"{word:4} {kind:11} {name:28} {str(counts):34} {seconds:7.2f} s  {verdict}".rstrip(), flush=True)
-    if counts.failed:
+    if counts.failed or kind == "crash":
         print("".join(f"     | {line}\n" for line in output.splitlines()), end="", flush=True)
     elif counts.skipped:
         print("".join(f"     | {line}\n" for line in output.splitlines() if "skip" in line.lower()), end="", flush=True)

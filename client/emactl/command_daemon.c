@@ -76,6 +76,34 @@ static const struct fact STATUS_FACTS[] = {
 	{"memory limit", "memory_bytes_max", FACT_BYTES, TABLE_PLAIN},
 };
 
+static const struct fact CHECKPOINT_FACTS[] = {
+	{"last checkpoint", "written_us", FACT_AGE_US, TABLE_PLAIN},
+	{"its model", "model", FACT_TEXT, TABLE_PLAIN},
+	{"its step", "step", FACT_INTEGER, TABLE_PLAIN},
+};
+
+static const struct fact FAILING_FACTS[] = {
+	{"checkpoint failing", "failing", FACT_TEXT, TABLE_BAD},
+	{"failures in a row", "failures", FACT_INTEGER, TABLE_BAD},
+	{"because", "error", FACT_TEXT, TABLE_BAD},
+};
+
+/* Nothing where the daemon has no place for checkpoints, or does not say. */
+static int checkpoint_print(const json_t *checkpoint, bool is_colour)
+{
+	int code;
+
+	if (!json_is_object(checkpoint))
+		return 0;
+	putchar('\n');
+	code = facts_print_object(checkpoint, CHECKPOINT_FACTS, sizeof(CHECKPOINT_FACTS) / sizeof(CHECKPOINT_FACTS[0]),
+	                          is_colour, stdout);
+	if (!code && json_is_string(json_object_get(checkpoint, "failing")))
+		code = facts_print_object(checkpoint, FAILING_FACTS, sizeof(FAILING_FACTS) / sizeof(FAILING_FACTS[0]),
+		                          is_colour, stdout);
+	return code;
+}
+
 /* Counters are named by the daemon, so the tool never needs to learn a new one. */
 static int counters_print(const json_t *counters, bool is_colour)
 {
@@ -114,6 +142,8 @@ static int status_print(const struct emactl *emactl, const json_t *answer)
 	}
 	code = facts_print_object(answer, STATUS_FACTS, sizeof(STATUS_FACTS) / sizeof(STATUS_FACTS[0]),
 	                          emactl->is_colour, stdout);
+	if (!code)
+		code = checkpoint_print(json_object_get(answer, "checkpoint"), emactl->is_colour);
 	if (!code && !emactl->is_quiet)
 		code = counters_print(json_object_get(answer, "counters"), emactl->is_colour);
 	return code ? output_error(emactl, code, "not enough memory to print the answer") : 0;
@@ -139,7 +169,9 @@ const struct command COMMAND_STATUS = {
 	.text = "Shows who the daemon is, what it holds and what it has counted since it started. A member that\n"
 		"the daemon does not send is shown as '-'. With --quiet the counters are left out.\n"
 		"\nJSON: the daemon's answer as one object: agent, pid, instance, uptime_ms, runtime_dir,\n"
-		"state_dir, workers, kernel, connections, waiting, models, memory_bytes, memory_bytes_max, counters.\n",
+		"state_dir, workers, kernel, connections, waiting, models, memory_bytes, memory_bytes_max, counters;\n"
+		"checkpoint, null without a state directory: model, step and written_us of the last one that this\n"
+		"daemon wrote; failing (a model), failures (in a row), error.\n",
 	.examples = "  emactl status\n"
 		    "  emactl status --json | jq .counters\n",
 	.exits = "  0   done\n" DAEMON_EXITS,

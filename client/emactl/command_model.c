@@ -136,6 +136,13 @@ static const struct fact SHOW_FACTS[] = {
 	{"metadata", "metadata", FACT_PAIRS, TABLE_PLAIN},
 };
 
+static const struct fact CHECKPOINT_FACTS[] = {
+	{"checkpoint step", "step", FACT_INTEGER, TABLE_PLAIN},
+	{"checkpoint written", "written_us", FACT_AGE_US, TABLE_PLAIN},
+	{"failures in a row", "failures", FACT_INTEGER, TABLE_BAD},
+	{"checkpoint error", "error", FACT_TEXT, TABLE_BAD},
+};
+
 static const struct fact PROFILE_FACTS[] = {
 	{"PROFILE", "name", FACT_TEXT, TABLE_PLAIN},
 	{"UPDATES", "updates", FACT_INTEGER, TABLE_PLAIN},
@@ -250,6 +257,15 @@ static int history_print(const struct emactl *emactl, const json_t *profiles)
 	return code;
 }
 
+/* Nothing where the daemon has no place for checkpoints, or does not say. */
+static int checkpoint_print(const struct emactl *emactl, const json_t *checkpoint)
+{
+	if (!json_is_object(checkpoint))
+		return 0;
+	putchar('\n');
+	return facts_print_object(checkpoint, CHECKPOINT_FACTS, COUNT_OF(CHECKPOINT_FACTS), emactl->is_colour, stdout);
+}
+
 static int show_print(const struct emactl *emactl, const json_t *answer)
 {
 	const json_t *ranks = json_object_get(answer, "ranks"), *profiles = json_object_get(answer, "profiles");
@@ -261,6 +277,8 @@ static int show_print(const struct emactl *emactl, const json_t *answer)
 		return 0;
 	}
 	code = facts_print_object(answer, SHOW_FACTS, COUNT_OF(SHOW_FACTS), emactl->is_colour, stdout);
+	if (!code)
+		code = checkpoint_print(emactl, json_object_get(answer, "checkpoint"));
 	if (!code)
 		code = rows_print(emactl, profiles, PROFILE_FACTS, COUNT_OF(PROFILE_FACTS));
 	if (!code)

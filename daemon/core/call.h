@@ -121,18 +121,30 @@ int service_admit(struct service *service, struct model *model, struct model *ot
 /* Bytes of all models' segments, also those on their way. */
 uint64_t service_memory_bytes(const struct service *service);
 
-/* Whether a model's segments fit beside all others'. freed_bytes: that will have been given back. STATUS_EMEMORY. */
+/*
+ * Whether a model's segments fit beside all others', by their bytes and their number. freed_bytes: that will have been
+ * given back. STATUS_EMEMORY, STATUS_ELIMIT.
+ */
 int service_memory_check(const struct service *service, const struct model *model, uint64_t freed_bytes,
                          struct reason *reason);
 
 /* Takes a model out of the service; it is destroyed when the entry point settles and no update of it runs. */
 void service_doom(struct service *service, struct model *model);
 
+/* Puts a model that has its memory already into the service's list. */
+void service_include(struct service *service, struct model *model);
+
 /* Something changed in the model: look at it again before the entry point returns. */
 void service_touch(struct service *service, struct model *model);
 
+/* Looks at every touched model: next update, freed stages, requests that waited. Every entry point ends with it. */
+void service_settle(struct service *service, const struct instant *now);
+
 /* Orders memory. -ENOMEM. */
 int service_order(struct service *service, const struct segment_order *order);
+
+/* The same; takes an order from the heap. */
+void service_order_take(struct service *service, struct segment_order *order);
 
 /* Tells of something without an id that concerns a model (NULL: none); error is of our int space, 0 for none. */
 void service_event(const struct service *service, enum event_severity severity, const char *model, int error,

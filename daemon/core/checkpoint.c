@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/book.h"
 #include "daemon/core/call.h"
-#include "daemon/core/generation_text.h"
 
 enum { RETRY_MS_MIN = 1000, RETRY_MS_MAX = 300000 };
 
@@ -28,14 +28,40 @@ static bool is_newer(const struct model *model)
 	return newest && newest->version > model->checkpoint.version;
 }
 
+/* Whether the files on disk are those that a manifest of now would be about. */
+static bool files_fit(const struct checkpoint *checkpoint, const struct geometry *geometry)
+{
+	if (checkpoint->file_count != geometry->profile_count)
+		return false;
+	for (uint32_t p = 0; p < geometry->profile_count; p++)
+		if (strcmp(checkpoint->files[p].profile, geometry->profiles[p].name) != 0)
+			return false;
+	return true;
+}
+
+/* The newest version is on disk, and more has been said of the model since. */
+static bool has_new_facts(const struct service *service, const struct model *model)
+{
+	const struct slot_header *newest = versions_newest(&model->versions);
+	const struct checkpoint *checkpoint = &model->checkpoint;
+
+	return newest && newest->version == checkpoint->version && model->facts_changed != checkpoint->facts &&
+	       (service->stopping || !model->heirloom.geometry) && files_fit(checkpoint, model_newest_geometry(model));
+}
+
+static bool has_news(const struct service *service, const struct model *model)
+{
+	return is_newer(model) || has_new_facts(service, model);
+}
+
 /*
  * Whether one could begin now. A version of an earlier geometry is dropped with the next update, so only at the end,
  * when there is none, it can be written.
  */
 static bool is_able(const struct service *service, const struct model *model)
 {
-	if (!checkpoint_possible(service) || !model->serving || model->doomed || model->ancestor || !is_newer(model) ||
-	    keep_busy(model))
+	if (!checkpoint_possible(service) || !model->serving || model->doomed || model->ancestor || keep_busy(model) ||
+	    !has_news(service, model))
 		return false;
 	if (service->stopping)
 		return !model->applying && model->room_due_ms == 0;
@@ -73,55 +99,32 @@ bool checkpoint_owed(const struct service *service, const struct model *model)
 
 /* ---- orders ------------------------------------------------------------------------------------------------------ */
 
-static void profile_fill(const struct model *model, const struct geometry *geometry, uint32_t p,
-                         struct generation_profile *at)
+/* The norms of the newest snapshot's tensors; NULL: not known, or no memory, and then the first guard is lenient. */
+static double *squares_make(const struct model *model, const struct geometry *geometry)
 {
-	const struct profile *profile = &geometry->profiles[p];
-	const struct kept_profile *kept = keep_find(model, profile->name);
-	int32_t index = geometry_profile(model->geometry, profile->name);
+	double *squares = NULL;
 
-	at->profile = *profile;
-	at->facts = versions_newest(&model->versions)->profiles[p];
-	at->history = index >= 0 ? model->histories[index] : NULL;
-	at->has_snapshot = kept && kept->has_step;
-	at->snapshot_step = kept ? kept->step : 0;
+	if (geometry->manifest == model->manifest)
+		squares = calloc(model->manifest->tensor_count, sizeof *squares);
+	for (uint32_t t = 0; squares && t < model->manifest->tensor_count; t++)
+		squares[t] = model->results[t].value_squares;
+	return squares;
 }
 
 static char *manifest_text(const struct service *service, const struct model *model, size_t *ret_bytes)
 {
-	const struct slot_header *newest = versions_newest(&model->versions);
-	const struct geometry *geometry = model_newest_geometry(model);
-	struct generation *generation = calloc(1, sizeof *generation);
+	struct generation *generation = malloc(sizeof *generation);
 	char *text;
 
 	if (!generation)
 		return NULL;
-	*generation = (struct generation){
-		.agent = service->facts.agent,
-		.world = model->world,
-		.epoch = service->epoch_next - 1,
-		.slot_count = model->slot_count,
-		.stage_count = model->stage_count,
-		.version = newest->version,
-		.step = newest->step,
-		.updates = newest->updates,
-		.calls = newest->calls,
-		.published_us = newest->published_us,
-		.has_step = model->has_step,
-		.model_step = model->step,
-		.stride = model->stride,
-		.coalesces = model->coalesces,
-		.managed = model->managed,
-		.guards = model->guards,
-		.attributes = model->attributes,
-		.metadata = model->metadata,
-		.manifest = geometry->manifest,
-		.profile_count = geometry->profile_count,
-	};
-	snprintf(generation->model, sizeof generation->model, "%s", model->name);
-	for (uint32_t p = 0; p < geometry->profile_count; p++)
-		profile_fill(model, geometry, p, &generation->profiles[p]);
+	book_generation(model, generation);
+	generation->agent = service->facts.agent;
+	generation->epoch = service->epoch_next - 1;
+	generation->manifest = model_newest_geometry(model)->manifest;
+	generation->value_squares = squares_make(model, model_newest_geometry(model));
 	text = generation_encode(generation, ret_bytes);
+	free(generation->value_squares);
 	free(generation);
 	return text;
 }
@@ -132,7 +135,7 @@ static void order_fill(const struct service *service, const struct instant *now,
 	const struct geometry *geometry = model_newest_geometry(model);
 	struct file_order *order = model->checkpoint.order;
 
-	order->work = FILE_CHECKPOINT;
+	order->work = is_newer(model) ? FILE_CHECKPOINT : FILE_FACTS;
 	order->model = model->id;
 	order->wall_us = now->wall_us;
 	generation_directory_write(model->name, order->directory);
@@ -149,6 +152,7 @@ static void order_fill(const struct service *service, const struct instant *now,
 		strcpy(item->profile, geometry->profiles[p].name);
 		item->bytes = model_newest_memory(model)->base + geometry->region_offsets[p];
 		item->byte_count = geometry->images[p]->image_bytes;
+		item->checksum = order->work == FILE_FACTS ? model->checkpoint.files[p].checksum : 0;
 	}
 }
 
@@ -196,6 +200,7 @@ static int begin(struct service *service, const struct instant *now, struct mode
 	checkpoint->slot = slot;
 	checkpoint->writing = true;
 	checkpoint->asked_writing = checkpoint->asked;
+	checkpoint->facts_writing = model->facts_changed;
 	service->host.file_write(service->host.context, checkpoint->order);
 	return 0;
 }
@@ -207,7 +212,7 @@ void checkpoint_settle(struct service *service, const struct instant *now, struc
 
 	if (checkpoint->since_ms == 0 && versions_newest(&model->versions))
 		checkpoint->since_ms = now->monotonic_ms;
-	if (!checkpoint->writing && checkpoint->asked > checkpoint->answered && !is_newer(model)) {
+	if (!checkpoint->writing && checkpoint->asked > checkpoint->answered && !has_news(service, model)) {
 		checkpoint->answered = checkpoint->asked;
 		checkpoint->answer = 0;
 	}
@@ -223,6 +228,19 @@ void checkpoint_settle(struct service *service, const struct instant *now, struc
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */
 
+/* What a later manifest of the same files says of them. */
+static void files_record(struct checkpoint *checkpoint)
+{
+	const struct file_order *order = checkpoint->order;
+
+	checkpoint->file_count = order->count;
+	for (uint32_t i = 0; i < order->count; i++) {
+		strcpy(checkpoint->files[i].profile, order->items[i].profile);
+		checkpoint->files[i].bytes = order->items[i].byte_count;
+		checkpoint->files[i].checksum = order->items[i].checksum;
+	}
+}
+
 void checkpoint_written(struct service *service, const struct instant *now, struct model *model)
 {
 	struct checkpoint *checkpoint = &model->checkpoint;
@@ -235,10 +253,17 @@ void checkpoint_written(struct service *service, const struct instant *now, stru
 	order->text = NULL;
 	checkpoint->answered = checkpoint->asked_writing;
 	checkpoint->answer = order->status;
+	if (order->work == FILE_FACTS && order->status == -ENOENT) {
+		/* Somebody has removed it: what there is now is written whole. */
+		checkpoint->version = 0;
+		checkpoint->file_count = 0;
+	}
 	if (order->status != 0) {
 		failed(service, now, model, order->status, why);
 		return;
 	}
+	files_record(checkpoint);
+	checkpoint->facts = checkpoint->facts_writing;
 	checkpoint->owns = true;
 	checkpoint->version = order->generation.version;
 	checkpoint->step = order->generation.step;
@@ -246,6 +271,7 @@ void checkpoint_written(struct service *service, const struct instant *now, stru
 	checkpoint->since_ms = now->monotonic_ms;
 	checkpoint->failure_count = 0;
 	checkpoint->error.text[0] = '\0';
+	book_note(model);
 	service->counters.checkpoints_written++;
 	service_event(service, order->reason.text[0] ? EVENT_WARNING : service->stopping ? EVENT_NOTICE : EVENT_DEBUG,
 	              model->name, 0, "%s: checkpoint of step %" PRIu64 ", version %" PRIu64 "%s%s", model->name,
@@ -276,8 +302,29 @@ void checkpoint_inherit(struct model *heir, const struct model *ancestor)
 	heir->checkpoint.owns = ancestor->checkpoint.owns;
 	heir->checkpoint.version = ancestor->checkpoint.version;
 	heir->checkpoint.step = ancestor->checkpoint.step;
+	heir->checkpoint.file_count = ancestor->checkpoint.file_count;
+	memcpy(heir->checkpoint.files, ancestor->checkpoint.files, sizeof heir->checkpoint.files);
 	heir->checkpoint.wall_us = ancestor->checkpoint.wall_us;
 	heir->checkpoint.since_ms = ancestor->checkpoint.since_ms;
+}
+
+struct checkpoint_news checkpoint_news(const struct service *service)
+{
+	struct checkpoint_news news = { NULL, NULL };
+
+	for (const struct model *model = service->models; model; model = model->next) {
+		const struct checkpoint *checkpoint = &model->checkpoint;
+
+		if (model->doomed || model->ancestor)
+			continue;
+		if (checkpoint->wall_us > 0 &&
+		    (!news.latest || checkpoint->since_ms > news.latest->checkpoint.since_ms))
+			news.latest = model;
+		if (checkpoint->failure_count > 0 &&
+		    (!news.failing || checkpoint->failure_count > news.failing->checkpoint.failure_count))
+			news.failing = model;
+	}
+	return news;
 }
 
 void checkpoint_finish(struct model *model)

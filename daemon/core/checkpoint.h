@@ -5,6 +5,9 @@
  *                                 ^                                              | failed
  *                                 +---- after 1 s, 2 s, 4 s ... 5 min -----------+
  *
+ * What is said of a model may change without a new version: attributes, guards, the stride. Then, at the same times, the
+ * manifest of the generation on disk is written anew, and the averages beside it stay.
+ *
  * The newest version is written while updates go on in the other slots; a model with two slots waits for the disk. Of a
  * model, one version at a time is on its way to disk, this way or as a kept average (keep.h).
  *
@@ -16,10 +19,18 @@
 #include <stdint.h>
 
 #include "daemon/core/host.h"
+#include "proto/limits.h"
 
 struct call;
 struct model;
 struct service;
+
+/* A file of the newest generation on disk. */
+struct checkpoint_file {
+	char profile[PROFILE_NAME_BYTES_MAX + 1];
+	uint64_t bytes;
+	uint64_t checksum;
+};
 
 struct checkpoint {
 	bool writing;
@@ -28,6 +39,9 @@ struct checkpoint {
 	bool owns;         /* what the model's directory holds is of this very average */
 	uint64_t version;  /* the newest on disk; 0: none */
 	uint64_t step;
+	uint32_t file_count; /* of that; 0: not known */
+	struct checkpoint_file files[PROFILE_COUNT_MAX];
+	uint64_t facts, facts_writing; /* the model's facts_changed that is on disk, or on its way there */
 	uint64_t wall_us;  /* when it was written; 0: before this daemon started */
 	uint64_t since_ms; /* from when the interval counts; 0: no version yet */
 	uint32_t failure_count; /* since one was written */
@@ -58,6 +72,12 @@ void checkpoint_discard(struct service *service, const struct instant *now, cons
 void checkpoint_inherit(struct model *heir, const struct model *ancestor);
 
 void checkpoint_finish(struct model *model);
+
+/* What is to be said of all models: whose checkpoint was written last by this daemon, and whose fails. NULL: none's. */
+struct checkpoint_news {
+	const struct model *latest, *failing;
+};
+struct checkpoint_news checkpoint_news(const struct service *service);
 
 /* Whether the daemon has a place for checkpoints. */
 bool checkpoint_possible(const struct service *service);

@@ -29,6 +29,9 @@ const struct config_key config_keys[] = {
 	{ "daemon", "state-dir", CONFIG_PATH, AT(state_dir), "", 0, 0, NULL, false,
 	  "Where averages are kept on disk (snapshot= of a profile); empty: nowhere. systemd's StateDirectory= comes before the "
 	  "default." },
+	{ "daemon", "segments-dir", CONFIG_PATH, AT(segments_dir), "", 0, 0, NULL, false,
+	  "Where shared memory lies as files, to outlive the daemon without systemd: a directory of its own on a tmpfs, such as "
+	  "/dev/shm/emad; empty: in memory that systemd keeps over a restart. With it trainers must run as the daemon's user." },
 	{ "daemon", "workers", CONFIG_COUNT, AT(worker_count), "0", 0, 256, NULL, false,
 	  "Threads that average; 0: a quarter of the processors, 1 to 8." },
 	{ "daemon", "log-level", CONFIG_WORD, AT(log_level), "notice", 0, 3, LEVELS, true,
@@ -39,6 +42,9 @@ const struct config_key config_keys[] = {
 	  "Shared memory of all models together; a percentage is of the host's memory. When it is lowered below what is in "
 	  "use, models stay and new ones are refused." },
 	{ "limits", "models-max", CONFIG_COUNT, AT(model_count_max), "256", 1, 65536, NULL, true, "Models at once." },
+	{ "limits", "segments-max", CONFIG_COUNT, AT(segment_count_max), "4096", 4, 1000000, NULL, true,
+	  "Segments of shared memory of all models together: a model has one, one for each slot and one for each rank. Each takes "
+	  "two open files, and a place in systemd's store (FileDescriptorStoreMax=), which must be as large." },
 	{ "limits", "connections-max", CONFIG_COUNT, AT(connection_count_max), "1024", 1, 65535, NULL, true,
 	  "Connections at once, for each of the two sockets. Those that are there stay when it is lowered." },
 	{ "limits", "waiting-max", CONFIG_COUNT, AT(waiting_count_max), "4096", 1, 1000000, NULL, true,
@@ -75,6 +81,9 @@ const struct config_key config_keys[] = {
 	{ "checkpoint", "checkpoint-keep", CONFIG_COUNT, AT(checkpoint_keep_count), "2", GENERATION_COUNT_MIN, 1000000, NULL,
 	  true, "Checkpoints of a model on disk; older ones go. One whose directory holds a file `keep` stays, and does not "
 	  "count." },
+	{ "checkpoint", "checkpoint-bandwidth", CONFIG_BYTES, AT(checkpoint_bytes_per_s), "0", 0, TEBI, NULL, true,
+	  "Bytes a second that checkpoints and averages kept with snapshot= may take of the disk, such as 200M; 0: no limit. "
+	  "When the daemon ends there is none." },
 	{ "http", "http-listen", CONFIG_ADDRESSES, AT(http_listen), "", 0, 0, NULL, false,
 	  "Where metrics, a page to look at and the averages can be had by HTTP, as 127.0.0.1:9464 or [::1]:9464; port 0: any, "
 	  "and the log says which. Empty: nowhere, because on a port, unlike on the sockets, nobody's user is known: without "
@@ -523,6 +532,7 @@ struct settings config_settings(const struct config *config)
 	return (struct settings){
 		.memory_bytes_max = config->memory_bytes_max,
 		.model_count_max = config->model_count_max,
+		.segment_count_max = config->segment_count_max,
 		.slot_count = config->slot_count,
 		.stage_count = config->stage_count,
 		.lease_min_ms = config->lease_min_ms,

@@ -64,14 +64,17 @@ struct config_origin {
 struct config {
 	char runtime_dir[CONFIG_PATH_BYTES_MAX];
 	char state_dir[CONFIG_PATH_BYTES_MAX];
+	char segments_dir[CONFIG_PATH_BYTES_MAX];
 	uint64_t worker_count;
 	uint64_t log_level; /* an enum event_severity: what is less urgent is not logged */
 	uint64_t stop_timeout_ms;
 	uint64_t checkpoint_interval_ms;
 	uint64_t checkpoint_updates;
 	uint64_t checkpoint_keep_count;
+	uint64_t checkpoint_bytes_per_s;
 	uint64_t memory_bytes_max;
 	uint64_t model_count_max;
+	uint64_t segment_count_max;
 	uint64_t connection_count_max;
 	uint64_t waiting_count_max;
 	uint64_t waiting_bytes_max;

@@ -12,6 +12,9 @@ enum { EXCHANGE_TAG_BYTES = 32 };
 #define PEER_DOWNLOAD_FIRST (UINT64_C(3) << 62)
 
 /* The other end of a connection. */
+/* Stands for whoever had something of an earlier daemon and may come back for it. No connection has this number. */
+#define PEER_AWAITED (UINT64_MAX - 1)
+
 struct peer {
 	uint64_t id;   /* never used twice */
 	bool attach;   /* on the attach socket: can be sent file descriptors, can hold leases */

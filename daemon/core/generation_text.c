@@ -59,7 +59,7 @@ static json_t *profile_row(bool *whole, const struct generation_profile *at)
 	return row;
 }
 
-static char *facts_text(const struct generation *generation)
+char *generation_facts_encode(const struct generation *generation)
 {
 	bool is_whole = true, *whole = &is_whole;
 	json_t *root = json_object(), *profiles = json_array();
@@ -113,15 +113,21 @@ static char *tensor_text(const struct tensor *tensor)
 }
 
 /* Each tensor becomes text by itself: a tree of all would take as much memory as the model. */
-static bool tensors_write(const struct manifest *manifest, FILE *file)
+static bool tensors_write(const struct generation *generation, FILE *file)
 {
+	const struct manifest *manifest = generation->manifest;
+
 	fputs(",\"tensors\":[", file);
 	for (uint32_t t = 0; t < manifest->tensor_count; t++) {
+		double squares = generation->value_squares ? generation->value_squares[t] : 0;
 		char *text = tensor_text(&manifest->tensors[t]);
 
 		if (!text)
 			return false;
-		fprintf(file, "%s%s", t > 0 ? "," : "", text);
+		fprintf(file, "%s%.*s", t > 0 ? "," : "", (int)strlen(text) - 1, text);
+		if (squares > 0)
+			fprintf(file, ",\"%a\"", squares);
+		fputs("]", file);
 		free(text);
 	}
 	fputs("]", file);
@@ -130,7 +136,7 @@ static bool tensors_write(const struct manifest *manifest, FILE *file)
 
 char *generation_encode(const struct generation *generation, size_t *ret_bytes)
 {
-	char *facts = facts_text(generation), *text = NULL, *roomy = NULL;
+	char *facts = generation_facts_encode(generation), *text = NULL, *roomy = NULL;
 	size_t bytes;
 	FILE *file = facts ? open_memstream(&text, &bytes) : NULL;
 	bool whole = file != NULL;
@@ -138,7 +144,7 @@ char *generation_encode(const struct generation *generation, size_t *ret_bytes)
 	if (file) {
 		/* The object goes on where its closing brace stood. */
 		fprintf(file, "%.*s", (int)strlen(facts) - 1, facts);
-		whole = tensors_write(generation->manifest, file);
+		whole = tensors_write(generation, file);
 		whole = fclose(file) == 0 && whole;
 	}
 	if (whole)
@@ -242,9 +248,9 @@ static bool is_json(const char *text, size_t bytes_max, bool wants_array)
 	return fits;
 }
 
-static int profile_decode(const json_t *row, const json_t *file, struct generation_profile *at, struct reason *reason)
+static int profile_decode(const json_t *row, struct generation_profile *at, struct reason *reason)
 {
-	struct source source = { row, NULL }, files = { file, NULL };
+	struct source source = { row, NULL };
 	const char *specification = string_get(&source, "specification");
 	const json_t *snapshot = member(&source, "snapshot_step");
 	uint64_t action = number_get(&source, "action");
@@ -262,8 +268,6 @@ static int profile_decode(const json_t *row, const json_t *file, struct generati
 	};
 	at->has_snapshot = json_is_integer(snapshot);
 	at->snapshot_step = (uint64_t)json_integer_value(snapshot);
-	at->file_bytes = number_get(&files, "bytes");
-	at->file_checksum = checksum_get(&files, "xxh3");
 	error = copy_get(&source, "history", &at->history);
 	if (error)
 		return error;
@@ -271,26 +275,41 @@ static int profile_decode(const json_t *row, const json_t *file, struct generati
 		return corrupt(reason, "history");
 	if (action > ACTION_ZERO || !(at->facts.decay_rest >= 0) || !(at->facts.decay_rest <= 1))
 		return corrupt(reason, action > ACTION_ZERO ? "action" : "decay_rest");
-	if (source.wrong || files.wrong)
-		return corrupt(reason, source.wrong ? source.wrong : files.wrong);
+	if (source.wrong)
+		return corrupt(reason, source.wrong);
 	error = profile_parse(specification, strlen(specification), &at->profile, reason);
-	if (error)
-		return error == -ENOMEM ? error : STATUS_ECORRUPT;
-	return strcmp(string_get(&files, "profile"), at->profile.name) == 0 ? 0 : corrupt(reason, "files");
+	return !error || error == -ENOMEM ? error : STATUS_ECORRUPT;
+}
+
+static int files_decode(struct source *source, struct generation *generation, struct reason *reason)
+{
+	const json_t *rows = member(source, "files");
+
+	if (json_array_size(rows) != generation->profile_count)
+		return corrupt(reason, "files");
+	for (uint32_t p = 0; p < generation->profile_count; p++) {
+		struct generation_profile *at = &generation->profiles[p];
+		struct source row = { json_array_get(rows, p), NULL };
+
+		at->file_bytes = number_get(&row, "bytes");
+		at->file_checksum = checksum_get(&row, "xxh3");
+		if (row.wrong || strcmp(string_get(&row, "profile"), at->profile.name) != 0)
+			return corrupt(reason, row.wrong ? row.wrong : "files");
+	}
+	return 0;
 }
 
 static int profiles_decode(struct source *source, struct generation *generation, struct reason *reason)
 {
-	const json_t *rows = member(source, "profiles"), *files = member(source, "files");
+	const json_t *rows = member(source, "profiles");
 	size_t count = json_array_size(rows);
 	int error = 0;
 
-	if (count < 1 || count > PROFILE_COUNT_MAX || json_array_size(files) != count)
+	if (count < 1 || count > PROFILE_COUNT_MAX)
 		return corrupt(reason, "profiles");
 	for (size_t p = 0; p < count && !error; p++) {
 		generation->profile_count = (uint32_t)p + 1;
-		error = profile_decode(json_array_get(rows, p), json_array_get(files, p), &generation->profiles[p],
-		                       reason);
+		error = profile_decode(json_array_get(rows, p), &generation->profiles[p], reason);
 		for (size_t q = 0; q < p && !error; q++)
 			if (strcmp(generation->profiles[p].profile.name, generation->profiles[q].profile.name) == 0)
 				error = corrupt(reason, "profiles");
@@ -320,13 +339,33 @@ static int tensor_decode(const json_t *row, struct manifest *manifest, struct re
 	                           json_is_true(flag), shape, (uint32_t)dimension_count, reason);
 }
 
+/* The fifth of a row, which may be absent. */
+static int squares_decode(const json_t *row, double *ret_squares, struct reason *reason)
+{
+	const json_t *value = json_array_get(row, 4);
+	const char *text = json_string_value(value);
+	char *end = NULL;
+	double squares = text ? strtod(text, &end) : 0;
+
+	if (value && (!text || end == text || *end || !(squares >= 0)))
+		return corrupt(reason, "tensors");
+	*ret_squares = squares;
+	return 0;
+}
+
 static int tensors_decode(struct source *source, struct generation *generation, struct reason *reason)
 {
 	const json_t *rows = member(source, "tensors");
 	int error = manifest_create(&generation->manifest);
 
-	for (size_t t = 0; !error && t < json_array_size(rows); t++)
+	generation->value_squares = calloc(json_array_size(rows) + 1, sizeof *generation->value_squares);
+	if (!error && !generation->value_squares)
+		error = -ENOMEM;
+	for (size_t t = 0; !error && t < json_array_size(rows); t++) {
 		error = tensor_decode(json_array_get(rows, t), generation->manifest, reason);
+		if (!error)
+			error = squares_decode(json_array_get(rows, t), &generation->value_squares[t], reason);
+	}
 	if (!error)
 		error = manifest_finish(generation->manifest, reason);
 	return !error || error == -ENOMEM ? error : STATUS_ECORRUPT;
@@ -360,8 +399,8 @@ static int facts_decode(struct source *source, struct generation *generation, st
 	strcpy(generation->model, model);
 	if (world < 1 || world > WORLD_MAX)
 		return corrupt(reason, "world");
-	if (generation->version == 0 || generation->stride == 0)
-		return corrupt(reason, generation->version == 0 ? "version" : "stride");
+	if (generation->stride == 0)
+		return corrupt(reason, "stride");
 	if (guards_parse((struct text){ guards, strlen(guards) }, &generation->guards, NULL) != 0)
 		return corrupt(reason, "guards");
 	if (!generation->attributes || !is_json(generation->attributes, ATTRIBUTES_BYTES_MAX, false))
@@ -371,28 +410,31 @@ static int facts_decode(struct source *source, struct generation *generation, st
 	return 0;
 }
 
-int generation_decode(const char *text, size_t text_bytes, struct generation *ret_generation, struct reason *reason)
+/* The facts; with its tensors and files (has_files) that of a whole generation. */
+static int text_decode(const char *text, size_t text_bytes, bool has_files, struct generation *ret_generation,
+                       struct reason *reason)
 {
 	struct generation generation = { .manifest = NULL };
 	struct source source = { NULL, NULL };
-	json_t *root = NULL;
+	json_t *root = json_loadb(text, text_bytes, JSON_REJECT_DUPLICATES, NULL);
 	int error = 0;
 
-	if (!generation_text_check(text, text_bytes))
-		return reason_set(reason, STATUS_ECORRUPT,
-		                  "its manifest.json is cut off or damaged: the checksum at its end is not that of the %zu bytes before", text_bytes);
-	root = json_loadb(text, text_bytes, JSON_REJECT_DUPLICATES, NULL);
 	source.object = root;
 	if (!json_is_object(root))
 		error = corrupt(reason, "{");
 	else if (number_get(&source, "format") != FORMAT)
 		error = reason_set(reason, STATUS_EVERSION,
-		                   "its format is %" PRIu64 ", this daemon reads format %d: start the emad that wrote it", number_get(&source, "format"), FORMAT);
+		                   "its format is %" PRIu64 ", this daemon reads format %d: start the emad that wrote it",
+		                   number_get(&source, "format"), FORMAT);
 	if (!error)
 		error = facts_decode(&source, &generation, reason);
 	if (!error)
 		error = profiles_decode(&source, &generation, reason);
-	if (!error)
+	if (!error && has_files && generation.version == 0)
+		error = corrupt(reason, "version");
+	if (!error && has_files)
+		error = files_decode(&source, &generation, reason);
+	if (!error && has_files)
 		error = tensors_decode(&source, &generation, reason);
 	if (!error && source.wrong)
 		error = corrupt(reason, source.wrong);
@@ -405,11 +447,27 @@ int generation_decode(const char *text, size_t text_bytes, struct generation *re
 	return 0;
 }
 
+int generation_decode(const char *text, size_t text_bytes, struct generation *ret_generation, struct reason *reason)
+{
+	if (!generation_text_check(text, text_bytes))
+		return reason_set(reason, STATUS_ECORRUPT,
+		                  "its manifest.json is cut off or damaged: the checksum at its end is not that of the %zu "
+		                  "bytes before", text_bytes);
+	return text_decode(text, text_bytes, true, ret_generation, reason);
+}
+
+int generation_facts_decode(const char *text, size_t text_bytes, struct generation *ret_generation,
+                            struct reason *reason)
+{
+	return text_decode(text, text_bytes, false, ret_generation, reason);
+}
+
 void generation_finish(struct generation *generation)
 {
 	free(generation->attributes);
 	free(generation->metadata);
 	manifest_destroy(generation->manifest);
+	free(generation->value_squares);
 	for (uint32_t p = 0; p < generation->profile_count; p++)
 		free(generation->profiles[p].history);
 	*generation = (struct generation){ .manifest = NULL };

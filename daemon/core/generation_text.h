@@ -3,11 +3,12 @@
  *
  *     {"format": 1, "agent": "emad 0.1.0", "model": "run42/net", "version": 1187, "step": 1200, ...,
  *      "profiles": [{"specification": "ema=yolo", "updates": 1187, "decay_rest": "0x1.8p-9", ...}],
- *      "tensors": [["head.weight", "F32", [4, 8], false], ...],
+ *      "tensors": [["head.weight", "F32", [4, 8], false, "0x1.91p+3"], ...],
  *      "files": [{"profile": "ema", "bytes": 8421376, "xxh3": "..."}], "checksum": "..."}
  *
  * Real numbers are hexadecimal, so that they come back bit by bit. Numbers without sign are JSON's integers of the same
- * 64 bits. "files" and "checksum" are generation.h's.
+ * 64 bits. Behind a tensor stands the sum of the squares of its values in the newest snapshot, from which norm_jump
+ * goes on; nothing where that is not known. "files" and "checksum" are generation.h's.
  */
 #pragma once
 
@@ -49,6 +50,7 @@ struct generation {
 	char *attributes;
 	char *metadata; /* NULL: none */
 	struct manifest *manifest; /* the tensors; without pieces where decoded */
+	double *value_squares;     /* one a tensor, 0: not known; NULL: of none */
 	uint32_t profile_count;
 	struct generation_profile profiles[PROFILE_COUNT_MAX];
 };
@@ -61,5 +63,13 @@ char *generation_encode(const struct generation *generation, size_t *ret_bytes);
  * generation_encode does not write, with a sentence; -ENOMEM. On failure there is nothing to be freed.
  */
 int generation_decode(const char *text, size_t text_bytes, struct generation *ret_generation, struct reason *reason);
+
+/*
+ * The same without tensors and files, for a model's book: the version may be 0, for none. The text is owned by the
+ * caller; NULL: no memory.
+ */
+char *generation_facts_encode(const struct generation *generation);
+int generation_facts_decode(const char *text, size_t text_bytes, struct generation *ret_generation,
+                            struct reason *reason);
 
 void generation_finish(struct generation *generation);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/description.h"
 #include "proto/layout.h"
 
 static int checksum_make(struct geometry *geometry)
@@ -30,6 +31,7 @@ static int checksum_make(struct geometry *geometry)
 static int images_make(struct geometry *geometry, size_t metadata_capacity, struct reason *reason)
 {
 	uint64_t image_bytes[PROFILE_COUNT_MAX];
+	struct slot_places places;
 	int error;
 
 	for (uint32_t p = 0; p < geometry->profile_count; p++) {
@@ -39,11 +41,19 @@ static int images_make(struct geometry *geometry, size_t metadata_capacity, stru
 			return error;
 		image_bytes[p] = geometry->images[p]->image_bytes;
 	}
-	error = layout_slot_bytes(image_bytes, geometry->profile_count, geometry->region_offsets,
-	                          &geometry->slot_bytes);
+	error = description_encode(geometry->manifest, geometry->profiles, geometry->profile_count,
+	                           &geometry->description, &geometry->description_bytes, reason);
+	if (error)
+		return error;
+	error = layout_slot(image_bytes, geometry->profile_count, geometry->manifest->tensor_count,
+	                    geometry->description_bytes, &places);
 	if (error)
 		return reason_set(reason, STATUS_ELIMIT, "the averages of %u profiles have more than 2^63 bytes",
 		                  geometry->profile_count);
+	memcpy(geometry->region_offsets, places.regions, sizeof places.regions);
+	geometry->notes_offset = places.notes;
+	geometry->description_offset = places.description;
+	geometry->slot_bytes = places.end;
 	return checksum_make(geometry);
 }
 
@@ -118,9 +128,16 @@ void geometry_destroy(struct geometry *geometry)
 		image_destroy(geometry->images[p]);
 	manifest_destroy(geometry->manifest);
 	free(geometry->profiles);
+	free(geometry->description);
 	free(geometry->placements);
 	free(geometry->origins);
 	free(geometry);
+}
+
+void geometry_forget_description(struct geometry *geometry)
+{
+	free(geometry->description);
+	geometry->description = NULL;
 }
 
 int32_t geometry_profile(const struct geometry *geometry, const char *name)

@@ -30,7 +30,10 @@ struct geometry {
 	struct profile *profiles; /* owned */
 	struct image *images[PROFILE_COUNT_MAX]; /* owned */
 	uint64_t region_offsets[PROFILE_COUNT_MAX];
+	uint64_t notes_offset, description_offset;
 	uint64_t slot_bytes;
+	uint8_t *description; /* owned; description.h; NULL when no more slots will be made */
+	size_t description_bytes;
 	uint64_t checksum; /* equal where the same tensors are at the same places, averaged in the same way */
 	struct placement *placements; /* owned; [tensor * profile_count + profile] */
 	uint64_t *origins; /* owned; [tensor] its place in the first profile that holds it, in elements of the slot */
@@ -44,6 +47,9 @@ int geometry_create(struct manifest *manifest, const struct profile *profiles, u
                     size_t metadata_capacity, struct geometry **ret_geometry, struct reason *reason);
 
 struct geometry *geometry_share(struct geometry *geometry);
+
+/* The slots have been made: their description stands in them. */
+void geometry_forget_description(struct geometry *geometry);
 
 /* The last holder's call frees it. NULL is allowed. */
 void geometry_destroy(struct geometry *geometry);

@@ -40,8 +40,10 @@ struct segment_order {
 	struct memory memory[SLOT_COUNT_MAX + 1]; /* bytes and segment given by the core; the rest made by the host */
 	char label[64];                           /* for /proc/PID/maps */
 	int status;                               /* 0: all was made; else none was */
-	struct reason reason;
+	struct reason reason;                     /* with status 0: why the next daemon will not find it */
 	struct segment_order *next; /* the host's */
+	size_t pieces_bytes;        /* of a stage: what its rank's pieces are, for whoever finds the segment later */
+	uint8_t pieces[];
 };
 
 enum { FILE_DIRECTORY_BYTES_MAX = 32 + MODEL_NAME_BYTES_MAX + PROFILE_NAME_BYTES_MAX };
@@ -50,6 +52,7 @@ enum { FILE_DIRECTORY_BYTES_MAX = 32 + MODEL_NAME_BYTES_MAX + PROFILE_NAME_BYTES
 enum file_work {
 	FILE_KEEP,       /* write averages under their step (keep.h) */
 	FILE_CHECKPOINT, /* write a generation (checkpoint.h) */
+	FILE_FACTS,      /* write the manifest of a generation anew; its averages stay */
 	FILE_FIND,       /* read the manifest of the generation behind `directory` and `generation` (recover.h) */
 	FILE_FILL,       /* read the averages of a generation */
 	FILE_BAD,        /* set a generation aside */
@@ -63,7 +66,7 @@ struct file_item {
 	const uint8_t *bytes;                     /* pinned by the core until service_file_written */
 	uint8_t *target;      /* FILE_FILL: where they go instead */
 	uint64_t byte_count;
-	uint64_t checksum;   /* FILE_CHECKPOINT: result; FILE_FILL: what it must be */
+	uint64_t checksum;   /* FILE_CHECKPOINT: result; FILE_FACTS: what it was; FILE_FILL: what it must be */
 	bool starts;         /* whatever the directory holds is of another average and goes aside */
 	uint64_t interval;   /* how the directory is thinned: see retention.h */
 	uint64_t keep_count;
@@ -90,7 +93,7 @@ struct file_order {
 	struct generation_name generation;
 	bool starts;         /* FILE_CHECKPOINT: the directory holds another average, which goes aside */
 	uint64_t keep_count; /* FILE_CHECKPOINT: generations that stay */
-	char *text;          /* owned; the manifest: FILE_CHECKPOINT: without its end; FILE_FIND: result */
+	char *text;          /* owned; the manifest: FILE_CHECKPOINT, FILE_FACTS: without its end; FILE_FIND: result */
 	size_t text_bytes;
 	int status;          /* of the whole; 0: done, even if there is a sentence */
 	struct reason reason;

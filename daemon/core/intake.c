@@ -3,15 +3,22 @@
  */
 #include "daemon/core/intake.h"
 
+#include "daemon/core/failpoint.h"
+
 #include <inttypes.h>
 #include <string.h>
 
 void intake_claim(struct rank_record *record, uint64_t client, uint64_t register_sequence, uint64_t epoch)
 {
-	memset(record, 0, sizeof *record);
-	record->client = client;
+	/* Whoever dies in between leaves a rank that nobody holds. */
+	record->client = 0;
+	layout_barrier();
+	memset(&record->epoch, 0, sizeof *record - offsetof(struct rank_record, epoch));
 	record->register_sequence = register_sequence;
 	record->epoch = epoch;
+	FAILPOINT("rank-unheld");
+	layout_barrier();
+	record->client = client;
 }
 
 int intake_holds(const struct rank_record *record, uint64_t client, uint64_t epoch, struct reason *reason)
@@ -39,6 +46,22 @@ const struct answer *intake_answer(const struct rank_record *record, uint64_t se
 	return sequence != 0 && answer->sequence == sequence ? answer : NULL;
 }
 
+static void answer_put(struct rank_record *record, const struct answer *answer)
+{
+	struct answer *at = &record->answers[answer->sequence % ANSWER_COUNT];
+
+	at->sequence = 0;
+	layout_barrier();
+	at->step = answer->step;
+	at->version = answer->version;
+	at->calls = answer->calls;
+	at->outcome = answer->outcome;
+	at->stage = answer->stage;
+	FAILPOINT("answer-unnumbered");
+	layout_barrier();
+	at->sequence = answer->sequence;
+}
+
 /* The newest step that was accepted or is in a version; false when there is none. */
 static bool newest_accepted(const struct rank_record *record, uint32_t stage_count, const uint64_t *newest_step,
                             uint64_t *ret_step)
@@ -60,14 +83,15 @@ static bool newest_accepted(const struct rank_record *record, uint32_t stage_cou
 int intake_push(struct rank_record *record, uint32_t stage_count, const uint64_t *newest_step, const struct push *push,
                 struct answer *ret_answer, struct reason *reason)
 {
-	struct answer *answer = &record->answers[push->sequence % ANSWER_COUNT];
+	const struct answer *known = intake_answer(record, push->sequence);
+	struct stage_record *stage;
 	uint64_t accepted_step;
 	int error = intake_holds(record, push->client, push->epoch, reason);
 
 	if (error)
 		return error;
-	if (intake_answer(record, push->sequence)) {
-		*ret_answer = *answer;
+	if (known) {
+		*ret_answer = *known;
 		return 0;
 	}
 	if (push->stage >= stage_count)
@@ -81,15 +105,20 @@ int intake_push(struct rank_record *record, uint32_t stage_count, const uint64_t
 	if (!push->seeds && newest_accepted(record, stage_count, newest_step, &accepted_step) &&
 	    push->step <= accepted_step) {
 		ret_answer->outcome = push->step == accepted_step ? OUTCOME_DUPLICATE : OUTCOME_STALE;
-	} else {
-		ret_answer->outcome = OUTCOME_ACCEPTED;
-		record->stages[push->stage] = (struct stage_record){
-			.state = STAGE_READY,
-			.step = push->step,
-			.sequence = push->sequence,
-		};
+		answer_put(record, ret_answer);
+		return 0;
 	}
-	*answer = *ret_answer;
+	ret_answer->outcome = OUTCOME_ACCEPTED;
+	stage = &record->stages[push->stage];
+	stage->step = push->step;
+	stage->sequence = push->sequence;
+	stage->version = 0;
+	FAILPOINT("push-noted");
+	answer_put(record, ret_answer);
+	FAILPOINT("push-answered");
+	layout_barrier();
+	stage->state = STAGE_READY;
+	FAILPOINT("push-ready");
 	return 0;
 }
 
@@ -119,8 +148,8 @@ void intake_refuse(struct rank_record *record, const struct push *push, enum out
 		.stage = (uint32_t)push->stage,
 		.outcome = outcome,
 	};
-	record->answers[push->sequence % ANSWER_COUNT] = *ret_answer;
 	record->refused_count++;
+	answer_put(record, ret_answer);
 }
 
 static int32_t oldest_ready(const struct rank_record *record, uint32_t stage_count)
@@ -182,9 +211,12 @@ void intake_select(const struct rank_record *records, uint32_t world, uint32_t s
 	                                                                                   : INTAKE_APPLY;
 }
 
-void intake_begin(struct rank_record *record, uint32_t stage)
+void intake_begin(struct rank_record *record, uint32_t stage, uint64_t version)
 {
+	record->stages[stage].version = version;
+	layout_barrier();
 	record->stages[stage].state = STAGE_APPLYING;
+	FAILPOINT("stage-applying");
 }
 
 void intake_settle(struct rank_record *record, uint32_t stage, enum outcome outcome, uint64_t version, uint64_t calls)
@@ -193,13 +225,50 @@ void intake_settle(struct rank_record *record, uint32_t stage, enum outcome outc
 	struct answer *answer = &record->answers[at->sequence % ANSWER_COUNT];
 
 	if (answer->sequence == at->sequence) {
-		answer->outcome = outcome;
 		answer->version = version;
 		answer->calls = calls;
+		layout_barrier();
+		answer->outcome = outcome;
 	}
+	FAILPOINT("stage-decided");
 	if (outcome_refuses(outcome))
 		record->refused_count++;
 	if (outcome == OUTCOME_COALESCED)
 		record->coalesced_count++;
-	*at = (struct stage_record){ .state = STAGE_FREE };
+	layout_barrier();
+	at->state = STAGE_FREE;
+	FAILPOINT("stage-freed");
+}
+
+/* Whether the answer belongs to a snapshot that is there. */
+static bool answer_stands(const struct rank_record *record, uint32_t stage_count, const struct answer *answer)
+{
+	const struct stage_record *stage;
+
+	if (answer->outcome != OUTCOME_ACCEPTED)
+		return answer->outcome < OUTCOME_COUNT;
+	if (answer->stage >= stage_count)
+		return false;
+	stage = &record->stages[answer->stage];
+	return stage->state == STAGE_READY && stage->sequence == answer->sequence;
+}
+
+void intake_adopt(struct rank_record *record, uint32_t stage_count, uint64_t version, uint64_t calls)
+{
+	for (uint32_t i = 0; i < stage_count; i++) {
+		struct stage_record *stage = &record->stages[i];
+		struct answer *answer = &record->answers[stage->sequence % ANSWER_COUNT];
+
+		if (stage->state == STAGE_APPLYING && stage->version <= version)
+			intake_settle(record, i, stage->version == 1 ? OUTCOME_STARTED : OUTCOME_APPLIED, stage->version,
+			              stage->version == version ? calls : 0);
+		else if (stage->state != STAGE_FREE)
+			stage->state = STAGE_READY;
+		/* It was about to be decided, and nobody has heard of it: it will be decided again. */
+		if (stage->state == STAGE_READY && answer->sequence == stage->sequence)
+			answer->outcome = OUTCOME_ACCEPTED;
+	}
+	for (uint32_t i = 0; i < ANSWER_COUNT; i++)
+		if (!answer_stands(record, stage_count, &record->answers[i]))
+			record->answers[i] = (struct answer){ .sequence = 0 };
 }

@@ -6,7 +6,9 @@
  *                                                  |                                               ^
  *                                                  +-- another rank left the step out: incomplete ------+
  *
- * READY is recorded in the head segment before the push is acknowledged. Each rank remembers its last ANSWER_COUNT
+ * READY is recorded in the head segment before the push is acknowledged, and survives the daemon: the next one calls
+ * intake_adopt and goes on. Every function leaves the record whole at each instruction: the answer is written before the
+ * stage's state when a snapshot comes, and when it is settled. Each rank remembers its last ANSWER_COUNT
  * answers by sequence number, so that a repeated request is answered as it was and never applied twice; another push of
  * a step that was accepted is `duplicate`, an older one `stale`. The epoch fences: only the newest registration of
  * a rank is listened to.
@@ -82,11 +84,18 @@ void intake_select(const struct rank_record *records, uint32_t world, uint32_t s
 void intake_refuse(struct rank_record *record, const struct push *push, enum outcome outcome,
                    struct answer *ret_answer);
 
-/* The READY stage is being applied. */
-void intake_begin(struct rank_record *record, uint32_t stage);
+/* The READY stage is being applied, to become a part of that version. */
+void intake_begin(struct rank_record *record, uint32_t stage, uint64_t version);
 
 /*
  * The stage's snapshot is decided: records the answer and frees the stage. calls: that the snapshot stood for; 0 where
  * it was not applied.
  */
 void intake_settle(struct rank_record *record, uint32_t stage, enum outcome outcome, uint64_t version, uint64_t calls);
+
+/*
+ * Makes a record whole that a daemon has left at any instruction. version, calls: of the newest version that was
+ * published (0: none), and how many calls it stood for. Stages that were being applied are settled where that version
+ * is theirs, and READY again where not. An answer that was never sent is forgotten.
+ */
+void intake_adopt(struct rank_record *record, uint32_t stage_count, uint64_t version, uint64_t calls);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/book.h"
 #include "daemon/core/call.h"
 #include "daemon/core/retention.h"
 
@@ -263,6 +264,9 @@ static void item_take(struct service *service, struct model *model, const struct
 		reason_set(&kept->error, item->status, "step %" PRIu64 ": %s", step, why);
 		return;
 	}
+	/* From now on the files there are of this very average: a later daemon must not move them aside. */
+	if (!kept->has_step)
+		model->facts_changed++;
 	kept->has_step = true;
 	kept->step = step;
 }
@@ -282,6 +286,7 @@ void keep_written(struct service *service, const struct instant *now, struct mod
 		      "steps: make snapshot= larger", model->name, keep->skipped_count);
 		keep->skipped_count = 0;
 	}
+	book_note(model);
 	keep_resume(service, now, model);
 }
 

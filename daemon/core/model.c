@@ -3,6 +3,8 @@
  */
 #include "daemon/core/model.h"
 
+#include "daemon/core/book.h"
+#include "daemon/core/failpoint.h"
 #include "daemon/core/relay.h"
 
 #include <errno.h>
@@ -21,7 +23,9 @@ const size_t MODEL_METADATA_BYTES =
  */
 static int sizes_make(struct model *model, struct reason *reason)
 {
-	const uint64_t page_bytes = LAYOUT_PAGE_BYTES, head_bytes = layout_head_bytes(model->world);
+	const uint64_t page_bytes = LAYOUT_PAGE_BYTES, head_bytes = layout_head_bytes(model->world, model->stage_count);
+	/* Of every rank about as many as of this one. */
+	const uint64_t pieces_bytes = layout_page_round(model->geometry->description_bytes);
 	uint64_t stage_bytes, bytes, sum = 0;
 	bool overflow = false;
 
@@ -34,7 +38,7 @@ static int sizes_make(struct model *model, struct reason *reason)
 	}
 	model->payload_bytes = sum;
 	stage_bytes = layout_page_round(sum) + (model->world - 1) * page_bytes;
-	sum = head_bytes + model->world * page_bytes;
+	sum = head_bytes + model->world * (page_bytes + pieces_bytes);
 	overflow = overflow || __builtin_mul_overflow(model->stage_count, stage_bytes, &bytes) ||
 	           __builtin_add_overflow(sum, bytes, &sum) ||
 	           __builtin_mul_overflow(model->slot_count, model->geometry->slot_bytes, &bytes) ||
@@ -48,11 +52,10 @@ static int sizes_make(struct model *model, struct reason *reason)
 	return 0;
 }
 
-int model_create(const struct settings *settings, const char *name, uint32_t world, struct manifest *manifest,
-                 const struct profile *profiles, uint32_t profile_count, struct model **ret_model,
-                 struct reason *reason)
+int model_create_with(const struct model_counts *counts, const char *name, struct manifest *manifest,
+                      const struct profile *profiles, uint32_t profile_count, struct model **ret_model,
+                      struct reason *reason)
 {
-	const struct defaults *defaults = defaults_find(settings->defaults, settings->default_count, name);
 	struct model *model = calloc(1, sizeof *model);
 	int error;
 
@@ -61,9 +64,9 @@ int model_create(const struct settings *settings, const char *name, uint32_t wor
 		return -ENOMEM;
 	}
 	model->manifest = manifest;
-	model->world = world;
-	model->slot_count = (uint32_t)(defaults && defaults->slot_count ? defaults->slot_count : settings->slot_count);
-	model->stage_count = (uint32_t)(defaults && defaults->stage_count ? defaults->stage_count : settings->stage_count);
+	model->world = counts->world;
+	model->slot_count = counts->slots;
+	model->stage_count = counts->stages;
 	model->version_next = 1;
 	model->stride = 1;
 	model->guards = guards_default();
@@ -73,7 +76,7 @@ int model_create(const struct settings *settings, const char *name, uint32_t wor
 		error = sizes_make(model, reason);
 	if (error)
 		goto fail;
-	model->ranks = calloc(world, sizeof *model->ranks);
+	model->ranks = calloc(model->world, sizeof *model->ranks);
 	model->results = calloc(manifest->tensor_count, sizeof *model->results);
 	model->results_next = calloc(manifest->tensor_count, sizeof *model->results_next);
 	model->kept = calloc(manifest->tensor_count, sizeof *model->kept);
@@ -86,6 +89,20 @@ fail:
 	}
 	*ret_model = model;
 	return 0;
+}
+
+int model_create(const struct settings *settings, const char *name, uint32_t world, struct manifest *manifest,
+                 const struct profile *profiles, uint32_t profile_count, struct model **ret_model,
+                 struct reason *reason)
+{
+	const struct defaults *defaults = defaults_find(settings->defaults, settings->default_count, name);
+	const struct model_counts counts = {
+		.world = world,
+		.slots = (uint32_t)(defaults && defaults->slot_count ? defaults->slot_count : settings->slot_count),
+		.stages = (uint32_t)(defaults && defaults->stage_count ? defaults->stage_count : settings->stage_count),
+	};
+
+	return model_create_with(&counts, name, manifest, profiles, profile_count, ret_model, reason);
 }
 
 void enclosure_clear(struct enclosure *enclosure)
@@ -137,30 +154,41 @@ void model_order(const struct model *model, struct segment_order *order)
 	memset(order, 0, sizeof *order);
 	order->model = model->id;
 	order->count = 1 + model->slot_count;
-	order->memory[0].bytes = layout_head_bytes(model->world);
+	order->memory[0].bytes = layout_head_bytes(model->world, model->stage_count);
 	for (uint32_t i = 0; i < model->slot_count; i++)
 		order->memory[1 + i].bytes = model->geometry->slot_bytes;
 	snprintf(order->label, sizeof order->label, "emad:%.50s", model->name);
 }
 
-uint64_t model_stage_segment_bytes(const struct model *model, uint32_t rank)
+int model_order_stage(const struct model *model, uint32_t rank, struct segment_order **ret_order,
+                      struct reason *reason)
 {
-	uint64_t stride, bytes = 0;
+	const struct manifest *manifest = model->ranks[rank].manifest;
+	struct segment_order *order;
+	uint64_t stride, stages_bytes;
+	uint8_t *pieces;
+	size_t pieces_bytes;
+	int error = manifest_encode(manifest, &pieces, &pieces_bytes, reason);
 
-	/* Sizes were checked when the manifest was: a rank's pieces are no larger than the model. */
-	(void)layout_stage_bytes(model->ranks[rank].manifest->stage_bytes, model->stage_count, &stride, &bytes);
-	return bytes;
-}
-
-void model_order_stage(const struct model *model, uint32_t rank, struct segment_order *order)
-{
-	memset(order, 0, sizeof *order);
+	if (error)
+		return error;
+	order = malloc(sizeof *order + pieces_bytes);
+	if (order) {
+		*order = (struct segment_order){ .count = 1, .pieces_bytes = pieces_bytes };
+		memcpy(order->pieces, pieces, pieces_bytes);
+	}
+	free(pieces);
+	if (!order)
+		return -ENOMEM;
 	order->model = model->id;
 	order->epoch = model->records[rank].epoch;
 	order->rank = rank;
-	order->count = 1;
-	order->memory[0].bytes = model_stage_segment_bytes(model, rank);
+	/* Sizes were checked when the manifest was: a rank's pieces are no larger than the model. */
+	(void)layout_stage_bytes(manifest->stage_bytes, model->stage_count, &stride, &stages_bytes);
+	order->memory[0].bytes = stages_bytes + layout_page_round(pieces_bytes);
 	snprintf(order->label, sizeof order->label, "emad:%.40s:stage%" PRIu32, model->name, rank);
+	*ret_order = order;
+	return 0;
 }
 
 static void segment_fill(const struct model *model, struct segment_header *segment, enum segment_kind kind,
@@ -168,48 +196,73 @@ static void segment_fill(const struct model *model, struct segment_header *segme
 {
 	segment->kind = kind;
 	segment->segment_bytes = memory->bytes;
-	segment->segment = model->id << 16 | (uint64_t)kind << 12 | index;
+	segment->segment = memory->segment;
 	segment->model = model->id;
 	segment->geometry = model->geometry->checksum;
 	segment->index = index;
 	segment_header_seal(segment);
 }
 
-void model_adopt_slots(struct model *model, const struct memory *memory)
+void model_take_slots(struct model *model, const struct memory *memory)
 {
 	struct slot_header *slots[SLOT_COUNT_MAX];
 
 	for (uint32_t i = 0; i < model->slot_count; i++) {
 		model->slot_memory[i] = memory[i];
 		slots[i] = (void *)memory[i].base;
-		slots[i]->profile_count = model->geometry->profile_count;
-		for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
-			slots[i]->profiles[p].region_offset = model->geometry->region_offsets[p];
-			slots[i]->profiles[p].region_bytes = model->geometry->images[p]->image_bytes;
-		}
-		segment_fill(model, &slots[i]->segment, SEGMENT_SLOT, &model->slot_memory[i], i);
 	}
 	versions_finish(&model->versions);
-	versions_init(&model->versions, slots, model->slot_count);
+	versions_init(&model->versions, slots, model->slot_count, &model->head->leased);
+}
+
+void model_adopt_slots(struct model *model, const struct memory *memory)
+{
+	struct geometry *geometry = model->geometry;
+
+	for (uint32_t i = 0; i < model->slot_count; i++) {
+		struct slot_header *slot = (void *)memory[i].base;
+
+		slot->profile_count = geometry->profile_count;
+		for (uint32_t p = 0; p < geometry->profile_count; p++) {
+			slot->profiles[p].region_offset = geometry->region_offsets[p];
+			slot->profiles[p].region_bytes = geometry->images[p]->image_bytes;
+		}
+		slot->notes_offset = geometry->notes_offset;
+		slot->description_offset = geometry->description_offset;
+		slot->description_bytes = geometry->description_bytes;
+		slot->description_checksum = layout_checksum(geometry->description, geometry->description_bytes);
+		memcpy(memory[i].base + geometry->description_offset, geometry->description, geometry->description_bytes);
+		segment_fill(model, &slot->segment, SEGMENT_SLOT, &memory[i], i);
+	}
+	FAILPOINT("slots-made");
+	geometry_forget_description(geometry);
+	model_take_slots(model, memory);
+}
+
+void model_take_head(struct model *model, const struct memory *memory)
+{
+	model->head_memory = *memory;
+	model->head = (void *)memory->base;
+	model->records = (void *)(memory->base + sizeof *model->head);
 }
 
 void model_adopt(struct model *model, struct segment_order *order)
 {
-	model->head_memory = order->memory[0];
-	model->head = (void *)model->head_memory.base;
-	model->records = (void *)(model->head_memory.base + sizeof *model->head);
+	model_take_head(model, &order->memory[0]);
 	snprintf(model->head->name, sizeof model->head->name, "%s", model->name);
 	model->head->world = model->world;
-	model->head->profile_count = model->geometry->profile_count;
 	model->head->slot_count = model->slot_count;
 	model->head->stage_count = model->stage_count;
 	segment_fill(model, &model->head->segment, SEGMENT_HEAD, &model->head_memory, 0);
+	FAILPOINT("head-made");
 	model_adopt_slots(model, &order->memory[1]);
+	book_note(model);
 	model->serving = true;
 }
 
-void model_adopt_stage(struct model *model, struct segment_order *order)
+void model_adopt_stage(struct model *model, const struct segment_order *order)
 {
+	struct rank_record *record = &model->records[order->rank];
 	struct rank *rank = &model->ranks[order->rank];
 	struct stage_header *header;
 	uint64_t bytes;
@@ -219,7 +272,41 @@ void model_adopt_stage(struct model *model, struct segment_order *order)
 	header->stage_count = model->stage_count;
 	header->stage_bytes = rank->manifest->stage_bytes;
 	(void)layout_stage_bytes(header->stage_bytes, model->stage_count, &header->stage_stride, &bytes);
+	memcpy(rank->stage.base + bytes, order->pieces, order->pieces_bytes);
 	segment_fill(model, &header->segment, SEGMENT_STAGE, &rank->stage, order->rank);
+	record->pieces_bytes = order->pieces_bytes;
+	record->pieces_checksum = layout_checksum(order->pieces, order->pieces_bytes);
+	FAILPOINT("stages-unnamed");
+	layout_barrier();
+	record->stage_segment = rank->stage.segment;
+	FAILPOINT("stages-made");
+}
+
+void model_stage_drop(struct model *model, uint32_t rank, const struct host *host)
+{
+	struct memory *stage = &model->ranks[rank].stage;
+
+	if (!stage->base)
+		return;
+	/* From here on nobody looks for it. */
+	model->records[rank].stage_segment = 0;
+	layout_barrier();
+	FAILPOINT("stages-forgotten");
+	host->memory_drop(host->context, stage);
+}
+
+void model_enclosure_write(struct model *model, uint32_t rank, uint32_t stage, const struct enclosure *enclosure)
+{
+	struct stage_record *record = &model->records[rank].stages[stage];
+	size_t bytes = enclosure->metadata ? strlen(enclosure->metadata) : 0;
+
+	record->seeds = enclosure->seeds;
+	record->updates = enclosure->updates;
+	strcpy(record->profile, enclosure->profile);
+	record->metadata_bytes = bytes;
+	/* That of other ranks is never looked at. */
+	if (rank == 0 && bytes > 0)
+		memcpy(model->head_memory.base + layout_metadata_offset(model->world, stage), enclosure->metadata, bytes);
 }
 
 /*
@@ -311,7 +398,7 @@ bool model_stage_sweep(struct model *model, uint32_t rank, const struct host *ho
 
 	if (!at->stage.base || at->attached_peer != 0 || intake_pending(&model->records[rank], model->stage_count) > 0)
 		return false;
-	host->memory_drop(host->context, &at->stage);
+	model_stage_drop(model, rank, host);
 	return true;
 }
 

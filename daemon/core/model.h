@@ -89,6 +89,7 @@ struct model {
 	bool coalesces;
 	char *changes; /* owned; how its tensors differ from those of its ancestor; NULL: it had none */
 	bool managed; /* profiles were changed on request: later registrations take them as they are */
+	uint64_t facts_changed; /* goes up whenever what a checkpoint says of the model changes without a new version */
 
 	bool serving; /* its memory is there */
 	bool doomed;  /* no longer in the service's list of names; destroyed when the update ends */
@@ -100,6 +101,7 @@ struct model {
 	struct memory head_memory;
 	struct memory slot_memory[SLOT_COUNT_MAX];
 	struct head_header *head;    /* in head_memory */
+	bool book_is_stale;          /* facts have changed that could not be written there yet */
 	struct rank_record *records; /* in head_memory, one a rank */
 	struct rank *ranks;          /* owned, one a rank */
 	struct versions versions;
@@ -137,21 +139,33 @@ int model_create(const struct settings *settings, const char *name, uint32_t wor
                  const struct profile *profiles, uint32_t profile_count, struct model **ret_model,
                  struct reason *reason);
 
+/* How many of everything a model has. */
+struct model_counts {
+	uint32_t world, slots, stages;
+};
+
+/* The same with counts that are given. */
+int model_create_with(const struct model_counts *counts, const char *name, struct manifest *manifest,
+                      const struct profile *profiles, uint32_t profile_count, struct model **ret_model,
+                      struct reason *reason);
+
 /* Gives back its memory through the host. No update may be under way, and no file be written. */
 void model_destroy(struct model *model, const struct host *host);
 
 /* Head and slots, as one order. */
 void model_order(const struct model *model, struct segment_order *order);
 
-/* The stages of a rank. */
-void model_order_stage(const struct model *model, uint32_t rank, struct segment_order *order);
-
-/* Bytes of a rank's stage segment. */
-uint64_t model_stage_segment_bytes(const struct model *model, uint32_t rank);
+/* The stages of a rank, as an order to be freed with free(). -ENOMEM; STATUS_ELIMIT as manifest_encode. */
+int model_order_stage(const struct model *model, uint32_t rank, struct segment_order **ret_order,
+                      struct reason *reason);
 
 /* Takes over the memory of a fulfilled order and writes the segments' headers. */
 void model_adopt(struct model *model, struct segment_order *order);
-void model_adopt_stage(struct model *model, struct segment_order *order);
+void model_adopt_stage(struct model *model, const struct segment_order *order);
+
+/* The memory of head, slots and stages is that of a model that was made before: what stands in it stays. */
+void model_take_head(struct model *model, const struct memory *memory);
+void model_take_slots(struct model *model, const struct memory *memory);
 
 /*
  * Whether a rank's pieces fit those of the others, as far as they are known: together they must tile the tensors.
@@ -198,3 +212,9 @@ void model_stage_mirror(struct model *model, uint32_t rank, uint32_t stage);
 
 /* Lets go of what belonged to a snapshot. */
 void enclosure_clear(struct enclosure *enclosure);
+
+/* Puts it down where the next daemon finds it, for a stage that is free. */
+void model_enclosure_write(struct model *model, uint32_t rank, uint32_t stage, const struct enclosure *enclosure);
+
+/* Gives back a rank's stages, if it has some. */
+void model_stage_drop(struct model *model, uint32_t rank, const struct host *host);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/book.h"
 #include "daemon/core/call.h"
 #include "daemon/core/registration_report.h"
 #include "daemon/core/relay.h"
@@ -139,7 +140,11 @@ static int profiles_change(struct call *call,
 	free(profiles);
 	if (result)
 		return result;
-	model->managed = true;
+	if (!model->managed) {
+		model->managed = true;
+		book_note(model);
+	}
+	model->facts_changed++;
 	service_event(call->service, EVENT_NOTICE, model->name, 0, "%s: profiles changed on request: %" PRIu32 " now",
 	              model->name, model->geometry->profile_count);
 	return profiles_reply(call, model);

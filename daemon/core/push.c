@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "daemon/core/attributes.h"
+#include "daemon/core/book.h"
 #include "daemon/core/call.h"
 
 static void count_answer(struct counters *counters, const struct answer *answer)
@@ -143,6 +144,8 @@ static int push_take(struct call *call, struct model *model, uint32_t rank, cons
 		error = enclosure_make(call, model, &enclosure);
 	if (error)
 		return error;
+	if (push->stage < model->stage_count && model->records[rank].stages[push->stage].state == STAGE_FREE)
+		model_enclosure_write(model, rank, (uint32_t)push->stage, &enclosure);
 	error = intake_push(&model->records[rank], model->stage_count, model_newest_step(model), push, ret_answer,
 	                    &call->reason);
 	if (error || ret_answer->outcome != OUTCOME_ACCEPTED) {
@@ -288,6 +291,8 @@ int attributes_handle(struct call *call)
 		return error;
 	free(model->attributes);
 	model->attributes = json;
+	model->facts_changed++;
+	book_note(model);
 	call_reply(call, &reply, NULL);
 	return 0;
 }

@@ -9,8 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/book.h"
 #include "daemon/core/call.h"
-#include "daemon/core/generation_text.h"
+#include "daemon/core/notes.h"
 
 /* Epochs may have been handed out after the checkpoint was written: the next ones are far above. */
 enum { EPOCHS_BETWEEN = 1 << 20 };
@@ -110,8 +111,6 @@ static int model_make(struct service *service, struct model **ret_model, struct 
 	struct model *model;
 	int error;
 
-	if (service_find(service, generation->model, strlen(generation->model)))
-		return reason_set(reason, STATUS_EEXISTS, "the model is there already");
 	for (uint32_t p = 0; p < generation->profile_count; p++)
 		profiles[p] = generation->profiles[p].profile;
 	generation->manifest = NULL;
@@ -149,6 +148,10 @@ static void found(struct service *service, const struct instant *now)
 		leave(service, now, error, reason.text);
 	} else if (!is_in_place(&recovery->generation, recovery->order)) {
 		set_aside(service, now, "its manifest.json is that of another generation");
+	} else if (service_find(service, recovery->generation.model, strlen(recovery->generation.model))) {
+		/* It has outlived its daemon in memory, where nothing is older than here. */
+		recovery->order->generation = OLDEST;
+		next(service, now);
 	} else {
 		error = model_make(service, &recovery->model, &reason);
 		if (error)
@@ -183,33 +186,17 @@ void recover_memory(struct service *service, const struct instant *now, bool mad
 	submit(service, now, FILE_FILL);
 }
 
-static void facts_restore(struct model *model, struct generation *generation)
+/* What a later manifest of the same files says of them. */
+static void files_restore(struct model *model, const struct generation *generation)
 {
-	model->version_next = generation->version + 1;
-	model->has_step = generation->has_step;
-	model->step = generation->model_step;
-	model->stride = generation->stride;
-	model->coalesces = generation->coalesces;
-	model->managed = generation->managed;
-	model->guards = generation->guards;
-	free(model->attributes);
-	model->attributes = generation->attributes;
-	model->metadata = generation->metadata;
-	generation->attributes = generation->metadata = NULL;
-	for (uint32_t p = 0; p < generation->profile_count; p++) {
-		struct generation_profile *at = &generation->profiles[p];
+	struct checkpoint *checkpoint = &model->checkpoint;
 
-		model->histories[p] = at->history;
-		at->history = NULL;
-		if (!at->has_snapshot)
-			continue;
-		strcpy(model->keep.profiles[p].profile, at->profile.name);
-		model->keep.profiles[p].has_step = true;
-		model->keep.profiles[p].step = at->snapshot_step;
+	checkpoint->file_count = generation->profile_count;
+	for (uint32_t p = 0; p < generation->profile_count; p++) {
+		strcpy(checkpoint->files[p].profile, generation->profiles[p].profile.name);
+		checkpoint->files[p].bytes = generation->profiles[p].file_bytes;
+		checkpoint->files[p].checksum = generation->profiles[p].file_checksum;
 	}
-	model->checkpoint.owns = true;
-	model->checkpoint.version = generation->version;
-	model->checkpoint.step = generation->step;
 }
 
 static void publish(struct service *service, const struct instant *now, struct model *model)
@@ -229,11 +216,17 @@ static void publish(struct service *service, const struct instant *now, struct m
 		slot->profiles[p].region_offset = offset;
 		slot->profiles[p].region_bytes = bytes;
 	}
+	book_restore(model, generation);
+	model->version_next = generation->version + 1;
+	model->checkpoint.owns = true;
+	model->checkpoint.version = generation->version;
+	model->checkpoint.step = generation->step;
+	files_restore(model, generation);
+	for (uint32_t t = 0; generation->value_squares && t < model->manifest->tensor_count; t++)
+		model->results[t].value_squares = generation->value_squares[t];
+	notes_write(model, slot, model->metadata, model->results);
 	versions_publish(&model->versions, generation->version);
-	/* Pairs with an acquire load by whoever adopts the head: the slot is whole before it is named. */
-	atomic_store_explicit(&model->head->current, generation->version << 8 | service->recovery.slot,
-	                      memory_order_release);
-	facts_restore(model, generation);
+	book_note(model);
 	model->checkpoint.since_ms = now->monotonic_ms;
 	if (generation->epoch < INT64_MAX && service->epoch_next <= generation->epoch + EPOCHS_BETWEEN)
 		service->epoch_next = generation->epoch + EPOCHS_BETWEEN + 1;
@@ -259,6 +252,13 @@ static void filled(struct service *service, const struct instant *now)
 {
 	struct recovery *recovery = &service->recovery;
 	struct model *model = recovery->model;
+	const struct event about = {
+		.severity = EVENT_NOTICE,
+		.kind = EVENT_MODEL_RESUMED,
+		.model = model->name,
+		.step = recovery->generation.step,
+		.pid = -1,
+	};
 	int error = recovery->order->status;
 
 	if (!error && !headers_fit(model, recovery->slot))
@@ -268,9 +268,10 @@ static void filled(struct service *service, const struct instant *now)
 		publish(service, now, model);
 		service->counters.models_recovered++;
 		recovery->model_count++;
-		service_event(service, EVENT_NOTICE, model->name, 0,
-		              "%s: recovered from %s: step %" PRIu64 ", version %" PRIu64 ", %" PRIu64 " updates", model->name, place_of(recovery->order).text,
-		              recovery->generation.step, recovery->generation.version, recovery->generation.updates);
+		service_event_about(service, &about, "%s: recovered from %s: step %" PRIu64 ", version %" PRIu64 ", %" PRIu64
+		                    " updates", model->name, place_of(recovery->order).text,
+		                    recovery->generation.step, recovery->generation.version,
+		                    recovery->generation.updates);
 		recovery->order->generation = OLDEST;
 		next(service, now);
 		return;

@@ -12,8 +12,10 @@
 #include <string.h>
 
 #include "daemon/core/attributes.h"
+#include "daemon/core/book.h"
 #include "daemon/core/call.h"
 #include "daemon/core/defaults.h"
+#include "daemon/core/failpoint.h"
 #include "daemon/core/history.h"
 #include "daemon/core/registration_report.h"
 
@@ -285,9 +287,6 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 	struct service *service = call->service;
 	struct rank *rank = &model->ranks[wish->rank];
 
-	intake_claim(&model->records[wish->rank], call->request->client, call->request->sequence,
-	             service->epoch_next++);
-	model->head->epoch = model->records[wish->rank].epoch;
 	rank->attached_peer = 0;
 	rank->stage_ordered = false;
 	rank->pid = call->exchange->peer.pid;
@@ -295,13 +294,19 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 	model->guards = wish->guards;
 	model->stride = wish->stride;
 	model->coalesces = wish->coalesces;
-	if (rank->stage.base)
-		service->host.memory_drop(service->host.context, &rank->stage);
+	model->facts_changed++;
+	model_stage_drop(model, wish->rank, &service->host);
 	if (wish->attributes) {
 		free(model->attributes);
 		model->attributes = wish->attributes;
 		wish->attributes = NULL;
 	}
+	/* A repeated request is answered from the record: what it asks for must be in force by then. */
+	book_note(model);
+	FAILPOINT("rank-booked");
+	model->head->epoch = service->epoch_next;
+	intake_claim(&model->records[wish->rank], call->request->client, call->request->sequence,
+	             service->epoch_next++);
 	about.model = model->name;
 	about.step = model->has_step ? model->step : UINT64_MAX;
 	service_event_about(service, &about,
@@ -482,16 +487,33 @@ int register_handle(struct call *call)
 	return result;
 }
 
+/* Whether a trainer may be handed a stage to write into. */
+static int attach_check(struct call *call)
+{
+	const struct service_facts *facts = &call->service->facts;
+	const struct peer *peer = &call->exchange->peer;
+
+	if (!facts->segments_dir || !facts->segments_dir[0] || peer->uid == facts->uid || peer->uid == 0)
+		return 0;
+	return reason_set(&call->reason, -EACCES,
+	                  "a trainer of uid %" PRId64 " may not attach to a daemon of uid %" PRId64 " whose segments are files in "
+	                  "'%.160s' (segments-dir): their size cannot be sealed, and whoever cuts a stage short kills the "
+	                  "daemon. Run both as the same user, or the daemon as a systemd service without segments-dir",
+	                  peer->uid, facts->uid, facts->segments_dir);
+}
+
 int attach_handle(struct call *call)
 {
 	struct model *model;
-	struct segment_order order;
+	struct segment_order *order;
 	struct reply reply = { 0 };
 	struct attachment attachment = { 0 };
 	struct rank *rank;
 	uint32_t index;
-	int error = call_rank(call, &model, &index);
+	int error = attach_check(call);
 
+	if (!error)
+		error = call_rank(call, &model, &index);
 	if (error)
 		return error;
 	rank = &model->ranks[index];
@@ -504,10 +526,12 @@ int attach_handle(struct call *call)
 		call->waits = model;
 		if (rank->stage_ordered)
 			return CALL_PARK;
-		model_order_stage(model, index, &order);
-		error = service_order(call->service, &order);
-		rank->stage_ordered = !error;
-		return error ? error : CALL_PARK;
+		error = model_order_stage(model, index, &order, &call->reason);
+		if (error)
+			return error;
+		service_order_take(call->service, order);
+		rank->stage_ordered = true;
+		return CALL_PARK;
 	}
 	attachment.fd = rank->stage.fd;
 	reply_set(&reply, segment_bytes, rank->stage.bytes);

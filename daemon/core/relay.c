@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/book.h"
+#include "daemon/core/failpoint.h"
 #include "daemon/core/history.h"
 
 void heirloom_drop(struct model *model, const struct host *host)
@@ -101,8 +103,10 @@ static int geometry_swap(struct model *model, struct geometry *geometry, struct 
 		return error;
 	}
 	histories_take(model, histories);
+	geometry_forget_description(geometry);
 	geometry_destroy(model->geometry);
 	model->geometry = geometry;
+	book_note(model);
 	return 0;
 }
 
@@ -185,21 +189,41 @@ static void heirloom_discard(struct heirloom *heirloom)
 	free(heirloom->sources);
 }
 
-/* Takes the memory of the newest version out of the model; all other slots are given back. */
-static struct memory newest_take(struct model *model, const struct host *host)
+/* Memory that the model's book still names: it is given back when the book does so no more. */
+struct leavings {
+	struct memory memory[SLOT_COUNT_MAX + 1];
+	uint32_t count;
+};
+
+static void leavings_add(struct leavings *leavings, struct memory *memory)
+{
+	if (memory->base)
+		leavings->memory[leavings->count++] = *memory;
+	*memory = (struct memory){ 0 };
+}
+
+static void leavings_drop(struct leavings *leavings, const struct host *host)
+{
+	for (uint32_t i = 0; i < leavings->count; i++)
+		host->memory_drop(host->context, &leavings->memory[i]);
+}
+
+/* Takes the memory of the newest version out of the model; all other slots are left over. */
+static struct memory newest_take(struct model *model, struct leavings *ret_leavings)
 {
 	struct memory newest = { 0 };
 
+	ret_leavings->count = 0;
 	if (versions_newest(&model->versions)) {
 		struct memory *memory = (struct memory *)model_newest_memory(model);
 
 		newest = *memory;
 		*memory = (struct memory){ 0 };
 	}
-	heirloom_drop(model, host);
+	leavings_add(ret_leavings, &model->heirloom.memory);
+	heirloom_drop(model, NULL);
 	for (uint32_t i = 0; i < model->slot_count; i++)
-		if (model->slot_memory[i].base)
-			host->memory_drop(host->context, &model->slot_memory[i]);
+		leavings_add(ret_leavings, &model->slot_memory[i]);
 	return newest;
 }
 
@@ -210,6 +234,7 @@ static int swap_adopt(struct model *model, const struct host *host, bool *ret_ad
 
 	*ret_adopted = !error;
 	model->managed = model->managed || (!error && model->relay.manages);
+	model->facts_changed++;
 	if (error)
 		relay_drop(model, host);
 	else
@@ -222,6 +247,7 @@ int relay_adopt(struct model *model, const struct host *host, bool *ret_adopted,
 	struct relay *relay = &model->relay;
 	struct heirloom heirloom = { 0 };
 	char *histories[PROFILE_COUNT_MAX] = { NULL };
+	struct leavings leavings;
 	int error;
 
 	*ret_adopted = false;
@@ -243,7 +269,7 @@ int relay_adopt(struct model *model, const struct host *host, bool *ret_adopted,
 	}
 	histories_take(model, histories);
 	model->memory_bytes += relay->slot_bytes_sum - relay_slot_bytes(model, model->geometry);
-	heirloom.memory = newest_take(model, host);
+	heirloom.memory = newest_take(model, &leavings);
 	geometry_destroy(model->geometry);
 	model->geometry = relay->geometry;
 	model_adopt_slots(model, relay->slots);
@@ -253,6 +279,10 @@ int relay_adopt(struct model *model, const struct host *host, bool *ret_adopted,
 	model->managed = model->managed || relay->manages;
 	*relay = (struct relay){ 0 };
 	*ret_adopted = true;
+	FAILPOINT("relay-taken");
+	book_note(model);
+	leavings_drop(&leavings, host);
+	FAILPOINT("relay-done");
 	return 0;
 }
 
@@ -260,6 +290,7 @@ int relay_inherit(struct model *heir, const struct host *host, struct reason *re
 {
 	struct model *ancestor = heir->ancestor;
 	struct heirloom heirloom;
+	struct leavings leavings;
 	char *histories[PROFILE_COUNT_MAX];
 	int error = histories_make(ancestor, heir->geometry, histories);
 
@@ -271,7 +302,7 @@ int relay_inherit(struct model *heir, const struct host *host, struct reason *re
 		return reason_set(reason, error, "not enough memory to go on from the earlier averages");
 	}
 	histories_take(heir, histories);
-	heirloom.memory = newest_take(ancestor, host);
+	heirloom.memory = newest_take(ancestor, &leavings);
 	ancestor->versions.current = -1;
 	heir->heirloom = heirloom;
 	if (heirloom.memory.base)
@@ -287,5 +318,12 @@ int relay_inherit(struct model *heir, const struct host *host, struct reason *re
 	ancestor->attributes = NULL;
 	heir->ancestor = NULL;
 	ancestor->heir = NULL;
+	/* From here on the ancestor's name is the heir's, also for a daemon that finds both. */
+	FAILPOINT("heir-taken");
+	book_note(heir);
+	FAILPOINT("heir-booked");
+	ancestor->head->gone = 1;
+	FAILPOINT("heir-alone");
+	leavings_drop(&leavings, host);
 	return 0;
 }

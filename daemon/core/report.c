@@ -51,6 +51,7 @@ static json_t *limits_json(bool *whole, const struct settings *settings)
 
 	put(whole, limits, "memory_bytes_max", number(settings->memory_bytes_max));
 	put(whole, limits, "models_max", number(settings->model_count_max));
+	put(whole, limits, "segments_max", number(settings->segment_count_max));
 	put(whole, limits, "waiting_max", number(settings->parked_count_max));
 	put(whole, limits, "waiting_bytes_max", number(settings->parked_bytes_max));
 	put(whole, limits, "body_bytes_max", number(settings->body_bytes_max));
@@ -59,6 +60,26 @@ static json_t *limits_json(bool *whole, const struct settings *settings)
 	put(whole, limits, "lease_min_ms", number(settings->lease_min_ms));
 	put(whole, limits, "wait_max_ms", number(settings->wait_max_ms));
 	return limits;
+}
+
+/* The latest checkpoint of all models, and what is wrong; null where the daemon has no place for them. */
+static json_t *checkpoint_summary(bool *whole, const struct service *service)
+{
+	const struct checkpoint_news news = checkpoint_news(service);
+	const struct checkpoint *latest = news.latest ? &news.latest->checkpoint : NULL;
+	const struct checkpoint *failing = news.failing ? &news.failing->checkpoint : NULL;
+	json_t *row;
+
+	if (!checkpoint_possible(service))
+		return json_null();
+	row = json_object();
+	put(whole, row, "model", latest ? json_string(news.latest->name) : json_null());
+	put(whole, row, "step", latest ? number(latest->step) : json_null());
+	put(whole, row, "written_us", latest ? number(latest->wall_us) : json_null());
+	put(whole, row, "failing", failing ? json_string(news.failing->name) : json_null());
+	put(whole, row, "failures", number(failing ? failing->failure_count : 0));
+	put(whole, row, "error", failing ? json_string(failing->error.text) : json_null());
+	return row;
 }
 
 char *report_status(const struct service *service, const struct instant *now)
@@ -78,6 +99,7 @@ char *report_status(const struct service *service, const struct instant *now)
 	put(whole, root, "uptime_ms", number(now->monotonic_ms - service->facts.started_ms));
 	put(whole, root, "runtime_dir", json_string(service->facts.runtime_dir));
 	put(whole, root, "state_dir", json_string(service->facts.state_dir ? service->facts.state_dir : ""));
+	put(whole, root, "segments_dir", json_string(service->facts.segments_dir ? service->facts.segments_dir : ""));
 	put(whole, root, "workers", number(service->facts.worker_count));
 	put(whole, root, "kernel", json_string(kernel_best()->name));
 	put(whole, root, "models", number(models));
@@ -85,6 +107,7 @@ char *report_status(const struct service *service, const struct instant *now)
 	put(whole, root, "memory_bytes_max", number(service->settings.memory_bytes_max));
 	put(whole, root, "waiting", number(service->parked_count));
 	put(whole, root, "waiting_bytes", number(service->parked_bytes));
+	put(whole, root, "checkpoint", checkpoint_summary(whole, service));
 	put(whole, root, "limits", limits_json(whole, &service->settings));
 	put(whole, root, "counters", counters);
 	return dump(root, is_whole);
@@ -96,7 +119,7 @@ static void model_members(bool *whole, const struct model *model, json_t *row)
 	uint64_t attached = 0, refused = 0, parameters = 0;
 
 	for (uint32_t r = 0; model->serving && r < model->world; r++) {
-		attached += model->ranks[r].attached_peer != 0;
+		attached += model->ranks[r].attached_peer != 0 && model->ranks[r].attached_peer != PEER_AWAITED;
 		refused += model->records[r].refused_count;
 	}
 	for (uint32_t t = 0; t < model->manifest->tensor_count; t++)

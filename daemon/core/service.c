@@ -11,7 +11,9 @@
 #include <string.h>
 
 #include "daemon/core/access.h"
+#include "daemon/core/book.h"
 #include "daemon/core/call.h"
+#include "daemon/core/failpoint.h"
 #include "daemon/core/relay.h"
 
 enum { PARKED_SPARE_BYTES = 512 }; /* of a waiting request whose node is kept for the next one */
@@ -168,10 +170,15 @@ int service_order(struct service *service, const struct segment_order *order)
 	if (!copy)
 		return -ENOMEM;
 	*copy = *order;
-	for (uint32_t i = 0; i < copy->count; i++)
-		copy->memory[i].segment = service->host.random(service->host.context);
-	service->host.memory_make(service->host.context, copy);
+	service_order_take(service, copy);
 	return 0;
+}
+
+void service_order_take(struct service *service, struct segment_order *order)
+{
+	for (uint32_t i = 0; i < order->count; i++)
+		order->memory[i].segment = service->host.random(service->host.context);
+	service->host.memory_make(service->host.context, order);
 }
 
 /* With slots of another geometry on their way, and a version of an earlier one. */
@@ -195,6 +202,30 @@ uint64_t service_memory_bytes(const struct service *service)
 	return bytes;
 }
 
+/* With a stage for every rank, whether it has attached or not, so that none of a model that is there is refused one. */
+static uint64_t model_segment_count(const struct model *model)
+{
+	return 1 + model->slot_count + model->world + (model->relay.slot_bytes_sum > 0 ? model->slot_count : 0) +
+	       (model->heirloom.memory.base != NULL);
+}
+
+/* Also those of models that are to go count until they have gone: so long somebody keeps their segments. */
+static int segments_check(const struct service *service, const struct model *model, struct reason *reason)
+{
+	uint64_t most = service->settings.segment_count_max, needed = model_segment_count(model), used = 0;
+
+	for (const struct model *other = service->models; other; other = other->next)
+		used += other != model ? model_segment_count(other) : 0;
+	if (needed <= most && used <= most - needed)
+		return 0;
+	return reason_set(reason, STATUS_ELIMIT,
+	                  "model '%s' needs %" PRIu64 " segments (one, %" PRIu32 " slots, %" PRIu32 " ranks%s), but %" PRIu64
+	                  " of %" PRIu64 " (segments-max) are left: remove a model with 'emactl remove MODEL', or raise "
+	                  "segments-max",
+	                  model->name, needed, model->slot_count, model->world,
+	                  model->relay.geometry ? ", and its old slots meanwhile" : "", most > used ? most - used : 0, most);
+}
+
 int service_memory_check(const struct service *service, const struct model *model, uint64_t freed_bytes,
                          struct reason *reason)
 {
@@ -205,7 +236,7 @@ int service_memory_check(const struct service *service, const struct model *mode
 		used += is_held(other) && other != model ? model_bytes(other) : 0;
 	used -= freed_bytes;
 	if (needed <= most && used <= most - needed)
-		return 0;
+		return segments_check(service, model, reason);
 	return reason_set(reason, STATUS_EMEMORY,
 	                  "model '%s' needs %" PRIu64 " bytes (%" PRIu32 " slots of %" PRIu64 ", %" PRIu32
 	                  " stages of %" PRIu64 "%s), but %" PRIu64 " of %" PRIu64
@@ -259,9 +290,14 @@ int service_admit(struct service *service, struct model *model, struct model *ot
 		other->heir = model;
 	}
 	service->model_id_next++;
+	service_include(service, model);
+	return 0;
+}
+
+void service_include(struct service *service, struct model *model)
+{
 	model->next = service->models;
 	service->models = model;
-	return 0;
 }
 
 static void model_unlink(struct service *service, struct model *model)
@@ -277,6 +313,10 @@ static void model_unlink(struct service *service, struct model *model)
 void service_doom(struct service *service, struct model *model)
 {
 	model->doomed = true;
+	/* The next daemon gives its memory back too, if this one does not get to it. */
+	if (model->head)
+		model->head->gone = 1;
+	FAILPOINT("model-gone");
 	/* Whoever is left of the two goes on alone. */
 	if (model->ancestor)
 		model->ancestor->heir = NULL;
@@ -615,6 +655,8 @@ static void model_settle(struct service *service, const struct instant *now, str
 	if (model->doomed)
 		return;
 	adopt(service, model);
+	if (model->book_is_stale)
+		book_note(model);
 	revoked_before = service->counters.leases_revoked;
 	update_begin(model, &service->settings, now, &service->counters, &begun);
 	if (service->counters.leases_revoked > revoked_before)
@@ -628,8 +670,7 @@ static void model_settle(struct service *service, const struct instant *now, str
 		service_touch(service, model->heir);
 }
 
-/* Looks at every touched model: next update, freed stages, requests that waited. */
-static void settle(struct service *service, const struct instant *now)
+void service_settle(struct service *service, const struct instant *now)
 {
 	while (service->touched) {
 		struct model *model = service->touched;
@@ -666,7 +707,7 @@ void service_request(struct service *service, const struct instant *now, const s
 			forget_unawaited(service, call.waits);
 		}
 	}
-	settle(service, now);
+	service_settle(service, now);
 }
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */
@@ -692,7 +733,7 @@ void service_peer_gone(struct service *service, const struct instant *now, uint6
 		}
 		forget_unawaited(service, model);
 	}
-	settle(service, now);
+	service_settle(service, now);
 }
 
 static void order_discard(struct service *service, struct segment_order *order)
@@ -731,7 +772,7 @@ void service_memory_made(struct service *service, const struct instant *now, str
 	free(order);
 	if (recovers)
 		recover_memory(service, now, made);
-	settle(service, now);
+	service_settle(service, now);
 }
 
 /* The whole step was, or some tensors of it. */
@@ -773,20 +814,20 @@ void service_applied(struct service *service, const struct instant *now, struct 
 	if (result == UPDATE_PUBLISHED)
 		keep_published(service, now, model, model->applying_after);
 	service_touch(service, model);
-	settle(service, now);
+	service_settle(service, now);
 }
 
 void service_file_written(struct service *service, const struct instant *now, struct file_order *order)
 {
-	struct model *model = order->work == FILE_KEEP || order->work == FILE_CHECKPOINT
-	                              ? model_by_id(service, order->model)
-	                              : NULL;
+	bool writes = order->work == FILE_KEEP || order->work == FILE_CHECKPOINT || order->work == FILE_FACTS;
+	struct model *model = writes ? model_by_id(service, order->model) : NULL;
 
 	switch (order->work) {
 	case FILE_KEEP:
 		keep_written(service, now, model);
 		break;
 	case FILE_CHECKPOINT:
+	case FILE_FACTS:
 		checkpoint_written(service, now, model);
 		keep_resume(service, now, model);
 		break;
@@ -805,7 +846,7 @@ void service_file_written(struct service *service, const struct instant *now, st
 	}
 	if (model)
 		service_touch(service, model);
-	settle(service, now);
+	service_settle(service, now);
 }
 
 void service_tick(struct service *service, const struct instant *now)
@@ -819,7 +860,7 @@ void service_tick(struct service *service, const struct instant *now)
 		if ((model->room_due_ms != 0 && model->room_due_ms <= now->monotonic_ms) ||
 		    checkpoint_due_ms(service, model) <= now->monotonic_ms)
 			service_touch(service, model);
-	settle(service, now);
+	service_settle(service, now);
 }
 
 uint64_t service_due_ms(const struct service *service)
@@ -842,13 +883,14 @@ uint64_t service_due_ms(const struct service *service)
 
 void service_reconfigure(struct service *service, const struct instant *now, const struct settings *settings)
 {
-	uint64_t used = service_memory_bytes(service), count = 0;
+	uint64_t used = service_memory_bytes(service), count = 0, segments = 0;
 
 	service->settings = *settings;
 	if (service->stopping)
 		service->settings.lease_min_ms = 0;
 	for (struct model *model = service->models; model; model = model->next) {
 		count += !model->doomed && !model->ancestor;
+		segments += model_segment_count(model);
 		/* An update that waits for a reader may have to wait less long now. */
 		service_touch(service, model);
 	}
@@ -860,7 +902,11 @@ void service_reconfigure(struct service *service, const struct instant *now, con
 		service_event(service, EVENT_WARNING, NULL, 0, "models-max is %" PRIu64 " now, and there are %" PRIu64
 		              " models: they stay, and new ones are refused until 'emactl remove' has made room",
 		              settings->model_count_max, count);
-	settle(service, now);
+	if (segments > settings->segment_count_max)
+		service_event(service, EVENT_WARNING, NULL, 0, "segments-max is %" PRIu64 " now, and the models take %" PRIu64
+		              ": they stay, and new ones are refused until 'emactl remove' has made room",
+		              settings->segment_count_max, segments);
+	service_settle(service, now);
 }
 
 void service_stop(struct service *service, const struct instant *now)
@@ -869,7 +915,7 @@ void service_stop(struct service *service, const struct instant *now)
 	service->settings.lease_min_ms = 0; /* what was accepted must not wait for readers any more */
 	for (struct model *model = service->models; model; model = model->next)
 		service_touch(service, model);
-	settle(service, now);
+	service_settle(service, now);
 }
 
 bool service_idle(const struct service *service)
@@ -899,10 +945,38 @@ bool service_recovering(const struct service *service)
 	return service->recovery.running;
 }
 
-void service_summary(const struct service *service, char *text, size_t text_capacity)
+/* "1.5 GiB" */
+static void memory_text(uint64_t bytes, char *text, size_t text_capacity)
 {
+	const double mebi = 1048576.0;
+
+	if ((double)bytes < 1024 * mebi)
+		snprintf(text, text_capacity, "%.1f MiB", (double)bytes / mebi);
+	else
+		snprintf(text, text_capacity, "%.1f GiB", (double)bytes / mebi / 1024);
+}
+
+/* "12 s", "5 min", "3 h", "9 d": whole ones of the largest unit that makes two at least. */
+static void age_text(uint64_t age_ms, char *text, size_t text_capacity)
+{
+	static const struct {
+		uint64_t ms;
+		const char *name;
+	} units[] = { { 86400000, "d" }, { 3600000, "h" }, { 60000, "min" }, { 1000, "s" } };
+	size_t u = 0;
+
+	while (u < sizeof units / sizeof units[0] - 1 && age_ms < 2 * units[u].ms)
+		u++;
+	snprintf(text, text_capacity, "%" PRIu64 " %s", age_ms / units[u].ms, units[u].name);
+}
+
+void service_summary(const struct service *service, const struct instant *now, char *text, size_t text_capacity)
+{
+	const struct checkpoint_news news = checkpoint_news(service);
 	uint64_t count = 0, step = 0;
 	uint32_t lag = 0;
+	char memory[32], age[32];
+	int bytes;
 
 	for (const struct model *model = service->models; model; model = model->next) {
 		const uint64_t *newest = model->doomed ? NULL : model_newest_step(model);
@@ -913,6 +987,16 @@ void service_summary(const struct service *service, char *text, size_t text_capa
 		if (model_lag(model) > lag)
 			lag = model_lag(model);
 	}
-	snprintf(text, text_capacity, "%" PRIu64 " model%s, newest step %" PRIu64 ", lag %" PRIu32 ", %.1f MiB", count,
-	         count == 1 ? "" : "s", step, lag, (double)service_memory_bytes(service) / 1048576.0);
+	memory_text(service_memory_bytes(service), memory, sizeof memory);
+	bytes = snprintf(text, text_capacity, "%" PRIu64 " model%s, step %" PRIu64 ", lag %" PRIu32 ", %s", count,
+	                 count == 1 ? "" : "s", step, lag, memory);
+	if (bytes < 0 || (size_t)bytes >= text_capacity)
+		return;
+	if (news.failing) {
+		snprintf(text + bytes, text_capacity - (size_t)bytes, ", checkpoint of %s failing: %s", news.failing->name,
+		         news.failing->checkpoint.error.text);
+	} else if (news.latest) {
+		age_text(now->monotonic_ms - news.latest->checkpoint.since_ms, age, sizeof age);
+		snprintf(text + bytes, text_capacity - (size_t)bytes, ", checkpoint %s ago", age);
+	}
 }

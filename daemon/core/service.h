@@ -25,6 +25,8 @@ struct service_facts {
 	const char *agent; /* "emad 0.1.0" */
 	const char *runtime_dir;
 	const char *state_dir; /* NULL or "": nothing is kept on disk */
+	const char *segments_dir; /* where segments are files, whose size cannot be sealed; NULL or "": they are sealed */
+	int64_t uid;              /* the daemon's own */
 	uint64_t pid;
 	uint64_t worker_count;
 	uint64_t started_ms; /* monotonic */
@@ -55,9 +57,10 @@ void service_file_written(struct service *service, const struct instant *now, st
 
 /*
  * Takes over the segments that an earlier daemon has left behind, all of them mapped: whole models go on where they
- * were, what is left over is given back. Before service_recover. The array itself stays the caller's.
+ * were, what is left over is given back. Before service_recover. The array itself stays the caller's. -ENOMEM: the
+ * daemon must end, and leave everything for the next one.
  */
-void service_adopt(struct service *service, const struct instant *now, const struct memory *segments, uint32_t count);
+int service_adopt(struct service *service, const struct instant *now, const struct memory *segments, uint32_t count);
 
 /*
  * Makes the models whose checkpoints lie in the state directory, before anybody is listened to: until it is done
@@ -93,5 +96,8 @@ bool service_checkpointing(const struct service *service);
 /* Counters, for the edges to count in. */
 struct counters *service_counters(struct service *service);
 
-/* One line for humans: "2 models, step 1200, lag 0, 3.1 GiB". */
-void service_summary(const struct service *service, char *text, size_t text_capacity);
+/*
+ * One line for humans: "2 models, step 1200, lag 0, 3.1 GiB, checkpoint 12 s ago", or at its end what is wrong with a
+ * checkpoint.
+ */
+void service_summary(const struct service *service, const struct instant *now, char *text, size_t text_capacity);

@@ -3,7 +3,9 @@
  */
 #include "daemon/core/update.h"
 
+#include "daemon/core/failpoint.h"
 #include "daemon/core/history.h"
+#include "daemon/core/notes.h"
 #include "daemon/core/relay.h"
 #include "daemon/core/verdict.h"
 #include "daemon/core/version_metadata.h"
@@ -250,7 +252,7 @@ static void apply_begin(struct model *model, const struct slot_header *old, stru
 		uint64_t stride = layout_page_round(model->ranks[r].manifest->stage_bytes);
 
 		model->apply.stages[r] = (const uint8_t *)header + LAYOUT_PAGE_BYTES + stage * stride;
-		intake_begin(&model->records[r], stage);
+		intake_begin(&model->records[r], stage, model->version_next);
 		model_stage_mirror(model, r, stage);
 	}
 	model->apply.shadow = (const uint8_t *)old;
@@ -317,14 +319,11 @@ static void results_record(const struct model *model, struct slot_header *target
 
 static void publish(struct model *model, const struct instant *now, struct counters *counters)
 {
-	uint32_t slot = (uint32_t)model->versions.writing;
-	struct slot_header *target = model->versions.slots[slot];
+	struct slot_header *target = model->versions.slots[model->versions.writing];
 	uint64_t version = model->version_next++;
 
 	target->published_us = now->wall_us;
 	versions_publish(&model->versions, version);
-	/* Pairs with an acquire load by whoever adopts the head: the slot is whole before it is named. */
-	atomic_store_explicit(&model->head->current, version << 8 | slot, memory_order_release);
 	counters->versions_published++;
 	model->has_step = true;
 	model->step = target->step;
@@ -338,9 +337,12 @@ static void accept(struct model *model, const struct host *host, const struct in
 
 	results_record(model, target);
 	version_metadata_write(model, target, model->applying_enclosure.metadata);
+	notes_write(model, target, model->applying_enclosure.metadata, model->results_next);
 	model->results = model->results_next;
 	model->results_next = results;
+	FAILPOINT("version-unpublished");
 	publish(model, now, counters);
+	FAILPOINT("version-published");
 	free(model->metadata);
 	model->metadata = model->applying_enclosure.metadata;
 	model->applying_enclosure.metadata = NULL;
@@ -473,6 +475,7 @@ void update_rewind(struct model *model, const struct instant *now, uint32_t slot
 	}
 	counters->leases_revoked += versions_reopen(&model->versions, slot);
 	version_metadata_write(model, target, NULL);
+	notes_write(model, target, NULL, NULL);
 	publish(model, now, counters);
 	free(model->metadata);
 	model->metadata = NULL;

@@ -3,18 +3,33 @@
  */
 #include "daemon/core/versions.h"
 
+#include "daemon/core/failpoint.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-void versions_init(struct versions *versions, struct slot_header *const *slots, uint32_t slot_count)
+static void leased_note(const struct versions *versions)
+{
+	uint64_t leased = 0;
+
+	for (uint32_t i = 0; i < versions->lease_count; i++)
+		if (versions->leases[i].peer != VERSIONS_KEEPER)
+			leased |= UINT64_C(1) << versions->leases[i].slot;
+	if (versions->leased)
+		*versions->leased = leased;
+}
+
+void versions_init(struct versions *versions, struct slot_header *const *slots, uint32_t slot_count, uint64_t *leased)
 {
 	memset(versions, 0, sizeof *versions);
 	versions->slot_count = slot_count;
+	versions->leased = leased;
 	for (uint32_t i = 0; i < slot_count; i++)
 		versions->slots[i] = slots[i];
 	versions->current = -1;
 	versions->writing = -1;
+	leased_note(versions);
 }
 
 void versions_inherit(struct versions *versions, struct slot_header *heirloom)
@@ -33,6 +48,7 @@ static uint32_t leases_end(struct versions *versions, uint32_t slot)
 			versions->leases[kept++] = versions->leases[i];
 	ended = versions->lease_count - kept;
 	versions->lease_count = kept;
+	leased_note(versions);
 	return ended;
 }
 
@@ -162,7 +178,9 @@ void versions_publish(struct versions *versions, uint64_t version)
 
 	/* The checksum covers the version, so a death between the two stores leaves facts that do not check. */
 	atomic_store_explicit(&header->version, version, memory_order_release);
+	FAILPOINT("version-numbered");
 	header->checksum = slot_header_checksum(header);
+	FAILPOINT("version-whole");
 	atomic_thread_fence(memory_order_release);
 	versions->current = versions->writing;
 	versions->writing = -1;
@@ -198,6 +216,7 @@ static int lease_add(struct versions *versions, uint32_t slot, uint64_t peer, ui
 		.since_ms = since_ms,
 		.slot = slot,
 	};
+	leased_note(versions);
 	return 0;
 }
 
@@ -230,7 +249,32 @@ uint32_t versions_release(struct versions *versions, uint64_t peer)
 			versions->leases[kept++] = versions->leases[i];
 	ended = versions->lease_count - kept;
 	versions->lease_count = kept;
+	leased_note(versions);
 	return ended;
+}
+
+int versions_resume(struct versions *versions, uint64_t leased, uint64_t peer, uint64_t now_ms)
+{
+	/* The heirloom's slot, where there is one, is the current one so far. */
+	const struct slot_header *newest = versions_newest(versions);
+
+	for (uint32_t i = 0; i < versions->slot_count; i++) {
+		struct slot_header *slot = versions->slots[i];
+
+		if (slot->checksum != slot_header_checksum(slot))
+			atomic_store_explicit(&slot->version, 0, memory_order_relaxed);
+		if (slot->version == 0 || (newest && slot->version <= newest->version))
+			continue;
+		newest = slot;
+		versions->current = (int32_t)i;
+	}
+	for (uint32_t i = 0; i <= versions->slot_count; i++) {
+		bool holds = versions->slots[i] && versions->slots[i]->version != 0;
+
+		if (holds && leased & UINT64_C(1) << i && lease_add(versions, i, peer, now_ms) != 0)
+			return -ENOMEM;
+	}
+	return 0;
 }
 
 int versions_pin(struct versions *versions, uint32_t slot)

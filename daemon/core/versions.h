@@ -35,9 +35,11 @@ struct versions {
 	uint32_t lease_count;
 	uint32_t lease_capacity;
 	struct lease *leases; /* owned */
+	uint64_t *leased;     /* borrowed from the head: the slots that readers hold, kept up to date; NULL: nobody looks */
 };
 
-void versions_init(struct versions *versions, struct slot_header *const *slots, uint32_t slot_count);
+void versions_init(struct versions *versions, struct slot_header *const *slots, uint32_t slot_count,
+                   uint64_t *leased);
 void versions_finish(struct versions *versions);
 
 /*
@@ -88,6 +90,12 @@ void versions_abandon(struct versions *versions);
  * -ENOMEM.
  */
 int versions_lease(struct versions *versions, uint64_t peer, uint64_t now_ms, uint32_t *ret_slot);
+
+/*
+ * Finds the current version in slots that an earlier daemon has left, and forgets what it had not finished there.
+ * leased: the slots that its readers held, which that peer holds now in their place. -ENOMEM.
+ */
+int versions_resume(struct versions *versions, uint64_t leased, uint64_t peer, uint64_t now_ms);
 
 /* Pins a slot: it stays as it is until versions_unpin. STATUS_ENOVERSION where it holds no version, -ENOMEM. */
 int versions_pin(struct versions *versions, uint32_t slot);

@@ -11,16 +11,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "daemon/core/retention.h"
 #include "daemon/edge/files_generation.h"
+#include "daemon/edge/files_pace.h"
 #include "daemon/edge/files_place.h"
+#include "daemon/edge/files_write.h"
 
 enum {
 	TEMPORARY_NAME_BYTES = RETENTION_NAME_BYTES + 8,
 	NAME_BYTES_MAX = 256,
+	NICENESS = 10, /* a tenth of a processor where all are wanted, and the disk after others */
 };
 
 struct queue {
@@ -38,17 +42,28 @@ struct files {
 	bool stopping;       /* guarded by lock */
 	bool ended;          /* guarded by lock; the thread touches nothing any more */
 	bool deserted;       /* guarded by lock; nobody waits for the thread any more */
+	struct files_pace *pace; /* owned */
 	atomic_bool draining; /* orders that have not begun are given back */
 	atomic_bool abandons; /* the file under way is given up too */
 	void (*wake)(void *context);
 	void *wake_context;
+	int (*claim)(void *context, struct reason *reason); /* NULL: none */
+	void *claim_context;
 };
 
 /* ---- directories ------------------------------------------------------------------------------------------------- */
 
 static struct files_place place_of(const struct files *files, const char *space_hint)
 {
-	return (struct files_place){ files->state_dir, files->calls, &files->abandons, space_hint };
+	return (struct files_place){
+		.state_dir = files->state_dir,
+		.calls = files->calls,
+		.abandons = &files->abandons,
+		.space_hint = space_hint,
+		.pace = files->pace,
+		.claim = files->claim,
+		.claim_context = files->claim_context,
+	};
 }
 
 static struct files_place snapshots_place(const struct files *files)
@@ -253,7 +268,7 @@ static int file_write(const struct files *files, const struct place *place, cons
 	const struct files_calls *calls = files->calls;
 	const struct files_place files_place = snapshots_place(files);
 	char name[RETENTION_NAME_BYTES], temporary[TEMPORARY_NAME_BYTES];
-	const struct files_content content = { name, item->bytes, item->byte_count };
+	const struct files_content content = { name, item->bytes, item->byte_count, NULL };
 	int error;
 
 	retention_name_write(order->step, name);
@@ -346,6 +361,8 @@ static void *run(void *context)
 {
 	struct files *files = context;
 
+	/* The updates go first; where that is not allowed all are equal. */
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICENESS);
 	pthread_mutex_lock(&files->lock);
 	for (;;) {
 		struct file_order *order = queue_take(&files->todo);
@@ -370,6 +387,15 @@ static void *run(void *context)
 	return NULL;
 }
 
+static void files_free(struct files *files)
+{
+	files_pace_finish(files->pace);
+	free(files->pace);
+	pthread_cond_destroy(&files->cond);
+	pthread_mutex_destroy(&files->lock);
+	free(files);
+}
+
 int files_start(const char *state_dir, const struct files_calls *calls, void (*wake)(void *context), void *context,
                 struct files **ret_files)
 {
@@ -377,8 +403,12 @@ int files_start(const char *state_dir, const struct files_calls *calls, void (*w
 	pthread_condattr_t attributes;
 	int error;
 
-	if (!files)
+	if (files)
+		files->pace = calloc(1, sizeof *files->pace);
+	if (!files || !files->pace) {
+		free(files);
 		return -ENOMEM;
+	}
 	pthread_mutex_init(&files->lock, NULL);
 	pthread_condattr_init(&attributes);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -386,17 +416,24 @@ int files_start(const char *state_dir, const struct files_calls *calls, void (*w
 	pthread_condattr_destroy(&attributes);
 	queue_init(&files->todo);
 	queue_init(&files->done);
+	files_pace_init(files->pace);
 	files->state_dir = state_dir;
 	files->calls = calls;
 	files->wake = wake;
 	files->wake_context = context;
 	error = pthread_create(&files->thread, NULL, run, files);
 	if (error) {
-		free(files);
+		files_free(files);
 		return -error;
 	}
 	*ret_files = files;
 	return 0;
+}
+
+void files_guard(struct files *files, int (*claim)(void *context, struct reason *reason), void *context)
+{
+	files->claim = claim;
+	files->claim_context = context;
 }
 
 void files_write(struct files *files, struct file_order *order)
@@ -423,6 +460,12 @@ void files_poll(struct files *files, void (*written)(void *context, struct file_
 void files_drain(struct files *files)
 {
 	atomic_store_explicit(&files->draining, true, memory_order_relaxed);
+	files_pace_end(files->pace);
+}
+
+void files_limit(struct files *files, uint64_t bytes_per_s)
+{
+	files_pace_set(files->pace, bytes_per_s);
 }
 
 /* The time after that many milliseconds from now. */
@@ -447,8 +490,8 @@ bool files_stop(struct files *files, uint32_t timeout_ms)
 
 	if (!files)
 		return true;
-	files_drain(files);
 	atomic_store_explicit(&files->abandons, true, memory_order_relaxed);
+	files_drain(files);
 	pthread_mutex_lock(&files->lock);
 	files->stopping = true;
 	pthread_cond_broadcast(&files->cond);
@@ -460,8 +503,6 @@ bool files_stop(struct files *files, uint32_t timeout_ms)
 	if (!ended)
 		return false;
 	pthread_join(files->thread, NULL);
-	pthread_cond_destroy(&files->cond);
-	pthread_mutex_destroy(&files->lock);
-	free(files);
+	files_free(files);
 	return true;
 }

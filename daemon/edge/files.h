@@ -25,13 +25,22 @@ struct files;
 int files_start(const char *state_dir, const struct files_calls *calls, void (*wake)(void *context), void *context,
                 struct files **ret_files);
 
+/* What is called before each order, see files_place.h. From the thread; to be set before the first order. */
+void files_guard(struct files *files, int (*claim)(void *context, struct reason *reason), void *context);
+
 /* Queues an order; it comes back by files_poll. */
 void files_write(struct files *files, struct file_order *order);
 
 /* Calls written for every order that is done. Loop thread. */
 void files_poll(struct files *files, void (*written)(void *context, struct file_order *order), void *context);
 
-/* From now on averages to be kept (FILE_KEEP) that have not begun come back with STATUS_ESHUTDOWN. */
+/* How many bytes a second may be written from now on; 0: as many as can be. */
+void files_limit(struct files *files, uint64_t bytes_per_s);
+
+/*
+ * The end is near: averages to be kept (FILE_KEEP) that have not begun come back with STATUS_ESHUTDOWN from now on, and
+ * nothing is limited any more.
+ */
 void files_drain(struct files *files);
 
 /*

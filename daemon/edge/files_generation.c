@@ -12,9 +12,10 @@
 #include <unistd.h>
 
 #include "daemon/core/host.h"
+#include "daemon/edge/files_write.h"
 #include "proto/layout.h"
 
-static const char MANIFEST[] = "manifest.json";
+static const char MANIFEST[] = "manifest.json", MANIFEST_NEW[] = ".manifest.json.tmp";
 
 enum {
 	TEMPORARY_NAME_BYTES = GENERATION_NAME_BYTES + 5,
@@ -231,27 +232,33 @@ static int model_discard(const struct files_place *place, struct file_order *ord
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
+static int manifest_write(const struct files_place *place, int directory, const char *name, struct file_order *order)
+{
+	struct files_content manifest = { MANIFEST, (const uint8_t *)order->text, 0, NULL };
+	struct generation_file files[PROFILE_COUNT_MAX];
+
+	for (uint32_t i = 0; i < order->count; i++)
+		files[i] = (struct generation_file){ order->items[i].profile, order->items[i].byte_count,
+		                                     order->items[i].checksum };
+	manifest.byte_count = generation_text_end(order->text, order->text_bytes, files, order->count);
+	return files_file_write(place, directory, name, &manifest, &order->reason);
+}
+
 /* The files of all profiles, then the manifest with their checksums. */
 static int contents_write(const struct files_place *place, int directory, struct file_order *order)
 {
-	struct generation_file files[PROFILE_COUNT_MAX];
-	struct files_content manifest = { MANIFEST, (const uint8_t *)order->text, 0 };
 	int error = 0;
 
 	for (uint32_t i = 0; i < order->count && !error; i++) {
 		struct file_item *item = &order->items[i];
 		char name[GENERATION_FILE_NAME_BYTES];
-		const struct files_content content = { name, item->bytes, item->byte_count };
+		const struct files_content content = { name, item->bytes, item->byte_count, &item->checksum };
 
 		generation_file_name(item->profile, name);
 		error = files_file_write(place, directory, name, &content, &order->reason);
-		item->checksum = layout_checksum(item->bytes, item->byte_count);
-		files[i] = (struct generation_file){ item->profile, item->byte_count, item->checksum };
 	}
-	if (error)
-		return error;
-	manifest.byte_count = generation_text_end(order->text, order->text_bytes, files, order->count);
-	error = files_file_write(place, directory, MANIFEST, &manifest, &order->reason);
+	if (!error)
+		error = manifest_write(place, directory, MANIFEST, order);
 	if (!error && place->calls->fsync(directory) != 0)
 		error = files_failed(place, &order->reason, "synchronising the directory of", MANIFEST);
 	return error;
@@ -346,6 +353,38 @@ static int checkpoint_write(const struct files_place *place, struct file_order *
 		generations_thin(place, &way, order, &names);
 	way_close(place, &way);
 	free(names.items);
+	return error;
+}
+
+/*
+ * Another manifest takes the place of the one that is there, in one step: at any moment there is one or the other, and
+ * both are about the same files.
+ */
+static int facts_write(const struct files_place *place, struct file_order *order)
+{
+	const struct files_calls *calls = place->calls;
+	char name[GENERATION_NAME_BYTES];
+	int directory = -1, error;
+	struct way way;
+
+	generation_name_write(&order->generation, name);
+	error = way_open(place, order, false, &way, &order->reason);
+	if (!error)
+		error = step_open(place, way.directory, name, false, &directory, &order->reason);
+	/* What a crash has left. */
+	if (!error && calls->unlinkat(directory, MANIFEST_NEW, 0) != 0 && errno != ENOENT)
+		error = files_failed(place, &order->reason, "removing what was left half-written,", MANIFEST_NEW);
+	if (!error)
+		error = manifest_write(place, directory, MANIFEST_NEW, order);
+	if (!error && calls->renameat(directory, MANIFEST_NEW, directory, MANIFEST) != 0)
+		error = files_failed(place, &order->reason, "renaming", MANIFEST);
+	if (error && directory >= 0)
+		(void)calls->unlinkat(directory, MANIFEST_NEW, 0);
+	if (!error && calls->fsync(directory) != 0)
+		error = files_failed(place, &order->reason, "synchronising the directory of", MANIFEST);
+	if (directory >= 0)
+		calls->close(directory);
+	way_close(place, &way);
 	return error;
 }
 
@@ -605,6 +644,9 @@ void files_generation_do(const struct files_place *place, struct file_order *ord
 		break;
 	case FILE_CHECKPOINT:
 		order->status = checkpoint_write(place, order);
+		break;
+	case FILE_FACTS:
+		order->status = facts_write(place, order);
 		break;
 	case FILE_FIND:
 		order->status = generation_find(place, order);

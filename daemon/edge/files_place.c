@@ -8,9 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { CHUNK_BYTES = 4 * 1024 * 1024 }; /* between two looks at whether to stop */
+static const uint64_t NS_PER_S = 1000000000;
 
 /* ---- system calls ------------------------------------------------------------------------------------------------ */
 
@@ -34,6 +35,26 @@ static ssize_t system_read(int fd, void *bytes, size_t count)
 	return read(fd, bytes, count);
 }
 
+static int system_flags_set(int fd, int flags)
+{
+	return fcntl(fd, F_SETFL, flags);
+}
+
+static uint64_t system_clock_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+static void system_wait(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t until_ns)
+{
+	const struct timespec until = { (time_t)(until_ns / NS_PER_S), (long)(until_ns % NS_PER_S) };
+
+	(void)pthread_cond_timedwait(cond, lock, &until);
+}
+
 const struct files_calls files_system = {
 	.open = system_open,
 	.mkdir = mkdir,
@@ -49,6 +70,10 @@ const struct files_calls files_system = {
 	.close = close,
 	.renameat = renameat,
 	.unlinkat = unlinkat,
+	.flags_set = system_flags_set,
+	.sync_range = sync_file_range,
+	.clock_ns = system_clock_ns,
+	.wait = system_wait,
 };
 
 /* ---- directories ------------------------------------------------------------------------------------------------- */
@@ -95,6 +120,16 @@ int files_directory_open(const struct files_place *place, int parent, const char
 	return fd;
 }
 
+/* Where there can be no lock, as on a full disk, what is to be done in the directory is tried all the same. */
+static int root_claim(const struct files_place *place, struct reason *reason)
+{
+	struct reason why = { "" };
+
+	if (!place->claim || place->claim(place->claim_context, &why) != -EEXIST)
+		return 0;
+	return reason_set(reason, -EBUSY, "%s", why.text);
+}
+
 int files_root_open(const struct files_place *place, bool makes, struct reason *reason, int *ret_root)
 {
 	const struct files_calls *calls = place->calls;
@@ -106,6 +141,11 @@ int files_root_open(const struct files_place *place, bool makes, struct reason *
 	fd = calls->open(state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return files_failed(place, reason, "opening the state directory", state_dir);
+	error = root_claim(place, reason);
+	if (error) {
+		calls->close(fd);
+		return error;
+	}
 	if (calls->flock(fd, LOCK_EX | LOCK_NB) == 0) {
 		*ret_root = fd;
 		return 0;
@@ -116,47 +156,5 @@ int files_root_open(const struct files_place *place, bool makes, struct reason *
 	else
 		error = files_failed(place, reason, "locking the state directory", state_dir);
 	calls->close(fd);
-	return error;
-}
-
-/* ---- files ------------------------------------------------------------------------------------------------------- */
-
-static int bytes_write(const struct files_place *place, int fd, const struct files_content *content,
-                       struct reason *reason)
-{
-	uint64_t done = 0;
-
-	while (done < content->byte_count) {
-		uint64_t left = content->byte_count - done;
-		ssize_t count;
-
-		if (atomic_load_explicit(place->abandons, memory_order_relaxed))
-			return reason_set(reason, STATUS_ESHUTDOWN, "the daemon stopped while '%s' was being written",
-			                  content->name);
-		count = place->calls->write(fd, content->bytes + done, left < CHUNK_BYTES ? left : CHUNK_BYTES);
-		if (count < 0 && errno == EINTR)
-			continue;
-		if (count == 0)
-			errno = EIO;
-		if (count <= 0)
-			return files_failed(place, reason, "writing", content->name);
-		done += (uint64_t)count;
-	}
-	return 0;
-}
-
-int files_file_write(const struct files_place *place, int directory, const char *name,
-                     const struct files_content *content, struct reason *reason)
-{
-	const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
-	int fd = place->calls->openat(directory, name, flags, 0666), error;
-
-	if (fd < 0)
-		return files_failed(place, reason, "making", content->name);
-	error = bytes_write(place, fd, content, reason);
-	if (!error && place->calls->fsync(fd) != 0)
-		error = files_failed(place, reason, "synchronising", content->name);
-	if (place->calls->close(fd) != 0 && !error)
-		error = files_failed(place, reason, "closing", content->name);
 	return error;
 }

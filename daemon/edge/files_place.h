@@ -5,6 +5,7 @@
 #pragma once
 
 #include <dirent.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,15 +30,30 @@ struct files_calls {
 	int (*close)(int fd);
 	int (*renameat)(int from_directory, const char *from, int to_directory, const char *to);
 	int (*unlinkat)(int directory, const char *name, int flags);
+	/* Only for speed: NULL where there is no such thing. */
+	int (*flags_set)(int fd, int flags); /* fcntl's F_SETFL */
+	int (*sync_range)(int fd, off_t offset, off_t bytes, unsigned int flags);
+	/* Only where a limit is set (files_pace.h). */
+	uint64_t (*clock_ns)(void);
+	void (*wait)(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t until_ns);
 };
 
 extern const struct files_calls files_system;
+
+struct files_pace;
 
 struct files_place {
 	const char *state_dir;
 	const struct files_calls *calls;
 	const atomic_bool *abandons; /* what is under way is given up */
 	const char *space_hint;      /* what to do when the disk is full: "; make room" */
+	struct files_pace *pace;     /* NULL: nothing is limited */
+	/*
+	 * Makes sure that the state directory, which may be another one than before, is the daemon's alone. NULL: it
+	 * is anyhow. -EEXIST with a sentence: it is not.
+	 */
+	int (*claim)(void *context, struct reason *reason);
+	void *claim_context;
 };
 
 /* What a call failed at with errno, as a sentence. Returns -errno. */
@@ -54,17 +70,3 @@ int files_directory_open(const struct files_place *place, int parent, const char
  * so that it can be mounted anew meanwhile, and locked until it is closed.
  */
 int files_root_open(const struct files_place *place, bool makes, struct reason *reason, int *ret_root);
-
-/* What goes into a file. */
-struct files_content {
-	const char *name; /* in sentences */
-	const uint8_t *bytes;
-	uint64_t byte_count;
-};
-
-/*
- * Makes a file that is not there yet, writes it and synchronises it. On failure, STATUS_ESHUTDOWN or -errno with a
- * sentence, it may be there in part.
- */
-int files_file_write(const struct files_place *place, int directory, const char *name,
-                     const struct files_content *content, struct reason *reason);

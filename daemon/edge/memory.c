@@ -1,18 +1,20 @@
 /*
- * memfd segments. See memory.h.
+ * The thread that makes and drops segments, and finding those of an earlier daemon. See memory.h.
  */
 #include "daemon/edge/memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
+
+#include "daemon/edge/memory_directory.h"
+#include "daemon/edge/memory_segment.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -22,7 +24,7 @@
 #endif
 
 enum {
-	HUGE_PAGE_BYTES = 2 * 1024 * 1024,
+	HUGE_PAGE_BYTES = 2 * 1024 * 1024, /* smaller segments are not worth it */
 	SPARE_BYTES = 64 * 1024 * 1024,
 	COLLAPSE_BYTES = 16 * 1024 * 1024, /* at a time, so that orders do not wait long */
 };
@@ -36,18 +38,21 @@ struct small_paged {
 	struct small_paged *next;
 	uint8_t *base;
 	uint64_t bytes, done_bytes;
+	bool unmapped; /* its pages are there, but not yet in our tables */
+	bool hopeless; /* they cannot be made huge */
 };
 
 struct memory_maker {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
-	struct queue todo;             /* guarded by lock; an order of epoch DROP gives its memory back */
+	struct queue todo;             /* guarded by lock; epochs from DROP up are not registrations */
 	struct queue done;             /* guarded by lock */
 	bool stopping;                 /* guarded by lock */
+	bool leaves;                   /* the loop thread's */
 	struct small_paged *small_paged; /* owned; the thread's own */
-	void (*wake)(void *context);
-	void *wake_context;
+	struct memory_directory directory;
+	struct memory_options options;
 };
 
 /* ---- segments ---------------------------------------------------------------------------------------------------- */
@@ -111,75 +116,40 @@ uint64_t memory_available_bytes(void)
 	return host < group ? host : group;
 }
 
-/* A mapping at an address that huge pages can be used for. */
-static uint8_t *map_aligned(int fd, uint64_t bytes)
+/* So that the next daemon finds it. The first failure of an order is told with it. */
+static void segment_keep(const struct memory_maker *maker, const struct memory *memory, struct reason *reason)
 {
-	uint8_t *room = mmap(NULL, bytes + HUGE_PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	uintptr_t begin, end;
-	uint8_t *base;
-
-	if (room == MAP_FAILED)
-		return NULL;
-	begin = ((uintptr_t)room + HUGE_PAGE_BYTES - 1) & ~(uintptr_t)(HUGE_PAGE_BYTES - 1);
-	end = begin + ((bytes + 4095) & ~UINT64_C(4095));
-	base = mmap((void *)begin, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
-	if (base == MAP_FAILED) {
-		munmap(room, bytes + HUGE_PAGE_BYTES);
-		return NULL;
-	}
-	if (begin > (uintptr_t)room)
-		munmap(room, begin - (uintptr_t)room);
-	if ((uintptr_t)room + bytes + HUGE_PAGE_BYTES > end)
-		munmap((void *)end, (uintptr_t)room + bytes + HUGE_PAGE_BYTES - end);
-	return base;
-}
-
-static void segment_close(struct memory *memory)
-{
-	if (memory->base)
-		munmap(memory->base, memory->bytes);
-	if (memory->fd >= 0)
-		close(memory->fd);
-	if (memory->fd_read_only >= 0)
-		close(memory->fd_read_only);
-	*memory = (struct memory){ .fd = -1, .fd_read_only = -1 };
-}
-
-/* memory->bytes is given. -errno; the memory is then closed. */
-static int segment_open(struct memory *memory, const char *label)
-{
-	char path[64];
+	char name[MEMORY_NAME_BYTES];
 	int error;
 
-	memory->base = NULL;
-	memory->fd_read_only = -1;
-	memory->fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (memory->fd < 0 || fchmod(memory->fd, 0600) != 0)
-		goto fail;
-	error = posix_fallocate(memory->fd, 0, (off_t)memory->bytes);
-	if (error) {
-		errno = error;
-		goto fail;
-	}
-	if (fcntl(memory->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
-		goto fail;
-	snprintf(path, sizeof path, "/proc/self/fd/%d", memory->fd);
-	memory->fd_read_only = open(path, O_RDONLY | O_CLOEXEC);
-	if (memory->fd_read_only < 0)
-		goto fail;
-	memory->base = map_aligned(memory->fd, memory->bytes);
-	if (!memory->base)
-		goto fail;
-	/* Best effort: the first update need not fault. */
-	(void)madvise(memory->base, memory->bytes, MADV_POPULATE_WRITE);
-	return 0;
-fail:
-	error = -errno;
-	segment_close(memory);
-	return error;
+	if (!maker->options.keep)
+		return;
+	memory_segment_name(memory->segment, name);
+	error = maker->options.keep(maker->options.context, name, memory->fd);
+	if (error && !reason->text[0])
+		reason_set(reason, error, "%s (%" PRIu64 " bytes) could not be stored for a restart: %s", name, memory->bytes,
+		           strerror(-error));
 }
 
-static void order_fulfil(struct segment_order *order)
+/* So that it is gone wherever it may have been kept: a directory can be newer than a segment. */
+static void name_forget(const struct memory_maker *maker, const char *name)
+{
+	if (maker->directory.fd >= 0)
+		unlinkat(maker->directory.fd, name, 0);
+	if (maker->options.forget)
+		maker->options.forget(maker->options.context, name);
+}
+
+static void segment_give_back(const struct memory_maker *maker, struct memory *memory)
+{
+	char name[MEMORY_NAME_BYTES];
+
+	memory_segment_name(memory->segment, name);
+	name_forget(maker, name);
+	memory_segment_close(memory);
+}
+
+static void order_fulfil(const struct memory_maker *maker, struct segment_order *order)
 {
 	uint64_t need = 0, have = memory_available_bytes();
 
@@ -194,25 +164,37 @@ static void order_fulfil(struct segment_order *order)
 		                           need, have, SPARE_BYTES);
 		return;
 	}
-	for (uint32_t i = 0; i < order->count; i++) {
+	if (maker->directory.fd >= 0)
+		order->status = memory_directory_check(&maker->directory, need, &order->reason);
+	for (uint32_t i = 0; order->status == 0 && i < order->count; i++) {
 		uint64_t bytes = order->memory[i].bytes;
-		int error = segment_open(&order->memory[i], order->label);
+		int error = memory_segment_make(&order->memory[i], order->label, maker->directory.fd);
 
 		if (!error)
 			continue;
 		order->status = reason_set(&order->reason, error == -ENOSPC || error == -ENOMEM ? STATUS_EMEMORY : error,
-		                           "a segment of %" PRIu64 " bytes could not be made: %s", bytes,
-		                           strerror(-error));
+		                           "a segment of %" PRIu64 " bytes could not be made%s%.200s: %s", bytes,
+		                           maker->directory.fd >= 0 ? " in " : "",
+		                           maker->directory.fd >= 0 ? maker->directory.path : "", strerror(-error));
 		while (i-- > 0)
-			segment_close(&order->memory[i]);
+			segment_give_back(maker, &order->memory[i]);
+	}
+	if (order->status != 0)
 		return;
+	for (uint32_t i = 0; i < order->count; i++) {
+		if (maker->directory.fd < 0)
+			segment_keep(maker, &order->memory[i], &order->reason);
+		/* Best effort: the first update need not fault. */
+		(void)madvise(order->memory[i].base, order->memory[i].bytes, MADV_POPULATE_WRITE);
 	}
 }
 
 /* ---- the thread -------------------------------------------------------------------------------------------------- */
 
-/* Marks an order that gives memory back instead of making it; no registration has this epoch. */
-#define DROP UINT64_MAX
+/* Mark orders that make nothing; no registration has these epochs. */
+#define DROP (UINT64_MAX - 2)  /* gives a segment back */
+#define LEAVE (UINT64_MAX - 1) /* lets go of it, and leaves it to the next daemon */
+#define TEND UINT64_MAX        /* makes the pages of one that was taken over huge */
 
 static void queue_init(struct queue *queue)
 {
@@ -238,10 +220,10 @@ static struct segment_order *queue_take(struct queue *queue)
 	return order;
 }
 
-static void order_close(struct segment_order *order)
+static void order_give_back(const struct memory_maker *maker, struct segment_order *order)
 {
 	for (uint32_t i = 0; order->status == 0 && i < order->count; i++)
-		segment_close(&order->memory[i]);
+		segment_give_back(maker, &order->memory[i]);
 	free(order);
 }
 
@@ -250,13 +232,18 @@ static void order_close(struct segment_order *order)
  * takes a second or more a gigabyte to make them from small ones. So the memory is handed out first, and made huge
  * when there is nothing else to do. All of it is best effort.
  */
-static void collapse_later(struct memory_maker *maker, const struct memory *memory)
+static void collapse_later(struct memory_maker *maker, const struct memory *memory, bool unmapped)
 {
 	struct small_paged *small = memory->bytes < HUGE_PAGE_BYTES ? NULL : malloc(sizeof *small);
 
 	if (!small)
 		return;
-	*small = (struct small_paged){ .next = maker->small_paged, .base = memory->base, .bytes = memory->bytes };
+	*small = (struct small_paged){
+		.next = maker->small_paged,
+		.base = memory->base,
+		.bytes = memory->bytes,
+		.unmapped = unmapped,
+	};
 	maker->small_paged = small;
 }
 
@@ -280,30 +267,46 @@ static void collapse_some(struct memory_maker *maker)
 	uint64_t left = small->bytes - small->done_bytes;
 	uint64_t bytes = left < COLLAPSE_BYTES ? left : COLLAPSE_BYTES;
 
+	if (small->unmapped)
+		(void)madvise(small->base + small->done_bytes, bytes, MADV_POPULATE_WRITE);
 	/* EAGAIN and EBUSY: a page of it was in use just now; the rest is worth going on. */
-	bool hopeless = madvise(small->base + small->done_bytes, bytes, MADV_COLLAPSE) != 0 && errno != EAGAIN &&
-	                errno != EBUSY;
-
-	if (hopeless || bytes == left)
+	if (!small->hopeless && madvise(small->base + small->done_bytes, bytes, MADV_COLLAPSE) != 0)
+		small->hopeless = errno != EAGAIN && errno != EBUSY;
+	small->done_bytes += bytes;
+	if (bytes == left || (small->hopeless && !small->unmapped))
 		collapse_forget(maker, small->base);
-	else
-		small->done_bytes += bytes;
+}
+
+/* An order about one segment that is there. */
+static void order_settle(struct memory_maker *maker, struct segment_order *order)
+{
+	struct memory *memory = &order->memory[0];
+
+	if (order->epoch == TEND) {
+		collapse_later(maker, memory, true);
+	} else {
+		collapse_forget(maker, memory->base);
+		if (order->epoch == DROP)
+			segment_give_back(maker, memory);
+		else
+			memory_segment_close(memory);
+	}
+	free(order);
 }
 
 static void order_do(struct memory_maker *maker, struct segment_order *order)
 {
-	if (order->epoch == DROP) {
-		collapse_forget(maker, order->memory[0].base);
-		order_close(order);
+	if (order->epoch >= DROP) {
+		order_settle(maker, order);
 		return;
 	}
-	order_fulfil(order);
+	order_fulfil(maker, order);
 	for (uint32_t i = 0; order->status == 0 && i < order->count; i++)
-		collapse_later(maker, &order->memory[i]);
+		collapse_later(maker, &order->memory[i], false);
 	pthread_mutex_lock(&maker->lock);
 	queue_append(&maker->done, order);
 	pthread_mutex_unlock(&maker->lock);
-	maker->wake(maker->wake_context);
+	maker->options.wake(maker->options.context);
 }
 
 static void *run(void *context)
@@ -331,23 +334,44 @@ static void *run(void *context)
 	return NULL;
 }
 
-int memory_start(void (*wake)(void *context), void *context, struct memory_maker **ret_maker)
+static void disk_warn(const struct memory_maker *maker)
+{
+	char text[512];
+
+	snprintf(text, sizeof text,
+	         "the segments directory '%.200s' is not on a tmpfs: the kernel writes all that is averaged back to its disk, "
+	         "again and again, and updates wait for it; mount a tmpfs there, or use /dev/shm/emad",
+	         maker->directory.path);
+	maker->options.say(maker->options.context, EVENT_WARNING, text);
+}
+
+int memory_start(const struct memory_options *options, struct memory_maker **ret_maker, struct reason *reason)
 {
 	struct memory_maker *maker = calloc(1, sizeof *maker);
-	int error;
+	int error = 0;
 
 	if (!maker)
-		return -ENOMEM;
+		return reason_set(reason, -ENOMEM, "not enough memory to start");
+	maker->options = *options;
+	maker->directory.fd = -1;
+	if (options->directory && options->directory[0])
+		error = memory_directory_open(options->directory, &maker->directory, reason);
+	if (error) {
+		free(maker);
+		return error;
+	}
+	if (maker->directory.fd >= 0 && !maker->directory.is_memory)
+		disk_warn(maker);
 	pthread_mutex_init(&maker->lock, NULL);
 	pthread_cond_init(&maker->cond, NULL);
 	queue_init(&maker->todo);
 	queue_init(&maker->done);
-	maker->wake = wake;
-	maker->wake_context = context;
 	error = pthread_create(&maker->thread, NULL, run, maker);
 	if (error) {
+		memory_directory_close(&maker->directory);
 		free(maker);
-		return -error;
+		return reason_set(reason, -error, "the thread that makes segments cannot be made: %s (see the limit on tasks)",
+		                  strerror(error));
 	}
 	*ret_maker = maker;
 	return 0;
@@ -365,11 +389,12 @@ void memory_stop(struct memory_maker *maker)
 	pthread_mutex_unlock(&maker->lock);
 	pthread_join(maker->thread, NULL);
 	while ((order = queue_take(&maker->done)))
-		order_close(order);
+		order_give_back(maker, order);
 	while (maker->small_paged)
 		collapse_forget(maker, maker->small_paged->base);
 	pthread_cond_destroy(&maker->cond);
 	pthread_mutex_destroy(&maker->lock);
+	memory_directory_close(&maker->directory);
 	free(maker);
 }
 
@@ -381,19 +406,33 @@ void memory_make(struct memory_maker *maker, struct segment_order *order)
 	pthread_mutex_unlock(&maker->lock);
 }
 
-void memory_drop(struct memory_maker *maker, struct memory *memory)
+/* Has the thread do something about a segment; false when there is no memory to tell it. */
+static bool segment_pass(struct memory_maker *maker, uint64_t epoch, const struct memory *memory)
 {
 	struct segment_order *order = calloc(1, sizeof *order);
 
-	if (!order) {
-		segment_close(memory);
-		return;
-	}
-	order->epoch = DROP;
+	if (!order)
+		return false;
+	order->epoch = epoch;
 	order->count = 1;
 	order->memory[0] = *memory;
-	*memory = (struct memory){ .fd = -1, .fd_read_only = -1 };
 	memory_make(maker, order);
+	return true;
+}
+
+void memory_drop(struct memory_maker *maker, struct memory *memory)
+{
+	if (segment_pass(maker, maker->leaves ? LEAVE : DROP, memory))
+		*memory = (struct memory){ .fd = -1, .fd_read_only = -1 };
+	else if (maker->leaves)
+		memory_segment_close(memory);
+	else
+		segment_give_back(maker, memory);
+}
+
+void memory_leave(struct memory_maker *maker)
+{
+	maker->leaves = true;
 }
 
 void memory_poll(struct memory_maker *maker, void (*made)(void *context, struct segment_order *order), void *context)
@@ -407,4 +446,131 @@ void memory_poll(struct memory_maker *maker, void (*made)(void *context, struct 
 		if (order)
 			made(context, order);
 	} while (order);
+}
+
+/* ---- what an earlier daemon has left ----------------------------------------------------------------------------- */
+
+struct finding {
+	struct memory_maker *maker;
+	struct memory_found found;
+	uint32_t capacity;
+	struct reason *reason;
+};
+
+static void say(const struct memory_maker *maker, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void say(const struct memory_maker *maker, const char *format, ...)
+{
+	char text[768];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(text, sizeof text, format, arguments);
+	va_end(arguments);
+	maker->options.say(maker->options.context, EVENT_WARNING, text);
+}
+
+static bool is_known(const struct memory_found *found, uint64_t segment)
+{
+	for (uint32_t i = 0; i < found->count; i++)
+		if (found->segments[i].segment == segment)
+			return true;
+	return false;
+}
+
+static int finding_append(struct finding *finding, const struct memory *memory)
+{
+	struct memory_found *found = &finding->found;
+
+	if (found->count == finding->capacity) {
+		uint32_t capacity = finding->capacity ? 2 * finding->capacity : 64;
+		struct memory *segments = reallocarray(found->segments, capacity, sizeof *segments);
+
+		if (!segments)
+			return reason_set(finding->reason, -ENOMEM, "not enough memory to start");
+		found->segments = segments;
+		finding->capacity = capacity;
+	}
+	found->segments[found->count++] = *memory;
+	found->bytes += memory->bytes;
+	return 0;
+}
+
+/* Takes the descriptor. What cannot be used is said and forgotten; a shortage of our own loses nothing: -errno. */
+static int finding_add(struct finding *finding, const char *name, int fd, bool is_file)
+{
+	struct memory_maker *maker = finding->maker;
+	struct reason detail;
+	struct memory memory;
+	uint64_t segment;
+	int error;
+
+	if (!memory_segment_identity(name, &segment)) {
+		say(maker, "'%.200s' was handed over by the service manager, and is nothing that emad knows: it is closed",
+		    name);
+		close(fd);
+		return 0;
+	}
+	if (is_known(&finding->found, segment)) {
+		say(maker, "%s was found twice: the second one is left alone", name);
+		close(fd);
+		return 0;
+	}
+	error = memory_segment_take(fd, segment, !is_file, &memory, &detail);
+	if (error == STATUS_ECORRUPT) {
+		say(maker, "%s, left by an earlier daemon%s%.200s, cannot be used and is removed: %s", name,
+		    is_file ? " in " : "", is_file ? maker->directory.path : "", detail.text);
+		name_forget(maker, name);
+		return 0;
+	}
+	if (error)
+		return reason_set(finding->reason, error, "%s, left by an earlier daemon, cannot be taken over: %.400s", name,
+		                  detail.text);
+	error = finding_append(finding, &memory);
+	if (error) {
+		memory_segment_close(&memory);
+		return error;
+	}
+	finding->found.file_count += is_file;
+	/* The loop maps, and does not wait for pages. */
+	(void)segment_pass(maker, TEND, &memory);
+	return 0;
+}
+
+static int on_found(void *context, const char *name, int fd)
+{
+	return finding_add(context, name, fd, true);
+}
+
+static void on_strange(void *context, const char *name, const struct reason *reason)
+{
+	const struct memory_maker *maker = ((struct finding *)context)->maker;
+
+	say(maker, "'%.200s/%.200s' is left alone: %.200s", maker->directory.path, name, reason->text);
+}
+
+int memory_find(struct memory_maker *maker, const struct memory_kept *kept, uint32_t kept_count,
+                struct memory_found *ret_found, struct reason *reason)
+{
+	struct finding finding = { .maker = maker, .reason = reason };
+	const struct memory_directory_reader reader = { &finding, on_found, on_strange };
+	int error = 0;
+
+	for (uint32_t i = 0; i < kept_count; i++) {
+		if (error)
+			close(kept[i].fd);
+		else
+			error = finding_add(&finding, kept[i].name, kept[i].fd, false);
+	}
+	if (!error && maker->directory.fd >= 0)
+		error = memory_directory_read(&maker->directory, &reader, reason);
+	if (!error) {
+		*ret_found = finding.found;
+		return 0;
+	}
+	/* They stay where they are kept. */
+	for (uint32_t i = 0; i < finding.found.count; i++)
+		(void)segment_pass(maker, LEAVE, &finding.found.segments[i]);
+	free(finding.found.segments);
+	return error;
 }

@@ -13,9 +13,33 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int lock_path(const char *directory, char *path, size_t capacity)
+#include "daemon/core/config.h"
+
+/* A lock file, and what its directory is called in sentences. */
+struct lock_file {
+	char path[CONFIG_PATH_BYTES_MAX + 32];
+	const char *directory; /* borrowed */
+	const char *what, *option;
+};
+
+static int lock_file_init(struct lock_file *file, const char *directory, const char *name)
 {
-	return snprintf(path, capacity, "%s/emad.pid", directory) < (int)capacity ? 0 : -ENAMETOOLONG;
+	file->directory = directory;
+	return snprintf(file->path, sizeof file->path, "%s/%s", directory, name) < (int)sizeof file->path
+	               ? 0 : -ENAMETOOLONG;
+}
+
+static int runtime_lock_file(const struct runtime *runtime, struct lock_file *file)
+{
+	*file = (struct lock_file){ .what = "runtime directory", .option = "--runtime-dir" };
+	return lock_file_init(file, runtime->path, "emad.pid");
+}
+
+/* Another name, because one directory may be both. */
+static int state_lock_file(const char *state_dir, struct lock_file *file)
+{
+	*file = (struct lock_file){ .what = "state directory", .option = "--state-dir" };
+	return lock_file_init(file, state_dir, "emad.lock");
 }
 
 static int directory_make(const char *path, struct runtime *runtime, struct reason *reason)
@@ -59,55 +83,66 @@ static bool is_current(int fd, const char *path)
 	       open_facts.st_ino == path_facts.st_ino;
 }
 
-/* Opens and locks the file at the path. On failure lock_fd is closed. */
-static int lock_try(struct runtime *runtime, const char *path, struct reason *reason)
+/* Opens and locks the file at the path. */
+static int lock_try(const struct lock_file *file, int *ret_fd, struct reason *reason)
 {
-	int error;
+	int fd = open(file->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644), error;
 
-	runtime->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-	if (runtime->lock_fd < 0)
-		return reason_set(reason, -errno, "'%s' cannot be opened: %s", path, strerror(errno));
-	if (flock(runtime->lock_fd, LOCK_EX | LOCK_NB) == 0)
+	if (fd < 0)
+		return reason_set(reason, -errno, "'%s' cannot be opened: %s", file->path, strerror(errno));
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+		*ret_fd = fd;
 		return 0;
+	}
 	error = errno == EWOULDBLOCK
 	                ? reason_set(reason, -EEXIST,
-	                             "the runtime directory '%s' is used by another emad, pid %ld: stop it, or "
-	                             "choose another directory with --runtime-dir",
-	                             runtime->path, holder_pid(runtime->lock_fd))
-	                : reason_set(reason, -errno, "'%s' cannot be locked: %s", path, strerror(errno));
-	close(runtime->lock_fd);
-	runtime->lock_fd = -1;
+	                             "the %s '%s' is used by another emad, pid %ld: stop it, or choose another "
+	                             "directory with %s",
+	                             file->what, file->directory, holder_pid(fd), file->option)
+	                : reason_set(reason, -errno, "'%s' cannot be locked: %s", file->path, strerror(errno));
+	close(fd);
 	return error;
 }
 
-static int lock_take(struct runtime *runtime, struct reason *reason)
+static int lock_take(const struct lock_file *file, int *ret_fd, struct reason *reason)
 {
-	char path[128];
-	int error = lock_path(runtime->path, path, sizeof path);
+	int fd = -1, error = lock_try(file, &fd, reason);
 
-	if (!error)
-		error = lock_try(runtime, path, reason);
-	while (!error && !is_current(runtime->lock_fd, path)) {
-		close(runtime->lock_fd);
-		error = lock_try(runtime, path, reason);
+	while (!error && !is_current(fd, file->path)) {
+		close(fd);
+		error = lock_try(file, &fd, reason);
 	}
 	if (error)
 		return error;
-	if (ftruncate(runtime->lock_fd, 0) != 0 || dprintf(runtime->lock_fd, "%ld\n", (long)getpid()) < 0) {
-		error = reason_set(reason, -errno, "'%s' cannot be written: %s", path, strerror(errno));
-		close(runtime->lock_fd);
-		runtime->lock_fd = -1;
+	if (ftruncate(fd, 0) != 0 || dprintf(fd, "%ld\n", (long)getpid()) < 0) {
+		error = reason_set(reason, -errno, "'%s' cannot be written: %s", file->path, strerror(errno));
+		close(fd);
+		return error;
 	}
-	return error;
+	*ret_fd = fd;
+	return 0;
 }
+
+static void lock_drop(const struct lock_file *file, int *fd)
+{
+	if (is_current(*fd, file->path))
+		unlink(file->path);
+	close(*fd);
+	*fd = -1;
+}
+
+/* ---- the directories --------------------------------------------------------------------------------------------- */
 
 int runtime_open(const char *path, struct runtime *ret_runtime, struct reason *reason)
 {
 	struct runtime runtime = { .lock_fd = -1 };
 	int error = directory_make(path, &runtime, reason);
+	struct lock_file file;
 
 	if (!error)
-		error = lock_take(&runtime, reason);
+		error = runtime_lock_file(&runtime, &file);
+	if (!error)
+		error = lock_take(&file, &runtime.lock_fd, reason);
 	if (!error)
 		*ret_runtime = runtime;
 	return error;
@@ -115,12 +150,34 @@ int runtime_open(const char *path, struct runtime *ret_runtime, struct reason *r
 
 void runtime_close(struct runtime *runtime)
 {
-	char path[128];
+	struct lock_file file;
 
-	if (runtime->lock_fd < 0)
-		return;
-	if (lock_path(runtime->path, path, sizeof path) == 0)
-		unlink(path);
-	close(runtime->lock_fd);
-	runtime->lock_fd = -1;
+	if (runtime->lock_fd >= 0 && runtime_lock_file(runtime, &file) == 0)
+		lock_drop(&file, &runtime->lock_fd);
+}
+
+int runtime_state_lock(const char *state_dir, int *lock_fd, struct reason *reason)
+{
+	struct lock_file file;
+	int error = state_lock_file(state_dir, &file);
+
+	if (error)
+		return reason_set(reason, error, "the state directory's path has too many bytes");
+	if (*lock_fd >= 0 && is_current(*lock_fd, file.path))
+		return 0;
+	if (*lock_fd >= 0)
+		close(*lock_fd);
+	*lock_fd = -1;
+	if (mkdir(state_dir, 0777) != 0 && errno != EEXIST)
+		return reason_set(reason, -errno, "the state directory '%s' cannot be made: %s", state_dir,
+		                  strerror(errno));
+	return lock_take(&file, lock_fd, reason);
+}
+
+void runtime_state_unlock(const char *state_dir, int *lock_fd)
+{
+	struct lock_file file;
+
+	if (*lock_fd >= 0 && state_lock_file(state_dir, &file) == 0)
+		lock_drop(&file, lock_fd);
 }

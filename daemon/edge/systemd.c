@@ -1,9 +1,10 @@
 /*
- * sd_notify and sd_journal_sendv. See systemd.h.
+ * sd_listen_fds, sd_notify and sd_journal_sendv. See systemd.h.
  */
 #define SD_JOURNAL_SUPPRESS_LOCATION
 #include "daemon/edge/systemd.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,6 +20,8 @@
 #include <systemd/sd-journal.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { UNSTORE_WAIT_US = 1000000 }; /* for a service manager that is busy; then it frees the memory when it can */
 
 /* sd_notify would wait for a service manager that does not read; nothing that is said from here on is worth that. */
 static void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -53,21 +56,90 @@ void systemd_ready(const char *status)
 	(void)sd_notifyf(0, "READY=1\nSTATUS=%s", status);
 }
 
-uint32_t systemd_listeners(const char *name, int type, int *ret_fds, uint32_t capacity)
-{
-	char **names = NULL;
-	int count = sd_listen_fds_with_names(0, &names);
-	uint32_t found = 0;
+/* ---- what is handed over ----------------------------------------------------------------------------------------- */
 
-	for (int i = 0; i < count; i++) {
-		if (found < capacity && strcmp(names[i], name) == 0 &&
-		    sd_is_socket(SD_LISTEN_FDS_START + i, AF_UNSPEC, type, 1) > 0)
-			ret_fds[found++] = SD_LISTEN_FDS_START + i;
-		free(names[i]);
+int systemd_handed_take(struct systemd_handed *ret_handed)
+{
+	struct systemd_handed handed = { .count = 0 };
+	char **names = NULL;
+	int count = sd_listen_fds_with_names(1, &names);
+
+	if (count <= 0) {
+		*ret_handed = handed;
+		return count;
 	}
+	handed.descriptors = calloc((size_t)count, sizeof *handed.descriptors);
+	if (!handed.descriptors) {
+		for (int i = 0; i < count; i++)
+			free(names[i]);
+		free(names);
+		return -ENOMEM;
+	}
+	handed.count = (uint32_t)count;
+	for (int i = 0; i < count; i++)
+		handed.descriptors[i] = (struct systemd_descriptor){ names[i], SD_LISTEN_FDS_START + i };
 	free(names);
-	return found;
+	*ret_handed = handed;
+	return 0;
 }
+
+void systemd_handed_finish(struct systemd_handed *handed)
+{
+	for (uint32_t i = 0; i < handed->count; i++) {
+		free(handed->descriptors[i].name);
+		if (handed->descriptors[i].fd >= 0)
+			close(handed->descriptors[i].fd);
+	}
+	free(handed->descriptors);
+	*handed = (struct systemd_handed){ .count = 0 };
+}
+
+int systemd_listener(struct systemd_handed *handed, const char *name, int type)
+{
+	for (uint32_t i = 0; i < handed->count; i++) {
+		int fd = handed->descriptors[i].fd;
+
+		if (fd < 0 || strcmp(handed->descriptors[i].name, name) != 0 ||
+		    sd_is_socket(fd, AF_UNSPEC, type, 1) <= 0)
+			continue;
+		handed->descriptors[i].fd = -1;
+		return fd;
+	}
+	return -1;
+}
+
+/*
+ * Whether it was the service manager itself that has started us: others that listen on NOTIFY_SOCKET want to hear READY=1
+ * and store nothing, or do not read at all, and then whoever waits for them waits for ever.
+ */
+static bool is_service(void)
+{
+	const char *pid = getenv("SYSTEMD_EXEC_PID");
+
+	return getenv("NOTIFY_SOCKET") && pid && strtol(pid, NULL, 10) == (long)getpid();
+}
+
+int systemd_store(const char *name, int fd)
+{
+	char text[128];
+	int result;
+
+	if (!is_service())
+		return 0;
+	snprintf(text, sizeof text, "FDSTORE=1\nFDNAME=%.80s", name);
+	result = sd_pid_notify_with_fds(0, 0, text, &fd, 1);
+	return result < 0 ? result : 0;
+}
+
+void systemd_unstore(const char *name)
+{
+	if (!is_service())
+		return;
+	if (sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%.80s", name) > 0)
+		(void)sd_notify_barrier(0, UNSTORE_WAIT_US);
+}
+
+/* ---- what is told ------------------------------------------------------------------------------------------------ */
 
 void systemd_status(const char *status)
 {

@@ -1,5 +1,5 @@
 /*
- * systemd: readiness, status, and the journal. The only file that includes its headers. Everything here does nothing
+ * systemd: readiness, status, the store of descriptors, and the journal. The only file that includes its headers. Everything here does nothing
  * when the daemon was not started by systemd.
  */
 #pragma once
@@ -12,11 +12,31 @@
 /* Tells the service manager that requests are answered from now on. */
 void systemd_ready(const char *status);
 
+/* What the service manager has handed over: sockets that it listens on, and descriptors that were stored with it. */
+struct systemd_handed {
+	uint32_t count;
+	struct systemd_descriptor {
+		char *name; /* owned */
+		int fd;     /* owned; -1: somebody has taken it */
+	} *descriptors; /* owned */
+};
+
+/* Takes it all, so that nobody else does: once, before there are threads. -ENOMEM: then it is in nobody's hands. */
+int systemd_handed_take(struct systemd_handed *ret_handed);
+
+/* Closes what nobody has taken. */
+void systemd_handed_finish(struct systemd_handed *handed);
+
+/* Takes a listening socket of that name and type (SOCK_SEQPACKET); -1: there is none, or no more. */
+int systemd_listener(struct systemd_handed *handed, const char *name, int type);
+
 /*
- * The listening sockets of that name and type (SOCK_STREAM) that the service manager has handed over. Returns how many,
- * at most capacity.
+ * Stores a descriptor under that name with the service manager, which hands it to the next process of this service; and
+ * has it removed from there, to the effect that its memory is free when we close it too. Any thread; both wait for the
+ * service manager. -errno.
  */
-uint32_t systemd_listeners(const char *name, int type, int *ret_fds, uint32_t capacity);
+int systemd_store(const char *name, int fd);
+void systemd_unstore(const char *name);
 
 /* The line that `systemctl status` shows. */
 void systemd_status(const char *status);

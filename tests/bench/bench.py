@@ -36,6 +36,7 @@ GROUPS: Dict[str, Callable[[bool], List[Row]]] = {
     "trainer": rows_trainer.rows,
     "throughput": rows_updates.throughput,
     "visible": rows_updates.visible,
+    "checkpoints": rows_updates.checkpoints,
     "views": rows_service.views,
     "memory": rows_service.memory,
     "flat": rows_updates.flat,

@@ -8,11 +8,13 @@ directly before the push of every round.
 """
 
 import statistics
+import threading
 import time
 from typing import Dict, List, Tuple
 
 import torch
 
+import emad
 from stand import Daemon, Goal, Pushed, Row, Triad, compared, rounds, tensors
 
 MEBI = 1 << 20
@@ -113,6 +115,70 @@ def visible(quick: bool) -> List[Row]:
         model.close()
     name = f"doorbell to open view, {count / 1e6:.0f} M parameters"
     return [compared("readers", name, "ms", waits, "update alone", updates, Goal(most=1.2))]
+
+
+def checkpoints(quick: bool) -> List[Row]:
+    """Updates while checkpoints are written without a pause, against the same updates alone."""
+    count = (4 if quick else 64) * MEBI
+    seconds = 0.1 if quick else 1.0
+    with Daemon(keeps=True) as daemon:
+        model = Pushed(daemon, "checkpointed", tensors(count, TENSOR_COUNT))
+        daemon.wait_quiet()
+        model.push()
+        alone, beside, whole_alone, whole_beside, written = [], [], [], [], []
+        for _ in rounds(3 if quick else 9, 30):
+            update, whole = pushed_for(model, seconds)
+            alone.append(count / update / 1e9)
+            whole_alone.append(count / whole / 1e9)
+            with Checkpoints(daemon) as writer:
+                update, whole = pushed_for(model, seconds)
+            beside.append(count / update / 1e9)
+            whole_beside.append(count / whole / 1e9)
+            written.append(writer.count * 4 * count / writer.seconds / 1e6)
+        model.close()
+    goal = Goal(least=0.8)
+    found = [
+        compared("checkpoints", "updates while checkpoints are written", "G/s", beside, "without", alone, goal),
+        compared("checkpoints", "pushes until applied meanwhile", "G/s", whole_beside, "without", whole_alone, goal),
+    ]
+    found[0].note = f"{statistics.median(written):.0f} MB/s went to disk meanwhile"
+    return found
+
+
+def pushed_for(model: Pushed, seconds: float) -> Tuple[float, float]:
+    """The median seconds of an update, and of a push until it was applied, over pushes for that long."""
+    end = time.perf_counter() + seconds
+    pushes = [model.push()]
+    while time.perf_counter() < end:
+        pushes.append(model.push())
+    return tuple(statistics.median(figures) for figures in zip(*pushes))
+
+
+class Checkpoints:
+    """Asks for one checkpoint after the other, of whatever is newest, until it is left."""
+
+    def __init__(self, daemon: Daemon):
+        self._client = emad.Client(daemon.url, timeout=60)
+        self._daemon = daemon
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._client.checkpoint()
+
+    def __enter__(self) -> "Checkpoints":
+        self._before = self._daemon.counters()["checkpoints_written"]
+        self._begun = time.perf_counter()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.seconds = time.perf_counter() - self._begun
+        self.count = self._daemon.counters()["checkpoints_written"] - self._before
+        self._client.close()
 
 
 def flat(quick: bool) -> List[Row]:

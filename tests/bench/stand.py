@@ -109,12 +109,15 @@ class Daemon:
 
     quiet_seconds = 0.2  # it is quiet when it has done nothing for so long
 
-    def __init__(self, workers: int = 0, slots: int = 3, stages: int = 2):
+    def __init__(self, workers: int = 0, slots: int = 3, stages: int = 2, keeps: bool = False):
+        """keeps: it has a state directory, and writes nothing unless it is asked to."""
         self.folder = Path(tempfile.mkdtemp(prefix="emad-bench-"))
         self.url = f"ipc://{self.folder}/emad.sock"
         config = self.folder / "emad.conf"
+        state = f"state-dir={self.folder}/state\n" if keeps else ""
         config.write_text(
-            f"[daemon]\nruntime-dir={self.folder}\nworkers={workers}\n\n[limits]\nslots={slots}\nstages={stages}\n"
+            f"[daemon]\nruntime-dir={self.folder}\nworkers={workers}\n{state}\n"
+            f"[limits]\nslots={slots}\nstages={stages}\n\n[checkpoint]\ncheckpoint-interval=0\n"
         )
         program = os.environ.get("EMAD_DAEMON", str(BUILD / "emad"))
         try:

@@ -107,8 +107,7 @@ static void daemon_spawn(struct harness *harness, char **environment)
 	posix_spawnattr_destroy(&attributes);
 }
 
-/* True when the daemon has said READY=1, false when it has ended or not said so in time. */
-static bool ready_wait(struct harness *harness)
+bool harness_ready(struct harness *harness)
 {
 	long long deadline_ms = harness_now_ms() + READY_MAX_MS;
 	int ended = pidfd_open(harness->pid, 0);
@@ -135,7 +134,7 @@ static bool ready_wait(struct harness *harness)
 	return ready;
 }
 
-void harness_start(struct harness *harness)
+void harness_begin(struct harness *harness)
 {
 	char notify[sizeof(struct sockaddr_un) + 32];
 	char *environment[ENVIRONMENT_COUNT_MAX];
@@ -146,7 +145,12 @@ void harness_start(struct harness *harness)
 	notify_open(harness, notify, sizeof(notify));
 	environment_make(notify, environment);
 	daemon_spawn(harness, environment);
-	if (!ready_wait(harness)) {
+}
+
+void harness_start(struct harness *harness)
+{
+	harness_begin(harness);
+	if (!harness_ready(harness)) {
 		harness_log_print(harness);
 		harness_kill(harness);
 		ck_abort_msg("the daemon was not ready in %d ms", READY_MAX_MS);
@@ -184,16 +188,21 @@ void harness_kill(struct harness *harness)
 
 int harness_stop(struct harness *harness)
 {
+	return harness_end(harness, SIGTERM);
+}
+
+int harness_end(struct harness *harness, int number)
+{
 	struct pollfd poller = {.fd = pidfd_open(harness->pid, 0), .events = POLLIN};
 	int status = 0;
 
 	ck_assert_int_ge(poller.fd, 0);
-	kill(harness->pid, SIGTERM);
+	kill(harness->pid, number);
 	if (poll(&poller, 1, STOP_MAX_MS) != 1) {
 		close(poller.fd);
 		harness_log_print(harness);
 		harness_kill(harness);
-		ck_abort_msg("the daemon did not end within %d ms of SIGTERM", STOP_MAX_MS);
+		ck_abort_msg("the daemon did not end within %d ms of SIG%s", STOP_MAX_MS, sigabbrev_np(number));
 	}
 	close(poller.fd);
 	ck_assert_int_eq(waitpid(harness->pid, &status, 0), harness->pid);

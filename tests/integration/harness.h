@@ -31,8 +31,15 @@ void harness_close(struct harness *harness);
 /* Starts the daemon, which must not be running, and waits until it is ready. */
 void harness_start(struct harness *harness);
 
+/* The same in two: it runs when the first returns; false when the second has seen it end or not be ready in time. */
+void harness_begin(struct harness *harness);
+bool harness_ready(struct harness *harness);
+
 /* Sends SIGKILL and waits for the end. */
 void harness_kill(struct harness *harness);
+
+/* Sends any signal and waits for the end, for as long as a SIGTERM may take; the status as from waitpid. */
+int harness_end(struct harness *harness, int number);
 
 /* Sends SIGTERM and waits for the end; the status as from waitpid. */
 int harness_stop(struct harness *harness);

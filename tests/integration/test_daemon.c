@@ -176,6 +176,34 @@ START_TEST(names_the_daemon_that_has_the_directory_already)
 }
 END_TEST
 
+/* Both would write the same model's checkpoints, and each would take the other's for its own. */
+START_TEST(names_the_daemon_that_has_the_state_directory_already)
+{
+	struct harness harness;
+	char said[1024], pid[32], other[128], lock[128];
+	const char *arguments[] = {"--runtime-dir", other, "--state-dir", harness.directory, NULL};
+	const char *check[] = {"--check-config", "/dev/null", NULL};
+
+	snprintf(other, sizeof(other), "%s/a", scratch);
+	harness_open(&harness, NULL);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(run_to_end(arguments, said, sizeof(said)), 69);
+		snprintf(pid, sizeof(pid), "pid %d", (int)harness.pid);
+		ck_assert_msg(strstr(said, pid) && strstr(said, harness.directory) && strstr(said, "--state-dir"), "%s", said);
+		serves(&harness);
+		ck_assert_int_eq(run_to_end(check, said, sizeof(said)), 0);
+		/* A daemon that is killed holds nothing any more. */
+		harness_kill(&harness);
+		harness_start(&harness);
+	}
+	ck_assert_int_eq(harness_stop(&harness), 0);
+	nothing_is_left(&harness);
+	snprintf(lock, sizeof(lock), "%s/emad.lock", harness.directory);
+	ck_assert_int_ne(access(lock, F_OK), 0);
+	harness_close(&harness);
+}
+END_TEST
+
 START_TEST(takes_over_what_a_killed_daemon_left)
 {
 	struct harness harness;
@@ -413,6 +441,7 @@ static Suite *daemon_suite(void)
 	tcase_add_loop_test(cases, says_that_it_is_ready_and_leaves_nothing_behind, 0, 2);
 	tcase_add_test(cases, ends_with_0_in_a_storm_of_signals);
 	tcase_add_test(cases, names_the_daemon_that_has_the_directory_already);
+	tcase_add_test(cases, names_the_daemon_that_has_the_state_directory_already);
 	tcase_add_test(cases, takes_over_what_a_killed_daemon_left);
 	tcase_add_test(cases, lets_one_of_many_into_a_directory);
 	tcase_add_loop_test(cases, says_which_option_is_wrong, 0, sizeof(wrong_options) / sizeof(wrong_options[0]));

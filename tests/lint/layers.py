@@ -14,6 +14,7 @@ MAY_INCLUDE = (
     ("daemon/core/", ("proto/", "daemon/core/")),
     ("daemon/edge/files", ("proto/", "daemon/core/", "daemon/edge/files")),  # one noun in three files
     ("daemon/edge/http", ("proto/", "daemon/core/", "daemon/edge/http")),
+    ("daemon/edge/memory", ("proto/", "daemon/core/", "daemon/edge/memory")),  # another one
     ("daemon/edge/", ("proto/", "daemon/core/")),
     ("daemon/", ("proto/", "daemon/")),
     ("client/emactl/", ("proto/", "client/")),

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import threading
 import time
@@ -61,6 +62,12 @@ def copy_tree(state, target):
     subprocess.run(["cp", "-a", state, target], check=True)
 
 
+def told(emactl, daemon, *command):
+    """What emactl says, lines of one blank between words."""
+    done = subprocess.run([emactl, "--socket", daemon.url, *command], capture_output=True, text=True, check=True)
+    return "\n".join(" ".join(line.split()) for line in done.stdout.splitlines())
+
+
 @pytest.fixture
 def own(tmp_path):
     process = DaemonProcess(tmp_path, "[limits]\nlease-min=100ms\n")
@@ -109,6 +116,48 @@ def test_any_safetensors_reader_takes_the_files(own):
         written = (generation / "manifest.json").stat().st_mtime_ns
         assert client.checkpoint(NAME) == 5 and client.checkpoint() == 0
         assert (generation / "manifest.json").stat().st_mtime_ns == written
+
+
+def test_emactl_tells_of_the_last_checkpoint(own, emactl):
+    own.start()
+    with emad.Client(own.url) as client:
+        train(client, 1, 5)
+        assert "last checkpoint -" in told(emactl, own, "status")
+        assert "checkpoint step -" in told(emactl, own, "show", NAME)
+        client.checkpoint(NAME)
+        assert client.status()["checkpoint"]["model"] == NAME
+        said = told(emactl, own, "status")
+        assert "ago\nits model run42/net\nits step 5\n" in said and "failing" not in said
+        said = told(emactl, own, "show", NAME)
+        assert "checkpoint step 5\ncheckpoint written " in said and "ago\nfailures in a row 0\n" in said
+
+
+def test_what_is_said_after_the_checkpoint_comes_back_too(own):
+    own.start()
+    with emad.Client(own.url) as client:
+        with client.trainer(NAME, weights(0), profiles=PROFILES, attributes={"a": 1}) as trainer:
+            for step in range(1, 6):
+                trainer.push(step, weights(step), wait=True)
+            assert client.checkpoint(NAME) == 5
+            (generation,) = generations(own)
+            averages = {path.name: path.stat().st_mtime_ns for path in generation.glob("*.safetensors")}
+            trainer.set_attributes({"a": 2, "b": "é"})
+        # Another guard, too, and then the end: on disk is the same version.
+        with client.trainer(NAME, weights(0), profiles=PROFILES, attributes={"a": 3}, guards="loss_max=10,norm_jump=0.5"):
+            pass
+        before = served(client)
+    assert own.stop() == 0
+    assert generations(own) == [generation]
+    assert {path.name: path.stat().st_mtime_ns for path in generation.glob("*.safetensors")} == averages
+    own.start()
+    with emad.Client(own.url) as client:
+        assert served(client) == before
+        assert client.show(NAME)["attributes"] == {"a": 3}
+        # The norms of before the restart are what the first snapshot is compared with.
+        with client.trainer(NAME, weights(0), profiles=PROFILES, guards="norm_jump=0.5") as trainer:
+            large = {key: value * 100 if value.dtype.kind == "f" else value for key, value in weights(6).items()}
+            assert trainer.push(6, large, wait=True).outcome == "norm-jump"
+            assert trainer.push(6, weights(6), wait=True).outcome == "applied"
 
 
 def test_after_a_kill_the_last_checkpoint_is_there(own):
@@ -222,7 +271,7 @@ def test_killed_at_any_moment_of_a_checkpoint_a_whole_generation_is_found(own):
             assert client.status()["counters"]["checkpoints_bad"] == 0
 
 
-def test_a_full_disk_leaves_the_last_one_and_training_goes_on(own, tmp_path):
+def test_a_full_disk_leaves_the_last_one_and_training_goes_on(own, emactl, tmp_path):
     state = tmp_path / "small"
     state.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", state], capture_output=True).returncode != 0:
@@ -240,6 +289,10 @@ def test_a_full_disk_leaves_the_last_one_and_training_goes_on(own, tmp_path):
             train(client, 10, 12)
             shown = client.show(NAME)["checkpoint"]
             assert shown["step"] == 3 and shown["failures"] >= 1 and "No space left" in shown["error"]
+            assert "No space left" in client.status()["checkpoint"]["error"]
+            for command in (["status"], ["show", NAME]):
+                said = told(emactl, own, *command)
+                assert "failures in a row" in said and "No space left" in said
         own.kill()
         own.start(state)
         with emad.Client(own.url) as client:
@@ -250,6 +303,54 @@ def test_a_full_disk_leaves_the_last_one_and_training_goes_on(own, tmp_path):
     finally:
         own.kill()
         subprocess.run(["umount", state], check=True)
+
+
+def checkpoint_of(url):
+    with emad.Client(url) as client:
+        try:
+            client.checkpoint(NAME)
+        except emad.Error:
+            pass  # the daemon has ended meanwhile
+
+
+def test_the_disk_gets_no_more_than_its_bandwidth(own):
+    def limit(bytes_per_s):
+        own.configuration.write_text(f"[checkpoint]\ncheckpoint-bandwidth={bytes_per_s}\n")
+
+    def checkpoint(step):
+        trainer.push(step, weights(step, elements), wait=True)
+        begun = time.monotonic()
+        assert client.checkpoint(NAME) == step
+        return time.monotonic() - begun
+
+    elements = 1 << 19  # 16 MiB
+    limit("8M")
+    own.start()
+    with emad.Client(own.url) as client, client.trainer(NAME, weights(0, elements), profiles={"ema": "yolo"}) as trainer:
+        limited = checkpoint(1)
+        print(f"16 MiB at 8 MiB/s: {limited:.2f} s")
+        assert limited >= 1.8  # a tenth of a second's worth goes at once
+        limit("0")
+        own.signal(signal.SIGHUP)
+        while "checkpoint-bandwidth=0 now" not in own.log():
+            time.sleep(0.01)
+        free = checkpoint(2)
+        print(f"without a limit: {free:.2f} s")
+        # One under way goes on at another limit, and the end has none.
+        limit("64K")
+        own.signal(signal.SIGHUP)
+        while "checkpoint-bandwidth=64K now" not in own.log():
+            time.sleep(0.01)
+        trainer.push(3, weights(3, elements), wait=True)
+        asked = threading.Thread(target=checkpoint_of, args=(own.url,))
+        asked.start()
+        while not client.show(NAME)["checkpoint"]["writing"]:
+            time.sleep(0.01)
+        begun = time.monotonic()
+        assert own.stop() == 0
+        assert time.monotonic() - begun < 20  # at the limit it would take four minutes
+        asked.join()
+    assert [path.name[:20] for path in generations(own)][-1] == f"{3:020}"
 
 
 def test_planted_links_are_not_followed(own, tmp_path):

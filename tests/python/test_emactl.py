@@ -673,8 +673,9 @@ def test_list_has_a_line_for_each_model(ask, model):
 def test_show_has_every_table(ask, model):
     result = ask("show", model, "--tensors", "--stages")
     assert (result.returncode, result.stderr) == (0, "")
-    facts, *tables = result.stdout.split("\n\n")
+    facts, checkpoint, *tables = result.stdout.split("\n\n")
     assert ["model", model] in [line.split() for line in facts.splitlines()]
+    assert checkpoint.startswith("checkpoint step")
     assert [table.split()[0] for table in tables] == ["PROFILE", "RANK", "RANK", "SLOT", "TENSOR"]
     assert ["ema", "3", "3", "lerp", "0.5"] == tables[0].splitlines()[1].split()[:5]
     assert tables[0].splitlines()[1].endswith(" ema=constant:decay=0.5")

@@ -82,14 +82,6 @@ def test_a_fragment_that_names_no_model_shows_another(web, models, tmp_path):  #
     assert "alert(1)" not in page.split("<main", 1)[1].split("</main", 1)[0]
 
 
-def test_nothing_is_wider_than_a_phone(web, models, tmp_path):  # noqa: F811
-    picture = tmp_path / "phone.png"
-    browse(web, tmp_path, "--window-size=390,1600", f"--screenshot={picture}")
-    assert picture.stat().st_size > 10000
-    data = picture.read_bytes()
-    assert int.from_bytes(data[16:20], "big") <= 500
-
-
 def contrast(one: str, other: str) -> float:
     """WCAG 2.2's ratio of two colours."""
 

@@ -7,6 +7,7 @@ The tests build on each other and run in this order.
 """
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -176,15 +177,36 @@ def is_killed_and_comes_back_when_it_hangs_and_not_otherwise(host):
     host.run("systemctl", "daemon-reload")
 
 
-def a_setting_that_is_mended_is_all_it_needs(host):
+def a_wrong_setting_is_said_once_and_not_tried_again(host):
     host.run("systemctl", "stop", "emad")
     host.write("/etc/emad/emad.conf", "[limits]\nslots=1\n")
-    host.run("systemctl", "start", "--no-block", "emad")
-    host.wait("a start that fails", lambda: host.property("ExecMainStatus") == "78")
+    assert host.run("systemctl", "start", "emad", check=False).returncode != 0
+    before = host.restarts()
+    assert host.property("ExecMainStatus") == "78"
+    time.sleep(2)  # seven times the time after which anything else would be tried again
+    assert (host.property("ActiveState"), host.property("ExecMainStatus")) == ("failed", "78")
+    assert host.restarts() == before
     host.write("/etc/emad/emad.conf", "[limits]\nslots=4\n")
-    host.wait("a start", lambda: host.property("ActiveState") == "active")
+    host.run("systemctl", "start", "emad")
+    assert host.ping()
     host.run("rm", "/etc/emad/emad.conf")
     host.run("systemctl", "restart", "emad")
+
+
+def its_status_line_tells_of_models_and_checkpoints(host):
+    host.run("touch", "/tmp/progress")
+    train(host, "run/status", 5)
+    host.run("emactl", "checkpoint")
+    # The thread that wrote it lets the others go first.
+    nice = host.run("ps", "-L", "-o", "ni=", "-p", host.property("MainPID")).stdout.split()
+    assert nice.count("10") == 1 and nice.count("0") == len(nice) - 1
+    # The line is renewed every five seconds.
+    host.wait("a line", lambda: re.search(
+        r"[0-9]+ models?, step [0-9]+, lag [0-9]+, [0-9.]+ [MG]iB, checkpoint [0-9]+ s ago", host.property("StatusText")))
+    assert host.property("StatusText") in host.status()
+    shown = json.loads(host.run("emactl", "--json", "status").stdout)["checkpoint"]
+    assert shown["failures"] == 0 and shown["written_us"] > 0
+    assert "last checkpoint" in host.run("emactl", "status").stdout
 
 
 def instances_live_beside_it(host):
@@ -262,8 +284,9 @@ TESTS = (
     runs_as_its_own_user_and_may_little, members_of_the_group_may_connect_and_others_not,
     the_doctor_sees_what_is_wrong, the_journal_tells_of_models,
     comes_back_when_it_is_killed, restarts_on_request, is_killed_and_comes_back_when_it_hangs_and_not_otherwise,
-    a_setting_that_is_mended_is_all_it_needs, instances_live_beside_it, its_attach_socket_can_be_the_service_managers,
-    its_http_port_can_be_the_service_managers, stops_in_order, systemd_has_nothing_to_complain_of,
+    a_wrong_setting_is_said_once_and_not_tried_again, its_status_line_tells_of_models_and_checkpoints,
+    instances_live_beside_it, its_attach_socket_can_be_the_service_managers, its_http_port_can_be_the_service_managers,
+    stops_in_order, systemd_has_nothing_to_complain_of,
 )
 
 

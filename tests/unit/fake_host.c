@@ -28,6 +28,9 @@ static void memory_drop(void *context, struct memory *memory)
 	struct fake_segment *segment = &host->segments[memory->fd / 2];
 
 	assert(memory->base && segment->base == memory->base && segment->bytes == memory->bytes);
+	assert(segment->segment == memory->segment);
+	if (host->crashing)
+		return;
 	if (host->keeps && host->kept_count < FAKE_KEPT_COUNT_MAX)
 		host->kept[host->kept_count++] = segment->base;
 	else
@@ -115,10 +118,12 @@ void fake_host_init(struct fake_host *host)
 	memset(host, 0, sizeof *host);
 	host->now = (struct instant){ .monotonic_ms = 1000000, .wall_us = 1700000000000000 };
 	host->prompt = true;
-	host->random = 41;
+	host->random = 1000000;
+	host->clients = 41;
 	host->settings = (struct settings){
 		.memory_bytes_max = 1 << 30,
 		.model_count_max = 16,
+		.segment_count_max = 4096,
 		.slot_count = 3,
 		.stage_count = 2,
 		.lease_min_ms = 30000,
@@ -129,7 +134,7 @@ void fake_host_init(struct fake_host *host)
 	};
 }
 
-void fake_host_start(struct fake_host *host)
+static int start(struct fake_host *host)
 {
 	const struct host table = {
 		.context = host,
@@ -146,10 +151,53 @@ void fake_host_start(struct fake_host *host)
 		.agent = "emad test",
 		.runtime_dir = "/run/emad",
 		.state_dir = host->state_dir,
+		.segments_dir = host->segments_dir,
+		.uid = host->daemon_uid,
 		.started_ms = 999000,
 	};
+	return service_create(&table, &host->settings, &host->facts, &host->service);
+}
+
+void fake_host_start(struct fake_host *host)
+{
 	ck_assert_int_eq(unpacked_create(&host->unpacked), 0);
-	ck_assert_int_eq(service_create(&table, &host->settings, &host->facts, &host->service), 0);
+	ck_assert_int_eq(start(host), 0);
+}
+
+int fake_host_crash(struct fake_host *host)
+{
+	struct memory segments[FAKE_SEGMENT_COUNT_MAX];
+	uint32_t count = 0;
+	int error;
+
+	host->crashing = true;
+	service_destroy(host->service);
+	host->service = NULL;
+	for (uint64_t i = 0; i < host->order_count; i++)
+		free(host->orders[i]);
+	host->order_count = host->apply_count = host->file_count = 0;
+	error = start(host);
+	host->crashing = false;
+	for (int i = 0; i < FAKE_SEGMENT_COUNT_MAX; i++)
+		if (host->segments[i].base)
+			segments[count++] = (struct memory){
+				.base = host->segments[i].base,
+				.bytes = host->segments[i].bytes,
+				.segment = host->segments[i].segment,
+				.fd = 2 * i,
+				.fd_read_only = 2 * i + 1,
+			};
+	if (!error)
+		error = service_adopt(host->service, &host->now, segments, count);
+	if (error) {
+		host->crashing = true;
+		service_destroy(host->service);
+		host->service = NULL;
+		host->crashing = false;
+	} else if (host->prompt) {
+		fake_host_settle(host);
+	}
+	return error;
 }
 
 void fake_host_finish(struct fake_host *host)
@@ -175,7 +223,7 @@ void fake_host_finish(struct fake_host *host)
 uint64_t fake_host_ask(struct fake_host *host, uint64_t peer, const struct request *request, const void *body,
                        size_t body_bytes)
 {
-	struct exchange exchange = { .peer = { .id = peer, .attach = peer < 1000, .uid = 0, .pid = (int64_t)peer } };
+	struct exchange exchange = { .peer = { .id = peer, .attach = peer < 1000, .uid = host->uid, .pid = (int64_t)peer } };
 	uint8_t message[FAKE_HEADER_BYTES_MAX + ATTRIBUTES_BYTES_MAX];
 	size_t bytes;
 	uint64_t number = ++host->request_count;
@@ -245,7 +293,7 @@ static void segments_make(struct fake_host *host, struct segment_order *order)
 		memset(memory->base, 0, memory->bytes);
 		memory->fd = 2 * next;
 		memory->fd_read_only = 2 * next + 1;
-		host->segments[next] = (struct fake_segment){ .base = memory->base, .bytes = memory->bytes };
+		host->segments[next] = (struct fake_segment){ memory->base, memory->bytes, memory->segment };
 		host->segment_count++;
 		host->segment_bytes += memory->bytes;
 	}
@@ -347,7 +395,7 @@ uint8_t *fake_host_map(struct fake_host *host, int fd)
 void fake_trainer_init(struct fake_trainer *trainer, struct fake_host *host, const char *model,
                        struct manifest *manifest)
 {
-	uint64_t random = random_number(host);
+	uint64_t random = ++host->clients;
 
 	*trainer = (struct fake_trainer){
 		.host = host,

@@ -33,6 +33,7 @@ struct fake_reply {
 struct fake_segment {
 	uint8_t *base;
 	uint64_t bytes;
+	uint64_t segment;
 };
 
 struct fake_host {
@@ -42,11 +43,14 @@ struct fake_host {
 	bool keeps;                       /* what is dropped stays mapped until the end, as readers have it */
 	uint64_t kept_count;
 	uint8_t *kept[FAKE_KEPT_COUNT_MAX]; /* owned */
+	bool crashing;                    /* what is dropped is not: the daemon is dead */
 	bool prompt;                      /* segments are made and updates done before a call below returns */
 	int memory_status;                /* what orders come back with */
 	bool holds_files;                 /* files are written when the test says so, even if the host is prompt */
 	int file_status;                  /* what they come back with */
 	const char *state_dir;            /* NULL: the service has none */
+	const char *segments_dir;         /* NULL: segments are sealed */
+	int64_t uid, daemon_uid;          /* of peers from now on, and the service's own */
 	struct service_facts facts;
 	uint64_t order_count, apply_count, file_count; /* that wait */
 	struct segment_order *orders[FAKE_WAITING_MAX];
@@ -59,6 +63,7 @@ struct fake_host {
 	struct unpacked *unpacked;
 	uint64_t request_count;
 	uint64_t random;
+	uint64_t clients; /* trainers so far */
 	uint64_t event_count;
 	char event[768]; /* the latest event's text, and the rest of it */
 	enum event_kind event_kind;
@@ -69,6 +74,12 @@ struct fake_host {
 /* Settings that are roomy: 1 GiB, 3 slots, 2 stages, leases of 30 s. Change them in between. */
 void fake_host_init(struct fake_host *host);
 void fake_host_start(struct fake_host *host);
+
+/*
+ * The daemon dies where it stands, and another one adopts its segments: nothing that was under way or waited is there
+ * any more. Returns what service_adopt does; where that is an error the new daemon is dead, too.
+ */
+int fake_host_crash(struct fake_host *host);
 
 /* Destroys the service and asserts that every segment was given back. */
 void fake_host_finish(struct fake_host *host);

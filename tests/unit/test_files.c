@@ -9,7 +9,9 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +41,8 @@ static struct {
 	int error;
 	const char *only; /* NULL, or the name of the calls that count */
 	size_t write_bytes_max;
-	int call_count, fsync_count, write_count;
+	int call_count, fsync_count;
+	atomic_int write_count;
 	const char *failed_at;
 	int hold; /* a write waits for `released` */
 } fault;
@@ -139,6 +142,16 @@ static int faulty_unlinkat(int directory, const char *name, int flags)
 	return fails("unlinkat") ? -1 : files_system.unlinkat(directory, name, flags);
 }
 
+static uint64_t clock_ns(void)
+{
+	return files_system.clock_ns();
+}
+
+static void wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t until_ns)
+{
+	files_system.wait(cond, lock, until_ns);
+}
+
 static const struct files_calls faulty = {
 	.open = faulty_open,
 	.mkdir = faulty_mkdir,
@@ -153,6 +166,8 @@ static const struct files_calls faulty = {
 	.close = faulty_close,
 	.renameat = faulty_renameat,
 	.unlinkat = faulty_unlinkat,
+	.clock_ns = clock_ns,
+	.wait = wait_until,
 };
 
 /* ---- the way there and back -------------------------------------------------------------------------------------- */
@@ -667,6 +682,36 @@ START_TEST(two_daemons_do_not_write_into_one_state_directory)
 }
 END_TEST
 
+static struct {
+	int error, count;
+} guard;
+
+static int claim(void *context, struct reason *reason)
+{
+	ck_assert_ptr_eq(context, &guard);
+	guard.count++;
+	return reason_set(reason, guard.error, "used by another emad, pid 4711");
+}
+
+START_TEST(every_order_asks_whose_the_state_directory_is)
+{
+	struct file_order order;
+
+	guard.error = guard.count = 0;
+	files_guard(files, claim, &guard);
+	ck_assert_int_eq(write_step("a/b", 10), 0);
+	guard.error = -EEXIST;
+	order_init(&order, "a/b", 20);
+	ck_assert_int_eq(order_do(&order), -EBUSY);
+	ck_assert_ptr_nonnull(strstr(order.items[0].reason.text, "pid 4711"));
+	ck_assert_str_eq(names("a/b"), "10");
+	/* No room for a lock is no reason not to try. */
+	guard.error = -ENOSPC;
+	ck_assert_int_eq(write_step("a/b", 30), 0);
+	ck_assert_int_eq(guard.count, 3);
+}
+END_TEST
+
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 START_TEST(what_is_under_way_is_finished_and_nothing_new_begins)
@@ -742,6 +787,36 @@ START_TEST(a_disk_that_hangs_does_not_hold_the_end)
 }
 END_TEST
 
+/* Real time, and a file that would take hours: both ends are there at once. */
+START_TEST(a_limit_does_not_hold_the_end)
+{
+	struct file_order order;
+
+	files_limit(files, 4096);
+	order_init(&order, "a/b", 10);
+	files_write(files, &order);
+	while (fault.write_count < 2)
+		sched_yield();
+	files_drain(files);
+	await(1);
+	ck_assert_int_eq(order.items[0].status, 0);
+	file_check("a/b", 10);
+
+	ck_assert(files_stop(files, 10000));
+	ck_assert_int_eq(files_start(state_dir, &faulty, wake, NULL, &files), 0);
+	files_limit(files, 4096);
+	order_init(&order, "a/b", 20);
+	fault.write_count = 0;
+	files_write(files, &order);
+	while (fault.write_count < 2)
+		sched_yield();
+	ck_assert(files_stop(files, 10000));
+	ck_assert_int_eq(order.items[0].status, STATUS_ESHUTDOWN);
+	ck_assert_str_eq(names("a/b"), "10");
+	ck_assert_int_eq(files_start(state_dir, &faulty, wake, NULL, &files), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("files");
@@ -769,9 +844,11 @@ int main(void)
 	tcase_add_test(tcase, a_directory_of_somebody_else_is_refused);
 	tcase_add_test(tcase, the_state_directory_itself_may_be_a_link);
 	tcase_add_test(tcase, two_daemons_do_not_write_into_one_state_directory);
+	tcase_add_test(tcase, every_order_asks_whose_the_state_directory_is);
 	tcase_add_test(tcase, what_is_under_way_is_finished_and_nothing_new_begins);
 	tcase_add_test(tcase, a_file_that_cannot_be_finished_is_removed);
 	tcase_add_test(tcase, a_disk_that_hangs_does_not_hold_the_end);
+	tcase_add_test(tcase, a_limit_does_not_hold_the_end);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);

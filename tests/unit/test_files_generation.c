@@ -138,7 +138,12 @@ static const struct files_calls faulty = {
 	.unlinkat = faulty_unlinkat,
 };
 
-static const struct files_place place = { root, &faulty, &abandons, "; make room" };
+static const struct files_place place = {
+	.state_dir = root,
+	.calls = &faulty,
+	.abandons = &abandons,
+	.space_hint = "; make room",
+};
 
 static void setup(void)
 {
@@ -237,6 +242,35 @@ static int64_t look_unharmed(void)
 	return look();
 }
 
+/* What the newest manifest says: 1 or 2, as facts_order has it; 0: as it was written first. */
+static int facts_look(void)
+{
+	struct file_order *order = order_make(FILE_FIND, 1);
+	int facts = 0;
+
+	fault.countdown = 0;
+	order->directory[0] = '\0';
+	files_generation_do(&place, order);
+	ck_assert_int_eq(order->status, 0);
+	ck_assert_ptr_nonnull(order->text);
+	if (strstr(order->text, "\"facts\":"))
+		facts = atoi(strstr(order->text, "\"facts\":") + 8);
+	free(order->text);
+	free(order);
+	return facts;
+}
+
+static struct file_order *facts_order(uint64_t version, int facts)
+{
+	struct file_order *order = order_make(FILE_FACTS, version);
+
+	order->items[0].checksum = layout_checksum(images[version % 3], BYTES);
+	order->text = malloc(64 + GENERATION_END_BYTES_MAX);
+	ck_assert_ptr_nonnull(order->text);
+	order->text_bytes = (size_t)sprintf(order->text, "{\"format\":1,\"facts\":%d", facts);
+	return order;
+}
+
 /* ---- tests ------------------------------------------------------------------------------------------------------- */
 
 START_TEST(whichever_call_fails_the_generation_before_is_whole)
@@ -314,6 +348,81 @@ START_TEST(killed_before_any_call_a_whole_generation_is_there)
 }
 END_TEST
 
+START_TEST(another_manifest_takes_the_place_of_the_one_that_is_there)
+{
+	write_whole(1);
+	write_whole(2);
+	for (int facts = 1; facts <= 2; facts++) {
+		ck_assert_int_eq(order_do(facts_order(2, facts)), 0);
+		ck_assert_int_eq(facts_look(), facts);
+		ck_assert_int_eq(look_unharmed(), 2);
+	}
+	snprintf(command, sizeof command, "test $(ls -A '%s/checkpoints/run42%%net/00000000000000000020-00000000000000000002'"
+	         " | wc -l) = 2", root);
+	ck_assert_int_eq(system(command), 0);
+	/* One that has been removed meanwhile is not made by halves. */
+	ck_assert_int_eq(order_do(facts_order(3, 1)), -ENOENT);
+	ck_assert_int_eq(look_unharmed(), 2);
+}
+END_TEST
+
+START_TEST(whichever_call_fails_the_manifest_is_the_one_or_the_other)
+{
+	static const int errors[] = { EIO, ENOSPC, EDQUOT, EROFS, ENOMEM };
+
+	fault.error = errors[_i];
+	write_whole(1);
+	write_whole(2);
+	for (int n = 1;; n++) {
+		int status, facts;
+
+		ck_assert_int_eq(order_do(facts_order(2, 1)), 0);
+		fault.countdown = n;
+		fault.failed_at = NULL;
+		status = order_do(facts_order(2, 2));
+		if (!fault.failed_at) {
+			ck_assert_int_eq(status, 0);
+			break;
+		}
+		facts = facts_look();
+		ck_assert_msg(status == 0 ? facts == 2 : status == -errors[_i] && facts > 0, "%s: %d, %d", fault.failed_at,
+		              status, facts);
+		ck_assert_int_eq(look_unharmed(), 2);
+	}
+	ck_assert_int_eq(facts_look(), 2);
+}
+END_TEST
+
+START_TEST(killed_before_any_call_the_manifest_is_the_one_or_the_other)
+{
+	bool renamed = false;
+	int state = KILLED << 8;
+
+	write_whole(1);
+	write_whole(2);
+	ck_assert_int_eq(order_do(facts_order(2, 1)), 0);
+	for (int n = 1; WEXITSTATUS(state) == KILLED; n++) {
+		pid_t child = fork();
+
+		ck_assert_int_ge(child, 0);
+		if (child == 0) {
+			fault.countdown = n;
+			fault.kills = true;
+			_exit(order_do(facts_order(2, 2)) == 0 ? 0 : 1);
+		}
+		ck_assert_int_eq(waitpid(child, &state, 0), child);
+		ck_assert(WIFEXITED(state) && WEXITSTATUS(state) != 1);
+		ck_assert(facts_look() == 2 || (facts_look() == 1 && !renamed));
+		renamed = facts_look() == 2;
+		ck_assert_int_eq(look_unharmed(), 2);
+	}
+	ck_assert(renamed);
+	/* What was left half-written is in nobody's way. */
+	ck_assert_int_eq(order_do(facts_order(2, 1)), 0);
+	ck_assert_int_eq(facts_look(), 1);
+}
+END_TEST
+
 START_TEST(whichever_call_fails_what_is_read_is_right_and_stays_where_it_is)
 {
 	fault.error = EIO;
@@ -384,6 +493,9 @@ int main(void)
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_loop_test(tcase, whichever_call_fails_the_generation_before_is_whole, 0, 5);
 	tcase_add_test(tcase, killed_before_any_call_a_whole_generation_is_there);
+	tcase_add_test(tcase, another_manifest_takes_the_place_of_the_one_that_is_there);
+	tcase_add_loop_test(tcase, whichever_call_fails_the_manifest_is_the_one_or_the_other, 0, 5);
+	tcase_add_test(tcase, killed_before_any_call_the_manifest_is_the_one_or_the_other);
 	tcase_add_test(tcase, whichever_call_fails_what_is_read_is_right_and_stays_where_it_is);
 	tcase_add_test(tcase, a_few_bytes_at_a_time_are_enough);
 	tcase_add_test(tcase, another_average_of_the_same_name_moves_the_old_one_aside);

@@ -24,6 +24,9 @@ static struct manifest *tensors_make(void)
 	return manifest;
 }
 
+/* Of the first and the last one; the second has never been seen. */
+static double squares[] = { 0x1.91p+3, 0, 0x1.fffffffffffffp+900 };
+
 static void sample_make(struct generation *generation)
 {
 	struct generation_profile *at = &generation->profiles[0];
@@ -49,6 +52,7 @@ static void sample_make(struct generation *generation)
 		.attributes = (char *)"{\"a\":\"\\u00e9\"}",
 		.metadata = (char *)"{\"loss\":0.5}",
 		.manifest = tensors_make(),
+		.value_squares = squares,
 		.profile_count = 1,
 	};
 	generation->guards.loss_max = 10;
@@ -106,6 +110,8 @@ START_TEST(everything_comes_back_bit_by_bit)
 	ck_assert_str_eq(back.attributes, sample.attributes);
 	ck_assert_str_eq(back.metadata, sample.metadata);
 	ck_assert_int_eq(manifest_compare(back.manifest, sample.manifest, NULL), 0);
+	for (int t = 0; t < 3; t++)
+		ck_assert(back.value_squares[t] == squares[t]);
 	ck_assert_uint_eq(back.profile_count, 1);
 	ck_assert_int_eq(profile_format(&back.profiles[0].profile, specification, sizeof specification), 0);
 	ck_assert_int_eq(profile_format(&sample.profiles[0].profile, wanted, sizeof wanted), 0);
@@ -186,6 +192,8 @@ START_TEST(what_it_says_is_checked_though_its_checksum_is_right)
 		{ "\"action\":1", "\"action\":9" },
 		{ "\"profiles\":[", "\"profiles\":[{}," }, { "\"tensors\":[", "\"tensors\":{}, \"x\":[" },
 		{ "\"has_step\":true", "\"has_step\":1" }, { "inf", "fin" }, { "\"[{", "\"{[{" },
+		{ "\"0x1.91p+3\"", "12.5" }, { "\"0x1.91p+3\"", "\"-0x1.91p+3\"" }, { "\"0x1.91p+3\"", "\"nan\"" },
+		{ "\"0x1.91p+3\"", "\"0x1.91p+3x\"" }, { "\"0x1.91p+3\"", "\"\"" }, { "\"0x1.91p+3\"", "null" },
 	};
 
 	for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
@@ -194,6 +202,8 @@ START_TEST(what_it_says_is_checked_though_its_checksum_is_right)
 		ck_assert_msg(error == STATUS_ECORRUPT, "%s -> %s: %d", changes[i][0], changes[i][1], error);
 	}
 	ck_assert_int_eq(decode_changed("\"format\":1", "\"format\":2"), STATUS_EVERSION);
+	/* As an earlier emad wrote it. */
+	ck_assert_int_eq(decode_changed(",\"0x1.91p+3\"", ""), 0);
 	ck_assert_int_eq(decode_changed("\"format\":1", "\"format\":1,\"of_a_later_emad\":[]"), 0);
 }
 END_TEST

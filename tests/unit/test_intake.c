@@ -63,7 +63,7 @@ START_TEST(a_stage_goes_from_free_to_ready_to_applying_to_free)
 	ck_assert_uint_eq(record.stages[1].state, STAGE_READY);
 	ck_assert_uint_eq(record.stages[1].step, 10);
 	ck_assert_uint_eq(intake_pending(&record, STAGES), 1);
-	intake_begin(&record, 1);
+	intake_begin(&record, 1, 6);
 	ck_assert_uint_eq(record.stages[1].state, STAGE_APPLYING);
 	ck_assert_uint_eq(intake_pending(&record, STAGES), 1);
 	intake_settle(&record, 1, OUTCOME_APPLIED, 6, 1);
@@ -94,7 +94,7 @@ START_TEST(a_repeated_request_gets_its_answer_again_and_is_not_applied)
 			answer = push(&record, 2, 10, 1);
 			same_answer(&answer, OUTCOME_ACCEPTED, 10, 0);
 		}
-		intake_begin(&record, 1);
+		intake_begin(&record, 1, 6);
 		answer = push(&record, 2, 10, 1);
 		same_answer(&answer, OUTCOME_ACCEPTED, 10, 0);
 		intake_settle(&record, 1, ends[i].outcome, ends[i].version, 1);
@@ -184,7 +184,7 @@ START_TEST(a_step_that_was_refused_may_be_pushed_again)
 	struct answer answer;
 
 	push(&record, 2, 10, 0);
-	intake_begin(&record, 0);
+	intake_begin(&record, 0, 6);
 	intake_settle(&record, 0, OUTCOME_NONFINITE, 0, 0);
 	answer = push(&record, 3, 10, 0);
 	same_answer(&answer, OUTCOME_ACCEPTED, 10, 0);
@@ -265,7 +265,7 @@ START_TEST(the_free_stage_is_one_that_is_free)
 	push(&record, 3, 11, 1);
 	push(&record, 4, 12, 2);
 	ck_assert_int_eq(intake_free_stage(&record, STAGES), -1);
-	intake_begin(&record, 0);
+	intake_begin(&record, 0, 6);
 	ck_assert_int_eq(intake_free_stage(&record, STAGES), -1);
 	intake_settle(&record, 0, OUTCOME_APPLIED, 1, 1);
 	ck_assert_int_eq(intake_free_stage(&record, STAGES), 0);
@@ -439,7 +439,7 @@ START_TEST(stages_being_applied_are_not_selected_again)
 
 	push(&record, 2, 10, 0);
 	push(&record, 3, 11, 1);
-	intake_begin(&record, 0);
+	intake_begin(&record, 0, 6);
 	intake_select(&record, 1, STAGES, false, &next);
 	ck_assert_int_eq(next.choice, INTAKE_APPLY);
 	ck_assert_uint_eq(next.step, 11);
@@ -480,7 +480,7 @@ START_TEST(ranks_in_any_order_apply_each_whole_step_once)
 		applied_count++;
 		for (r = 0; r < 3; r++) {
 			ck_assert_uint_eq(records[r].stages[next.stages[r]].step, next.step);
-			intake_begin(&records[r], next.stages[r]);
+			intake_begin(&records[r], next.stages[r], 6);
 			intake_settle(&records[r], next.stages[r], OUTCOME_APPLIED, applied_count, 1);
 		}
 	}

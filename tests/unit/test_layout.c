@@ -55,7 +55,7 @@ START_TEST(another_version_is_told_apart_from_damage)
 
 	header.layout_version = LAYOUT_VERSION + 1;
 	ck_assert_int_eq(segment_header_check(&header, SEGMENT_SLOT, 3 * LAYOUT_PAGE_BYTES, &reason), STATUS_EVERSION);
-	ck_assert_str_eq(reason.text, "the segment's layout_version is 3, 2 expected");
+	ck_assert_str_eq(reason.text, "the segment's layout_version is 4, 3 expected");
 }
 END_TEST
 
@@ -132,43 +132,51 @@ START_TEST(stages_begin_at_pages_behind_the_header)
 }
 END_TEST
 
-START_TEST(images_begin_at_pages_behind_the_facts)
+START_TEST(images_begin_at_pages_behind_the_facts_and_the_rest_behind_them)
 {
 	const uint64_t images[3] = {4096, 5000, 1};
-	uint64_t offsets[3], bytes;
+	struct slot_places places;
 
-	ck_assert_int_eq(layout_slot_bytes(images, 3, offsets, &bytes), 0);
-	ck_assert_uint_eq(offsets[0], 4096);
-	ck_assert_uint_eq(offsets[1], 8192);
-	ck_assert_uint_eq(offsets[2], 16384);
-	ck_assert_uint_eq(bytes, 20480);
+	ck_assert_int_eq(layout_slot(images, 3, 2, 4097, &places), 0);
+	ck_assert_uint_eq(places.regions[0], 4096);
+	ck_assert_uint_eq(places.regions[1], 8192);
+	ck_assert_uint_eq(places.regions[2], 16384);
+	ck_assert_uint_eq(places.notes, 20480);
+	ck_assert_uint_eq(places.description, 20480 + 8192);
+	ck_assert_uint_eq(places.end, 20480 + 2 * 8192);
 }
 END_TEST
 
 START_TEST(sizes_that_overflow_are_refused_and_leave_the_outputs)
 {
 	const uint64_t wraps[2] = {4096, UINT64_MAX - 4096}, large[2] = {INT64_MAX / 2, INT64_MAX / 2 + 1};
-	uint64_t offsets[2] = {7, 8}, stride = 5, bytes = 6;
+	uint64_t stride = 5, bytes = 6;
+	struct slot_places places = {.notes = 7, .end = 8};
 
 	ck_assert_int_eq(layout_stage_bytes(UINT64_MAX, 1, &stride, &bytes), -EOVERFLOW);
 	ck_assert_int_eq(layout_stage_bytes(INT64_MAX, 1, &stride, &bytes), -EOVERFLOW);
 	ck_assert_int_eq(layout_stage_bytes(INT64_MAX / 2, 2, &stride, &bytes), -EOVERFLOW);
-	ck_assert_int_eq(layout_slot_bytes(wraps, 2, offsets, &bytes), -EOVERFLOW);
-	ck_assert_int_eq(layout_slot_bytes(large, 2, offsets, &bytes), -EOVERFLOW);
+	ck_assert_int_eq(layout_slot(wraps, 2, 1, 1, &places), -EOVERFLOW);
+	ck_assert_int_eq(layout_slot(large, 2, 1, 1, &places), -EOVERFLOW);
+	ck_assert_int_eq(layout_slot(NULL, 0, 1, UINT64_MAX, &places), -EOVERFLOW);
 	ck_assert_uint_eq(stride, 5);
 	ck_assert_uint_eq(bytes, 6);
-	ck_assert_uint_eq(offsets[0], 7);
-	ck_assert_uint_eq(offsets[1], 8);
+	ck_assert_uint_eq(places.notes, 7);
+	ck_assert_uint_eq(places.end, 8);
 }
 END_TEST
 
-START_TEST(a_head_has_room_for_every_rank)
+START_TEST(a_head_has_room_for_every_rank_and_two_books)
 {
 	uint64_t exact = sizeof(struct head_header) + 5 * sizeof(struct rank_record);
 
-	ck_assert_uint_ge(layout_head_bytes(5), exact);
-	ck_assert_uint_lt(layout_head_bytes(5), exact + LAYOUT_PAGE_BYTES);
-	ck_assert_uint_eq(layout_head_bytes(5) % LAYOUT_PAGE_BYTES, 0);
+	ck_assert_uint_eq(layout_metadata_offset(5, 0), exact);
+	ck_assert_uint_eq(layout_metadata_offset(5, 2), exact + 2 * METADATA_BYTES_MAX);
+	ck_assert_uint_eq(layout_book_offset(5, 2, 0) % LAYOUT_PAGE_BYTES, 0);
+	ck_assert_uint_ge(layout_book_offset(5, 2, 0), layout_metadata_offset(5, 2));
+	ck_assert_uint_eq(layout_book_offset(5, 2, 1), layout_book_offset(5, 2, 0) + BOOK_BYTES);
+	ck_assert_uint_eq(layout_head_bytes(5, 2), layout_book_offset(5, 2, 1) + BOOK_BYTES);
+	ck_assert_uint_eq(layout_head_bytes(5, 2) % LAYOUT_PAGE_BYTES, 0);
 }
 END_TEST
 
@@ -187,9 +195,9 @@ int main(void)
 	tcase_add_test(tcase, the_checksum_of_a_slot_is_over_its_facts_alone);
 	tcase_add_test(tcase, the_checksum_is_xxh3);
 	tcase_add_test(tcase, stages_begin_at_pages_behind_the_header);
-	tcase_add_test(tcase, images_begin_at_pages_behind_the_facts);
+	tcase_add_test(tcase, images_begin_at_pages_behind_the_facts_and_the_rest_behind_them);
 	tcase_add_test(tcase, sizes_that_overflow_are_refused_and_leave_the_outputs);
-	tcase_add_test(tcase, a_head_has_room_for_every_rank);
+	tcase_add_test(tcase, a_head_has_room_for_every_rank_and_two_books);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);

@@ -20,8 +20,11 @@
 
 enum { PAGE = 4096, HUGE_PAGE = 2 * 1024 * 1024 };
 
+static void wake(void *context);
+
 static sem_t woken;
 static struct memory_maker *maker;
+static const struct memory_options options = { .wake = wake };
 static struct segment_order *made[32]; /* in the order in which they came back */
 static int made_count;
 
@@ -41,7 +44,7 @@ static void setup(void)
 {
 	ck_assert_int_eq(sem_init(&woken, 0, 0), 0);
 	made_count = 0;
-	ck_assert_int_eq(memory_start(wake, NULL, &maker), 0);
+	ck_assert_int_eq(memory_start(&options, &maker, NULL), 0);
 }
 
 static void teardown(void)
@@ -58,7 +61,7 @@ static struct segment_order *order_of(uint32_t count, uint64_t bytes)
 
 	order->count = count;
 	for (uint32_t i = 0; i < count; i++)
-		order->memory[i].bytes = bytes;
+		order->memory[i] = (struct memory){ .bytes = bytes, .segment = i + 1 };
 	snprintf(order->label, sizeof order->label, "emad:test");
 	return order;
 }
@@ -309,7 +312,7 @@ START_TEST(stopping_finishes_what_is_queued_and_gives_back_what_nobody_took)
 	memory_drop(maker, &held);
 	memory_stop(maker);
 	ck_assert_int_eq(fd_count(), before);
-	ck_assert_int_eq(memory_start(wake, NULL, &maker), 0);
+	ck_assert_int_eq(memory_start(&options, &maker, NULL), 0);
 }
 END_TEST
 

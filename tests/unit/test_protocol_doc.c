@@ -234,8 +234,24 @@ static bool slot_header_table(struct table *table)
 	MEMBER(published_us);
 	MEMBER(profile_count);
 	MEMBER(reserved);
+	MEMBER(notes_offset);
+	MEMBER(description_offset);
+	MEMBER(description_bytes);
+	MEMBER(description_checksum);
 	MEMBER(profiles);
 	MEMBER(checksum);
+	return cursor_finish(&cursor, sizeof(struct STRUCT));
+#undef STRUCT
+}
+
+static bool slot_notes_table(struct table *table)
+{
+	struct cursor cursor = {table, 0, true};
+
+	table->heading = "### struct slot_notes";
+#define STRUCT slot_notes
+	MEMBER(metadata_bytes);
+	MEMBER(metadata);
 	return cursor_finish(&cursor, sizeof(struct STRUCT));
 #undef STRUCT
 }
@@ -279,9 +295,13 @@ static bool stage_record_table(struct table *table)
 	table->heading = "### struct stage_record";
 #define STRUCT stage_record
 	MEMBER(state);
-	MEMBER(reserved);
+	MEMBER(seeds);
 	MEMBER(step);
 	MEMBER(sequence);
+	MEMBER(version);
+	MEMBER(updates);
+	MEMBER(metadata_bytes);
+	MEMBER(profile);
 	return cursor_finish(&cursor, sizeof(struct STRUCT));
 #undef STRUCT
 }
@@ -297,6 +317,9 @@ static bool rank_record_table(struct table *table)
 	MEMBER(register_sequence);
 	MEMBER(refused_count);
 	MEMBER(coalesced_count);
+	MEMBER(stage_segment);
+	MEMBER(pieces_bytes);
+	MEMBER(pieces_checksum);
 	MEMBER(stages);
 	MEMBER(answers);
 	return cursor_finish(&cursor, sizeof(struct STRUCT));
@@ -312,11 +335,29 @@ static bool head_header_table(struct table *table)
 	MEMBER(segment);
 	MEMBER(name);
 	MEMBER(world);
-	MEMBER(profile_count);
 	MEMBER(slot_count);
 	MEMBER(stage_count);
+	MEMBER(gone);
 	MEMBER(epoch);
-	MEMBER(current);
+	MEMBER(leased);
+	return cursor_finish(&cursor, sizeof(struct STRUCT));
+#undef STRUCT
+}
+
+static bool book_table(struct table *table)
+{
+	struct cursor cursor = {table, 0, true};
+
+	table->heading = "### struct book";
+#define STRUCT book
+	MEMBER(number);
+	MEMBER(checksum);
+	MEMBER(text_bytes);
+	MEMBER(ancestor);
+	MEMBER(heirloom);
+	MEMBER(checkpoint_version);
+	MEMBER(checkpoint_step);
+	MEMBER(slots);
 	return cursor_finish(&cursor, sizeof(struct STRUCT));
 #undef STRUCT
 }
@@ -328,6 +369,7 @@ static void (*const plain_tables[])(struct table *) = {
 static bool (*const layout_tables[])(struct table *) = {
 	segment_header_table, slot_header_table,  slot_profile_table, stage_header_table,
 	head_header_table,    rank_record_table,  stage_record_table, answer_table,
+	slot_notes_table,     book_table,
 };
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -200,6 +201,137 @@ START_TEST(two_that_start_and_end_at_once_take_turns)
 }
 END_TEST
 
+/* ---- the state directory ----------------------------------------------------------------------------------------- */
+
+/* Whether another process is refused, with our pid. */
+static bool is_refused(const char *state_dir)
+{
+	int status;
+	pid_t child = fork();
+
+	if (child == 0) {
+		struct reason reason = { "" };
+		char pid[32];
+		int fd = -1, error = runtime_state_lock(state_dir, &fd, &reason);
+
+		snprintf(pid, sizeof pid, "pid %ld:", (long)getppid());
+		if (error)
+			_exit(error == -EEXIST && fd == -1 && strstr(reason.text, pid) && strstr(reason.text, "--state-dir")
+			              ? 1 : 2);
+		runtime_state_unlock(state_dir, &fd);
+		_exit(0);
+	}
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	ck_assert(WIFEXITED(status));
+	ck_assert_int_ne(WEXITSTATUS(status), 2);
+	return WEXITSTATUS(status) == 1;
+}
+
+START_TEST(the_state_directory_is_one_daemons_too)
+{
+	char state_dir[128], file[160];
+	struct runtime runtime;
+	int fd = -1;
+
+	snprintf(state_dir, sizeof state_dir, "%s/state", directory);
+	snprintf(file, sizeof file, "%s/emad.lock", state_dir);
+	ck_assert_int_eq(runtime_state_lock(state_dir, &fd, NULL), 0);
+	for (int i = 0; i < 3; i++) {
+		ck_assert(is_refused(state_dir));
+		ck_assert_int_eq(runtime_state_lock(state_dir, &fd, NULL), 0);
+	}
+	/* One directory may be both. */
+	ck_assert_int_eq(runtime_open(state_dir, &runtime, NULL), 0);
+	runtime_close(&runtime);
+	runtime_state_unlock(state_dir, &fd);
+	ck_assert_int_eq(fd, -1);
+	runtime_state_unlock(state_dir, &fd);
+	ck_assert_int_ne(access(file, F_OK), 0);
+	ck_assert(!is_refused(state_dir));
+	rmdir(state_dir);
+}
+END_TEST
+
+START_TEST(a_state_directory_that_went_and_came_back_is_locked_anew)
+{
+	char state_dir[128], gone[128], file[160];
+	int fd = -1;
+
+	snprintf(state_dir, sizeof state_dir, "%s/state", directory);
+	snprintf(gone, sizeof gone, "%s/gone", directory);
+	snprintf(file, sizeof file, "%s/gone/emad.lock", directory);
+	ck_assert_int_eq(runtime_state_lock(state_dir, &fd, NULL), 0);
+	/* Another directory, as after mounting. */
+	ck_assert_int_eq(rename(state_dir, gone), 0);
+	ck_assert(!is_refused(state_dir));
+	ck_assert_int_eq(runtime_state_lock(state_dir, &fd, NULL), 0);
+	ck_assert(is_refused(state_dir));
+	/* The lock of the one before has been let go. */
+	ck_assert(!is_refused(gone));
+	/* The very same one is back, and another one has been there meanwhile. */
+	runtime_state_unlock(state_dir, &fd);
+	ck_assert_int_eq(rmdir(state_dir), 0);
+	ck_assert_int_eq(rename(gone, state_dir), 0);
+	ck_assert_int_eq(runtime_state_lock(state_dir, &fd, NULL), 0);
+	ck_assert(is_refused(state_dir));
+	/* Somebody has removed the file: what is held protects nothing. */
+	snprintf(file, sizeof file, "%s/emad.lock", state_dir);
+	ck_assert_int_eq(unlink(file), 0);
+	ck_assert_int_eq(runtime_state_lock(state_dir, &fd, NULL), 0);
+	ck_assert(is_refused(state_dir));
+	runtime_state_unlock(state_dir, &fd);
+	rmdir(state_dir);
+}
+END_TEST
+
+START_TEST(a_state_directory_that_another_one_took_meanwhile_is_given_up)
+{
+	char state_dir[128], gone[128], file[160], byte;
+	int fd = -1, ready[2], status;
+	struct reason reason;
+	pid_t child;
+
+	snprintf(state_dir, sizeof state_dir, "%s/state", directory);
+	snprintf(gone, sizeof gone, "%s/gone", directory);
+	ck_assert_int_eq(runtime_state_lock(state_dir, &fd, NULL), 0);
+	ck_assert_int_eq(rename(state_dir, gone), 0);
+	ck_assert_int_eq(pipe(ready), 0);
+	child = fork();
+	if (child == 0) {
+		int mine = -1;
+
+		if (runtime_state_lock(state_dir, &mine, NULL) == 0)
+			ck_assert_int_eq(write(ready[1], "x", 1), 1);
+		pause();
+	}
+	ck_assert_int_eq(read(ready[0], &byte, 1), 1);
+	ck_assert_int_eq(runtime_state_lock(state_dir, &fd, &reason), -EEXIST);
+	ck_assert_int_eq(fd, -1);
+	snprintf(file, sizeof file, "pid %ld:", (long)child);
+	ck_assert_msg(strstr(reason.text, file) != NULL, "%s", reason.text);
+	kill(child, SIGKILL);
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	ck_assert_int_eq(runtime_state_lock(state_dir, &fd, NULL), 0);
+	runtime_state_unlock(state_dir, &fd);
+	rmdir(state_dir);
+	snprintf(file, sizeof file, "%s/emad.lock", gone);
+	unlink(file);
+	rmdir(gone);
+}
+END_TEST
+
+START_TEST(a_state_directory_that_cannot_be_locked_is_named)
+{
+	struct reason reason;
+	int fd = -1;
+
+	ck_assert_int_eq(runtime_state_lock("/nonexistent/emad", &fd, &reason), -ENOENT);
+	ck_assert_msg(strstr(reason.text, "'/nonexistent/emad'") != NULL, "%s", reason.text);
+	ck_assert_int_eq(runtime_state_lock("/dev/null", &fd, &reason), -ENOTDIR);
+	ck_assert_int_eq(fd, -1);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("runtime");
@@ -216,6 +348,10 @@ int main(void)
 	tcase_add_test(tcase, a_planted_link_is_not_followed);
 	tcase_add_test(tcase, a_directory_that_cannot_be_used_is_named);
 	tcase_add_test(tcase, two_that_start_and_end_at_once_take_turns);
+	tcase_add_test(tcase, the_state_directory_is_one_daemons_too);
+	tcase_add_test(tcase, a_state_directory_that_went_and_came_back_is_locked_anew);
+	tcase_add_test(tcase, a_state_directory_that_another_one_took_meanwhile_is_given_up);
+	tcase_add_test(tcase, a_state_directory_that_cannot_be_locked_is_named);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);

@@ -98,9 +98,33 @@ static void disk_write(void)
 		disk.images[i] = malloc(item->byte_count);
 		memcpy(disk.images[i], item->bytes, item->byte_count);
 		disk.byte_counts[i] = item->byte_count;
+		item->checksum = layout_checksum(item->bytes, item->byte_count);
 		files[i] = (struct generation_file){ item->profile, item->byte_count,
 		                                     layout_checksum(item->bytes, item->byte_count) };
 	}
+	disk.text_bytes = generation_text_end(at->text, at->text_bytes, files, at->count);
+	disk.text = malloc(disk.text_bytes);
+	memcpy(disk.text, at->text, disk.text_bytes);
+	fake_host_write(&host);
+}
+
+/* Writes the manifest anew that waits. */
+static void disk_write_facts(void)
+{
+	struct file_order *at = order(FILE_FACTS);
+	struct generation_file files[PROFILE_COUNT_MAX];
+
+	ck_assert(disk.there);
+	ck_assert_int_eq(generation_compare(&at->generation, &disk.name), 0);
+	ck_assert_uint_eq(at->count, disk.count);
+	for (uint32_t i = 0; i < at->count; i++) {
+		struct file_item *item = &at->items[i];
+
+		ck_assert_uint_eq(item->byte_count, disk.byte_counts[i]);
+		ck_assert_uint_eq(item->checksum, layout_checksum(disk.images[i], disk.byte_counts[i]));
+		files[i] = (struct generation_file){ item->profile, item->byte_count, item->checksum };
+	}
+	free(disk.text);
 	disk.text_bytes = generation_text_end(at->text, at->text_bytes, files, at->count);
 	disk.text = malloc(disk.text_bytes);
 	memcpy(disk.text, at->text, disk.text_bytes);
@@ -348,6 +372,204 @@ START_TEST(a_model_comes_back_as_it_was_and_is_continued)
 }
 END_TEST
 
+static void attributes_set(const char *json)
+{
+	struct request request = { .operation = OP_ATTRIBUTES };
+
+	request_set(&request, model, text_of(trainer.model));
+	request_set(&request, rank, trainer.rank);
+	request_set(&request, client, trainer.client);
+	request_set(&request, epoch, trainer.epoch);
+	request_set(&request, sequence, 0);
+	request_set(&request, attributes, text_of(json));
+	(void)fake_host_expect(&host, fake_host_ask(&host, trainer.peer, &request, NULL, 0), 0);
+}
+
+static void shown_has(const char *words)
+{
+	const char *text = fake_host_expect(&host, fake_query(&host, OP_SHOW, "run42/net"), 0)->body;
+
+	ck_assert_msg(strstr(text, words) != NULL, "%s", text);
+}
+
+START_TEST(what_is_said_of_a_model_after_its_checkpoint_is_written_beside_the_same_averages)
+{
+	push_until(1, 9);
+	fake_host_wait(&host, INTERVAL_MS);
+	disk_write();
+	fake_host_wait(&host, INTERVAL_MS);
+	ck_assert_uint_eq(host.file_count, 0);
+	attributes_set("{\"lr\":0.5}");
+	fake_host_wait(&host, 1);
+	disk_write_facts();
+	fake_host_wait(&host, 10 * INTERVAL_MS);
+	ck_assert_uint_eq(host.file_count, 0);
+	/* A trainer that is started again with other guards, and the end. */
+	trainer.guards = "nonfinite=refuse,loss_max=7";
+	trainer.policy = "coalesce";
+	trainer.stride = 3;
+	fake_trainer_join(&trainer);
+	service_stop(host.service, &host.now);
+	ck_assert(!service_idle(host.service));
+	disk_write_facts();
+	ck_assert(service_idle(host.service));
+	restart();
+	disk_find();
+	disk_fill();
+	disk_find();
+	shown_has("\"lr\":0.5");
+	shown_has("loss_max=7");
+	shown_has("coalesce");
+	shown_has("\"stride\":3");
+	ck_assert_uint_eq(counters()->checkpoints_bad, 0);
+	/* What was recovered is on disk, and can be added to. */
+	ck_assert_uint_eq(host.file_count, 0);
+	fake_trainer_join(&trainer);
+	attributes_set("{\"lr\":0.25}");
+	(void)fake_query(&host, OP_CHECKPOINT, "run42/net");
+	disk.there = true;
+	disk_write_facts();
+}
+END_TEST
+
+START_TEST(a_request_brings_what_is_said_to_disk_too_and_a_newer_version_all_of_it)
+{
+	uint64_t number;
+
+	push(1);
+	(void)fake_query(&host, OP_CHECKPOINT, NULL);
+	disk_write();
+	attributes_set("{\"a\":1}");
+	number = fake_query(&host, OP_CHECKPOINT, "run42/net");
+	ck_assert_ptr_null(fake_host_answer(&host, number));
+	/* Said while it is being written: that is for the next time. */
+	attributes_set("{\"a\":2}");
+	disk_write_facts();
+	(void)fake_host_expect(&host, number, 0);
+	number = fake_query(&host, OP_CHECKPOINT, "run42/net");
+	disk_write_facts();
+	(void)fake_host_expect(&host, number, 0);
+	(void)fake_host_expect(&host, fake_query(&host, OP_CHECKPOINT, "run42/net"), 0);
+	attributes_set("{\"a\":3}");
+	push(2);
+	(void)fake_query(&host, OP_CHECKPOINT, "run42/net");
+	ck_assert_uint_eq(order(FILE_CHECKPOINT)->generation.version, 2);
+	fake_host_write(&host);
+}
+END_TEST
+
+START_TEST(a_generation_that_somebody_removed_is_written_whole)
+{
+	uint64_t number;
+
+	push(1);
+	(void)fake_query(&host, OP_CHECKPOINT, NULL);
+	disk_write();
+	attributes_set("{\"a\":1}");
+	number = fake_query(&host, OP_CHECKPOINT, "run42/net");
+	host.file_status = -EIO;
+	(void)order(FILE_FACTS);
+	fake_host_write(&host);
+	(void)fake_host_expect(&host, number, -EIO);
+	fake_host_wait(&host, 1000);
+	host.file_status = -ENOENT;
+	(void)order(FILE_FACTS);
+	fake_host_write(&host);
+	host.file_status = 0;
+	fake_host_wait(&host, 2000);
+	ck_assert_uint_eq(order(FILE_CHECKPOINT)->generation.version, 1);
+	ck_assert(!order(FILE_CHECKPOINT)->starts);
+	fake_host_write(&host);
+	ck_assert_uint_eq(counters()->checkpoints_failed, 2);
+	ck_assert_uint_eq(counters()->checkpoints_written, 2);
+}
+END_TEST
+
+static void summary_is(const char *wanted)
+{
+	char text[256];
+
+	service_summary(host.service, &host.now, text, sizeof text);
+	ck_assert_str_eq(text, wanted);
+}
+
+static void status_has(const char *words)
+{
+	const char *text = fake_host_expect(&host, fake_query(&host, OP_STATUS, NULL), 0)->body;
+
+	ck_assert_msg(strstr(text, words) != NULL, "%s", text);
+}
+
+START_TEST(the_line_for_people_tells_of_the_last_checkpoint)
+{
+	char head[64], line[256];
+	uint64_t number;
+
+	push_until(1, 3);
+	service_summary(host.service, &host.now, head, sizeof head);
+	ck_assert_msg(strncmp(head, "1 model, step 3, lag 0, ", 24) == 0 && strstr(head, " MiB") + 4 == head + strlen(head),
+	              "%s", head);
+	status_has("\"checkpoint\":{\"model\":null,\"step\":null,\"written_us\":null,\"failing\":null,");
+	(void)fake_query(&host, OP_CHECKPOINT, NULL);
+	fake_host_write(&host);
+	for (size_t i = 0; i < 6; i++) {
+		static const struct {
+			uint64_t wait_ms;
+			const char *age;
+		} rows[] = {
+			{ 0, "0 s" }, { 1999, "1 s" }, { 118000, "119 s" }, { 1000, "2 min" }, { 7080000, "2 h" },
+			{ 2 * 86400000 - 7200000, "2 d" },
+		};
+
+		fake_host_wait(&host, rows[i].wait_ms);
+		snprintf(line, sizeof line, "%s, checkpoint %s ago", head, rows[i].age);
+		summary_is(line);
+	}
+	status_has("\"checkpoint\":{\"model\":\"run42/net\",\"step\":3,\"written_us\":1");
+	push(4);
+	number = host.file_count;
+	ck_assert_uint_eq(number, 1); /* the interval was over long ago */
+	host.file_status = -ENOSPC;
+	fake_host_write(&host);
+	host.file_status = 0;
+	service_summary(host.service, &host.now, line, sizeof line);
+	ck_assert_msg(strstr(line, ", checkpoint of run42/net failing: writing 'it': it cannot be written"), "%s", line);
+	status_has("\"failing\":\"run42/net\",\"failures\":1,\"error\":\"writing");
+	/* Too little room cuts it. */
+	for (size_t capacity = 1; capacity < 100; capacity++) {
+		service_summary(host.service, &host.now, line, capacity);
+		ck_assert_uint_lt(strlen(line), capacity);
+	}
+	fake_host_wait(&host, 1000);
+	fake_host_write(&host);
+	service_summary(host.service, &host.now, line, sizeof line);
+	ck_assert_ptr_nonnull(strstr(line, ", checkpoint 0 s ago"));
+}
+END_TEST
+
+START_TEST(norms_are_judged_across_a_restart)
+{
+	trainer.guards = "norm_jump=0.5";
+	fake_trainer_join(&trainer);
+	for (uint64_t step = 1; step <= 3; step++) {
+		fake_trainer_fill(&trainer, 0, 1 + (float)step / 8);
+		(void)fake_host_expect(&host, fake_trainer_push(&trainer, step, 0, true), 0);
+	}
+	(void)fake_query(&host, OP_CHECKPOINT, NULL);
+	disk_write();
+	restart();
+	trainer.guards = "norm_jump=0.5";
+	disk_find();
+	disk_fill();
+	disk_find();
+	fake_trainer_join(&trainer);
+	fake_trainer_fill(&trainer, 0, 1.375f * 1.51f);
+	ck_assert_str_eq(fake_host_expect(&host, fake_trainer_push(&trainer, 4, 0, true), 0)->outcome, "norm-jump");
+	fake_trainer_fill(&trainer, 0, 1.375f * 1.49f);
+	ck_assert_str_eq(fake_host_expect(&host, fake_trainer_push(&trainer, 5, 0, true), 0)->outcome, "applied");
+}
+END_TEST
+
 START_TEST(a_model_that_does_not_fit_stays_on_disk)
 {
 	push_until(1, 2);
@@ -443,6 +665,11 @@ int main(void)
 	tcase_add_test(tcase, a_removed_model_does_not_come_back);
 	tcase_add_test(tcase, without_a_state_directory_there_are_none);
 	tcase_add_test(tcase, a_model_comes_back_as_it_was_and_is_continued);
+	tcase_add_test(tcase, what_is_said_of_a_model_after_its_checkpoint_is_written_beside_the_same_averages);
+	tcase_add_test(tcase, a_request_brings_what_is_said_to_disk_too_and_a_newer_version_all_of_it);
+	tcase_add_test(tcase, a_generation_that_somebody_removed_is_written_whole);
+	tcase_add_test(tcase, the_line_for_people_tells_of_the_last_checkpoint);
+	tcase_add_test(tcase, norms_are_judged_across_a_restart);
 	tcase_add_test(tcase, a_model_that_does_not_fit_stays_on_disk);
 	tcase_add_test(tcase, damaged_averages_are_never_served);
 	tcase_add_test(tcase, a_manifest_in_another_place_goes_aside);

@@ -431,8 +431,8 @@ START_TEST(memory_that_is_not_there_is_refused_with_both_numbers)
 	averaged();
 	bytes = service_memory_bytes(host.service);
 	host.service->settings.memory_bytes_max = bytes + 4096;
-	/* Twice as many profiles, and the old slots meanwhile. */
-	needed = bytes + 3 * (net()->geometry->slot_bytes * 2 - LAYOUT_PAGE_BYTES);
+	/* Twice as many profiles over the same facts, notes (two pages) and description, and the old slots meanwhile. */
+	needed = bytes + 3 * (net()->geometry->slot_bytes * 2 - 4 * LAYOUT_PAGE_BYTES);
 	snprintf(both, sizeof both, "model 'net' needs %lu bytes", (unsigned long)needed);
 	says(fake_host_expect(&host, fake_profiles_set(&host, "net", PROFILES("a=constant:decay=0.25"), 1000),
 	                      STATUS_EMEMORY)

@@ -207,6 +207,74 @@ START_TEST(a_lower_number_of_models_refuses_what_is_new)
 }
 END_TEST
 
+START_TEST(the_number_of_segments_is_bounded)
+{
+	static const char *const profiles[] = { "ema=yolo", "slow=swa", NULL };
+	struct fake_trainer trainer, second;
+	uint64_t number;
+
+	/* One, three slots and a rank each. */
+	host.settings.segment_count_max = 9;
+	reconfigure();
+	fake_trainer_init(&trainer, &host, "first", fake_manifest(0, 1));
+	fake_trainer_init(&second, &host, "second", fake_manifest(0, 1));
+	fake_trainer_join(&trainer);
+	ck_assert_str_eq(fake_host_expect(&host, fake_trainer_register(&second), STATUS_ELIMIT)->error,
+	                 "model 'second' needs 5 segments (one, 3 slots, 1 ranks), but 4 of 9 (segments-max) are left: remove "
+	                 "a model with 'emactl remove MODEL', or raise segments-max");
+	host.settings.segment_count_max = 10;
+	reconfigure();
+	fake_trainer_join(&second);
+	ck_assert_uint_eq(host.segment_count, 10);
+	/* Slots of other profiles are made before the old ones go. */
+	number = fake_profiles_set(&host, "first", profiles, 1000);
+	ck_assert_str_eq(fake_host_expect(&host, number, STATUS_ELIMIT)->error,
+	                 "model 'first' needs 8 segments (one, 3 slots, 1 ranks, and its old slots meanwhile), but 5 of 10 "
+	                 "(segments-max) are left: remove a model with 'emactl remove MODEL', or raise segments-max");
+	host.settings.segment_count_max = 7;
+	reconfigure();
+	ck_assert_str_eq(host.event, "segments-max is 7 now, and the models take 10: they stay, and new ones are refused until "
+	                 "'emactl remove' has made room");
+	/* Those that are there get all that they were promised. */
+	fake_host_gone(&host, trainer.peer);
+	fake_trainer_join(&trainer);
+	fake_host_expect(&host, fake_query(&host, OP_REMOVE, "second"), 0);
+	host.settings.segment_count_max = 8;
+	reconfigure();
+	fake_host_expect(&host, fake_profiles_set(&host, "first", profiles, 1000), 0);
+	fake_trainer_finish(&trainer);
+	fake_trainer_finish(&second);
+}
+END_TEST
+
+/* A file cannot be sealed, and whoever cuts it short makes the daemon fault. */
+START_TEST(stages_that_are_files_are_for_the_daemon_s_own_user_and_root)
+{
+	struct fake_trainer trainer;
+
+	fake_host_finish(&host);
+	fake_host_init(&host);
+	host.segments_dir = "/dev/shm/emad";
+	host.daemon_uid = 990;
+	fake_host_start(&host);
+	fake_trainer_init(&trainer, &host, "net", fake_manifest(0, 1));
+	host.uid = 1000;
+	fake_trainer_registered(&trainer, fake_trainer_register(&trainer));
+	ck_assert_str_eq(fake_host_expect(&host, fake_trainer_attach(&trainer), -EACCES)->error,
+	                 "a trainer of uid 1000 may not attach to a daemon of uid 990 whose segments are files in "
+	                 "'/dev/shm/emad' (segments-dir): their size cannot be sealed, and whoever cuts a stage short kills the "
+	                 "daemon. Run both as the same user, or the daemon as a systemd service without segments-dir");
+	ck_assert_uint_eq(host.segment_count, 1 + 3);
+	host.uid = -1;
+	fake_host_expect(&host, fake_trainer_attach(&trainer), -EACCES);
+	host.uid = 990;
+	fake_trainer_attached(&trainer, fake_trainer_attach(&trainer));
+	host.uid = 0;
+	fake_trainer_attached(&trainer, fake_trainer_attach(&trainer));
+	fake_trainer_finish(&trainer);
+}
+END_TEST
+
 START_TEST(slots_and_stages_are_those_of_the_time_of_the_registration)
 {
 	struct fake_trainer trainer, second;
@@ -358,6 +426,8 @@ int main(void)
 	tcase_add_test(tcase, a_model_that_is_there_keeps_its_profiles_when_the_defaults_change);
 	tcase_add_test(tcase, a_memory_limit_below_what_is_in_use_refuses_what_is_new);
 	tcase_add_test(tcase, a_lower_number_of_models_refuses_what_is_new);
+	tcase_add_test(tcase, the_number_of_segments_is_bounded);
+	tcase_add_test(tcase, stages_that_are_files_are_for_the_daemon_s_own_user_and_root);
 	tcase_add_test(tcase, slots_and_stages_are_those_of_the_time_of_the_registration);
 	tcase_add_test(tcase, a_shorter_lease_frees_an_update_that_waits);
 	tcase_add_test(tcase, fewer_waits_refuse_the_next_and_not_those_that_are_there);

@@ -1,9 +1,9 @@
 /*
  * A random walk through the service: trainers that compete, run ahead, repeat themselves, send NaN and vanish; readers
  * that hold their views; models that are removed and replaced, and get other profiles; memory and updates that come at
- * any time. After every
- * step the published averages are compared, bit by bit, with a model of doubles that knows nothing but which pushes
- * were accepted, and every view that is held must show what it showed when it was opened.
+ * any time; and daemons that die, whose memory the next one adopts. After every step the published averages are compared,
+ * bit by bit, with a model of doubles that knows nothing but which pushes were accepted, and every view that is held
+ * must show what it showed when it was opened.
  */
 #include "tests/unit/fake_host.h"
 #include "tests/unit/random_model.h"
@@ -25,6 +25,7 @@ enum {
 	ACTORS = 7, /* two trainers for each rank, and one more */
 	READERS = 3,
 	ENTRIES = 64,
+	CRASH_ONE_IN = 60,
 };
 
 static const char *const names[MODELS] = { "one", "pair" };
@@ -51,6 +52,7 @@ struct actor {
 	uint32_t model;
 	uint64_t registering, attaching; /* requests that wait; 0: none */
 	bool attached;
+	uint64_t daemon; /* that has given it its epoch */
 };
 
 struct reader {
@@ -68,7 +70,7 @@ struct walk {
 	struct actor actors[ACTORS];
 	struct reader readers[READERS];
 	uint64_t peer_next, step_next;
-	uint64_t published_count, revoked_count, inherited_count;
+	uint64_t published_count, revoked_count, inherited_count, nonfinite_count, crash_count;
 };
 
 static uint32_t world_of(uint32_t model)
@@ -318,7 +320,8 @@ static void actor_registered(struct walk *walk, struct actor *actor)
 	if (answer->reply.status == STATUS_ENOMODEL && strcmp(actor->trainer.resume, "must") == 0)
 		return;
 	ck_assert_msg(answer->reply.status == 0, "%s", answer->error);
-	ck_assert_uint_gt(answer->reply.epoch, actor->trainer.epoch);
+	ck_assert(answer->reply.epoch > actor->trainer.epoch || actor->daemon < walk->crash_count);
+	actor->daemon = walk->crash_count;
 	actor->trainer.epoch = answer->reply.epoch;
 	actor->attaching = fake_trainer_attach(&actor->trainer);
 }
@@ -448,6 +451,28 @@ static void check_all(struct walk *walk)
 		reader_check(walk, &walk->readers[i]);
 }
 
+/*
+ * The daemon dies and another one takes its place. Trainers do what the library does: they repeat what was not answered,
+ * and attach again.
+ */
+static void crash(struct walk *walk)
+{
+	walk->nonfinite_count += service_counters(walk->host.service)->pushes_nonfinite;
+	ck_assert_int_eq(fake_host_crash(&walk->host), 0);
+	walk->crash_count++;
+	for (int i = 0; i < ACTORS; i++) {
+		struct actor *actor = &walk->actors[i];
+
+		actor->attaching = 0;
+		if (actor->registering) {
+			actor->trainer.sequence--;
+			actor->registering = fake_trainer_register(&actor->trainer);
+		} else if (actor->attached && chance(walk, 2)) {
+			actor->attaching = fake_trainer_attach(&actor->trainer);
+		}
+	}
+}
+
 /* Another profile beside the one that is followed: it comes, changes with and without other memory, and goes. */
 static void profile_act(struct walk *walk)
 {
@@ -533,8 +558,6 @@ static const uint64_t seeds[] = {
 START_TEST(averages_follow_the_reference_wherever_chance_leads)
 {
 	static struct walk walk;
-	uint64_t nonfinite;
-
 	printf("seed %#lx\n", (unsigned long)seeds[_i]);
 	fflush(stdout);
 	walk_init(&walk, seeds[_i]);
@@ -542,7 +565,9 @@ START_TEST(averages_follow_the_reference_wherever_chance_leads)
 		uint64_t what = random_below(&walk.state, 100);
 
 		walk.step_next += chance(&walk, 3);
-		if (what < 55)
+		if (chance(&walk, CRASH_ONE_IN))
+			crash(&walk);
+		else if (what < 55)
 			actor_act(&walk, &walk.actors[random_below(&walk.state, ACTORS)]);
 		else if (what < 60)
 			reader_act(&walk, &walk.readers[random_below(&walk.state, READERS)]);
@@ -550,12 +575,13 @@ START_TEST(averages_follow_the_reference_wherever_chance_leads)
 			host_act(&walk);
 		check_all(&walk);
 	}
-	nonfinite = service_counters(walk.host.service)->pushes_nonfinite;
+	walk.nonfinite_count += service_counters(walk.host.service)->pushes_nonfinite;
 	ck_assert_uint_gt(walk.published_count, 50);
 	ck_assert_uint_gt(walk.inherited_count, 3);
-	ck_assert_uint_gt(nonfinite, 3);
-	printf("%lu versions, %lu snapshots refused, %lu views revoked\n", (unsigned long)walk.published_count,
-	       (unsigned long)nonfinite, (unsigned long)walk.revoked_count);
+	ck_assert_uint_gt(walk.nonfinite_count, 3);
+	ck_assert_uint_gt(walk.crash_count, 50);
+	printf("%lu versions, %lu snapshots refused, %lu views revoked, %lu daemons\n", (unsigned long)walk.published_count,
+	       (unsigned long)walk.nonfinite_count, (unsigned long)walk.revoked_count, (unsigned long)walk.crash_count + 1);
 	walk_finish(&walk);
 }
 END_TEST

@@ -16,6 +16,7 @@ struct set {
 	struct slot_header headers[SLOT_COUNT_MAX];
 	struct versions versions;
 	uint64_t version_next;
+	uint64_t leased;
 };
 
 static void set_init(struct set *set, uint32_t slot_count)
@@ -26,7 +27,7 @@ static void set_init(struct set *set, uint32_t slot_count)
 	set->version_next = 1;
 	for (int i = 0; i < SLOT_COUNT_MAX; i++)
 		slots[i] = &set->headers[i];
-	versions_init(&set->versions, slots, slot_count);
+	versions_init(&set->versions, slots, slot_count, &set->leased);
 }
 
 static uint32_t begin(struct set *set)

@@ -1,0 +1,560 @@
+/*
+ * The daemon is killed at random moments under the load of a crew, and after each death its averages are compared with
+ * the reference. Where it keeps its memory in files (--segments-dir) nothing that was acknowledged may be lost.
+ *
+ * EMAD_CRASH_KILLS says how often (default 16), EMAD_TEST_SEED repeats a run. With --failpoints DAEMON NAME... it is not
+ * the moment that is random: that daemon, which has those failpoints, dies at each of them the first times that it comes
+ * there. What fails leaves its directories behind and says where they are.
+ */
+#include "tests/integration/crew.h"
+#include "tests/integration/harness.h"
+#include "tests/integration/inspector.h"
+#include "tests/integration/process.h"
+
+#include <check.h>
+#include <errno.h>
+#include <ftw.h>
+#include <inttypes.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	CHECK_MAX_MS = 20000,
+	CREW_MAX_MS = 20000,
+	KILLS_DEFAULT = 16,
+	FAILPOINT_COUNT_MAX = 200,
+	FAILPOINT_HIT_MAX_MS = 8000,
+};
+
+static struct harness harness;
+static struct crew crew;
+static struct inspector inspector;
+static char memory[64];         /* a directory on a tmpfs */
+static char segments[80];       /* in it */
+static char configuration[80];
+static bool good; /* nothing needs to be kept */
+static const char *failpoints[FAILPOINT_COUNT_MAX + 1];
+
+/* ---- the daemon and its memory ----------------------------------------------------------------------------------- */
+
+static int entry_remove(const char *path, const struct stat *facts, int kind, struct FTW *place)
+{
+	(void)facts;
+	(void)kind;
+	(void)place;
+	return remove(path);
+}
+
+static void directory_remove(const char *path)
+{
+	nftw(path, entry_remove, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* As when the host has been switched off. */
+static void segments_forget(void)
+{
+	directory_remove(segments);
+	ck_assert_int_eq(mkdir(segments, 0700), 0);
+}
+
+/* Frequent checkpoints, and leases that give way soon: many readers look at few slots. */
+static void configuration_write(const char *checkpoints)
+{
+	FILE *file;
+
+	snprintf(memory, sizeof(memory), "/dev/shm/emad-crash-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(memory));
+	snprintf(segments, sizeof(segments), "%s/segments", memory);
+	ck_assert_int_eq(mkdir(segments, 0700), 0);
+	snprintf(configuration, sizeof(configuration), "%s/conf", memory);
+	file = fopen(configuration, "we");
+	ck_assert_ptr_nonnull(file);
+	fprintf(file, "[limits]\nslots=6\nlease-min=300ms\n%s", checkpoints);
+	ck_assert_int_eq(fclose(file), 0);
+}
+
+static void daemon_open(const char *checkpoints)
+{
+	const char *arguments[] = {"--config", configuration, "--segments-dir", segments, NULL};
+	/* Half of the deaths would leave a core of all segments. */
+	const struct rlimit none = {0, 0};
+
+	good = false;
+	setrlimit(RLIMIT_CORE, &none);
+	configuration_write(checkpoints);
+	harness_open(&harness, arguments);
+}
+
+static void open_with_checkpoints(void)
+{
+	daemon_open("[checkpoint]\ncheckpoint-interval=100ms\n");
+}
+
+static void open_without_checkpoints(void)
+{
+	daemon_open("[checkpoint]\ncheckpoint-interval=0\n");
+}
+
+static void daemon_close(void)
+{
+	inspector_finish(&inspector);
+	crew_finish(&crew);
+	if (good) {
+		harness_close(&harness);
+		directory_remove(memory);
+	} else {
+		harness_kill(&harness);
+		printf("kept: %s (the daemon's log is %s), %s\n", harness.directory, harness.log, memory);
+	}
+}
+
+/* A crew at work, and somebody who looks at what they do. */
+static void load_begin(uint64_t seed, unsigned which)
+{
+	crew_start(&crew, harness.directory, harness.url, seed, which);
+	if (!crew_begins(&crew, CREW_MAX_MS * process_scale())) {
+		harness_log_print(&harness);
+		ck_abort_msg("the load does not begin");
+	}
+	ck_assert_int_eq(inspector_init(&inspector, &crew, harness.url), 0);
+}
+
+static void load_end(void)
+{
+	ck_assert(crew_stop(&crew, CREW_MAX_MS * process_scale()));
+	ck_assert_int_eq(harness_stop(&harness), 0);
+	good = true;
+}
+
+/* What is wrong, or NULL. The daemon is there, or comes. */
+static const char *find_mistake(void)
+{
+	const char *mistake;
+
+	if (!inspector_meets(&inspector, harness.pid, CHECK_MAX_MS))
+		return "the daemon does not answer";
+	if (!inspector_release(&inspector) || !inspector_check(&inspector, CHECK_MAX_MS * process_scale()))
+		return inspector.text;
+	mistake = crew_mistake(&crew);
+	return mistake;
+}
+
+/* ---- killing ----------------------------------------------------------------------------------------------------- */
+
+/* What was going on when the daemon died. */
+struct hits {
+	unsigned deaths, recovering, pushing, registering, passing, removing, changing, checkpointing;
+	unsigned signals[NSIG];
+};
+
+static unsigned unfinished;
+
+static int unfinished_count(const char *path, const struct stat *facts, int kind, struct FTW *place)
+{
+	size_t bytes = strlen(path);
+
+	(void)facts;
+	(void)kind;
+	(void)place;
+	unfinished += bytes > 4 && strcmp(path + bytes - 4, ".tmp") == 0;
+	return 0;
+}
+
+static void hits_note(struct hits *hits, bool ready, int number)
+{
+	unsigned calls = 0;
+
+	for (int i = 0; i < CREW_COUNT; i++) {
+		const struct ledger *ledger = crew.ledgers[i];
+
+		/* A trainer's step that is tried and not yet known: its call is under way. */
+		if (ledger && atomic_load(&ledger->tried) > atomic_load(&ledger->taken))
+			calls++;
+	}
+	hits->deaths++;
+	hits->signals[number]++;
+	hits->recovering += !ready;
+	hits->pushing += calls > 0;
+	if (crew.passer) {
+		uint32_t phase = atomic_load(&crew.passer->phase);
+
+		hits->registering += phase == LEDGER_REGISTERING;
+		hits->passing += phase == LEDGER_PUSHING;
+		hits->removing += phase == LEDGER_REMOVING;
+	}
+	hits->changing += crew.changer && atomic_load(&crew.changer->phase) == LEDGER_CHANGING;
+	unfinished = 0;
+	nftw(harness.directory, unfinished_count, 16, FTW_PHYS);
+	hits->checkpointing += unfinished > 0;
+}
+
+static void hits_print(const struct hits *hits)
+{
+	printf("%u deaths: %u SIGKILL, %u SIGSEGV, %u SIGABRT, %u SIGTERM\n", hits->deaths, hits->signals[SIGKILL],
+	       hits->signals[SIGSEGV], hits->signals[SIGABRT], hits->signals[SIGTERM]);
+	printf("  during recovery %u, a push %u, a registration %u, a passing model's push %u, a removal %u, "
+	       "a change of profiles %u, a checkpoint %u\n", hits->recovering, hits->pushing, hits->registering, hits->passing,
+	       hits->removing, hits->changing, hits->checkpointing);
+}
+
+/* From 0 to 1, never 0. */
+static double seed_fraction(uint64_t *seed)
+{
+	return ((double)seed_next(seed, UINT64_C(1) << 52) + 0.5) * 0x1p-52;
+}
+
+/* Moments of several orders of magnitude: soon after something, and much later. */
+static long moment_us(uint64_t *seed)
+{
+	switch (seed_next(seed, 4)) {
+	case 0:
+		return (long)(-log(seed_fraction(seed)) * 1000);
+	case 1:
+		return (long)(-log(seed_fraction(seed)) * 20000);
+	case 2:
+		return (long)(seed_fraction(seed) * 250000);
+	}
+	return (long)(seed_fraction(seed) * 40000);
+}
+
+static void sleep_us(long us)
+{
+	struct timespec left = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
+
+	while (nanosleep(&left, &left) != 0 && errno == EINTR)
+		;
+}
+
+static int choose_signal(uint64_t *seed)
+{
+	uint64_t choice = seed_next(seed, 20);
+
+	if (choice == 0)
+		return SIGTERM;
+	if (choice == 1)
+		return SIGSEGV;
+	return choice == 2 ? SIGABRT : SIGKILL;
+}
+
+/* Kills it, and again while it comes back, until it is ready. */
+static void kill_and_restart(uint64_t *seed, struct hits *hits)
+{
+	int number = choose_signal(seed);
+
+	(void)harness_end(&harness, number);
+	hits_note(hits, true, number);
+	harness_begin(&harness);
+	while (seed_next(seed, 4) == 0) {
+		sleep_us((long)(seed_fraction(seed) * 30000));
+		number = choose_signal(seed);
+		(void)harness_end(&harness, number);
+		hits_note(hits, false, number);
+		harness_begin(&harness);
+	}
+	if (!harness_ready(&harness)) {
+		harness_log_print(&harness);
+		ck_abort_msg("the daemon does not come back");
+	}
+}
+
+/* Half of them for each load. */
+static unsigned kill_count(void)
+{
+	const char *given = getenv("EMAD_CRASH_KILLS");
+
+	return ((given ? (unsigned)strtoul(given, NULL, 10) : KILLS_DEFAULT) + 1) / 2;
+}
+
+static void totals_print(void)
+{
+	uint64_t steps = 0, duplicates = 0, left = 0, errors = 0;
+
+	for (int i = 0; i < CREW_TRAINER_COUNT; i++) {
+		steps += atomic_load(&crew.ledgers[i]->rounds);
+		duplicates += atomic_load(&crew.ledgers[i]->duplicates);
+		left += atomic_load(&crew.ledgers[i]->left);
+		errors += atomic_load(&crew.ledgers[i]->errors);
+	}
+	printf("  %" PRIu64 " pushes acknowledged, %" PRIu64 " of them as duplicates, %" PRIu64 " calls failed, %" PRIu64
+	       " pushes left without an answer, of which %" PRIu64 " versions held one and %" PRIu64 " did not\n", steps, duplicates,
+	       errors, left, inspector.unanswered_count, inspector.absent_count);
+	printf("  %" PRIu64 " versions compared; of views that were open %" PRIu64 " lasted, %" PRIu64 " were taken back\n",
+	       inspector.compared_count, inspector.kept_count, inspector.revoked_count);
+	for (int i = 0; i < CREW_READER_COUNT && crew.readers[i]; i++)
+		printf("  reader of '%s': %" PRIu64 " versions, %" PRIu64 " taken back\n", sample_kinds[i].model,
+		       atomic_load(&crew.readers[i]->rounds), atomic_load(&crew.readers[i]->revoked));
+	if (crew.passer)
+		printf("  %" PRIu64 " models made and removed, %" PRIu64 " profiles added and removed\n",
+		       atomic_load(&crew.passer->rounds), atomic_load(&crew.changer->rounds));
+}
+
+static void kill_often(const char *name, unsigned which)
+{
+	uint64_t seed = seed_take(name), first = seed;
+	struct hits hits = {0};
+	const char *mistake;
+
+	load_begin(seed, which);
+	while (hits.deaths < kill_count()) {
+		inspector_hold(&inspector);
+		sleep_us(moment_us(&seed));
+		kill_and_restart(&seed, &hits);
+		mistake = find_mistake();
+		if (mistake) {
+			hits_print(&hits);
+			totals_print();
+			harness_log_print(&harness);
+		}
+		ck_assert_msg(!mistake, "after %u deaths, seed 0x%" PRIx64 ", %s: %s", hits.deaths, first, harness.directory,
+		              mistake);
+	}
+	mistake = find_mistake();
+	ck_assert_msg(!mistake, "at the end, seed 0x%" PRIx64 ": %s", first, mistake);
+	hits_print(&hits);
+	totals_print();
+	load_end();
+}
+
+START_TEST(no_death_loses_or_doubles_what_was_acknowledged)
+{
+	kill_often("deaths under training", CREW_TRAINERS | CREW_READERS);
+}
+END_TEST
+
+START_TEST(nor_while_models_come_and_go_and_profiles_change)
+{
+	kill_often("deaths under everything", CREW_ALL);
+}
+END_TEST
+
+/* ---- failpoints -------------------------------------------------------------------------------------------------- */
+
+/* Lets the daemon come back as one that dies there, and come back again. False when it did not come there. */
+static bool fail_at(const char *name, unsigned passage)
+{
+	char wanted[96];
+	int status;
+
+	snprintf(wanted, sizeof(wanted), "%s:%u", name, passage);
+	(void)harness_end(&harness, SIGKILL);
+	setenv("EMAD_FAILPOINT", wanted, 1);
+	harness_begin(&harness);
+	unsetenv("EMAD_FAILPOINT");
+	status = process_wait(harness.pid, FAILPOINT_HIT_MAX_MS);
+	harness.pid = 0;
+	harness_start(&harness);
+	ck_assert_msg(status == -1 || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL),
+	              "%s: the daemon ended with status %#x", wanted, (unsigned)status);
+	return status != -1;
+}
+
+START_TEST(a_death_at_any_failpoint_loses_nothing)
+{
+	enum { PASSAGE_COUNT = 4 };
+	unsigned deaths = 0;
+
+	load_begin(seed_take("failpoints"), CREW_ALL);
+	for (int i = 0; failpoints[i]; i++)
+		for (unsigned passage = 1; passage <= PASSAGE_COUNT; passage++) {
+			const char *mistake;
+			bool hit;
+
+			inspector_hold(&inspector);
+			hit = fail_at(failpoints[i], passage);
+			deaths += hit;
+			mistake = find_mistake();
+			if (mistake)
+				harness_log_print(&harness);
+			ck_assert_msg(!mistake, "%s:%u: %s", failpoints[i], passage, mistake);
+			ck_assert_msg(hit || passage > 1, "the daemon never came to %s", failpoints[i]);
+			if (!hit)
+				break;
+		}
+	printf("%u deaths\n", deaths);
+	totals_print();
+	load_end();
+}
+END_TEST
+
+/* ---- the harness itself ------------------------------------------------------------------------------------------ */
+
+/* Without its segments the daemon is one that has forgotten. */
+START_TEST(a_daemon_that_forgets_is_found_out)
+{
+	const char *mistake;
+
+	load_begin(seed_take("forgotten"), CREW_TRAINERS);
+	mistake = find_mistake();
+	ck_assert_msg(!mistake, "%s", mistake);
+	harness_kill(&harness);
+	segments_forget();
+	harness_start(&harness);
+	mistake = find_mistake();
+	ck_assert_msg(mistake, "nothing was noticed");
+	printf("noticed: %s\n", mistake);
+	good = true;
+}
+END_TEST
+
+/* The host dies: what is on disk is all that is left, and that is everything while nobody pushes. */
+START_TEST(a_checkpoint_is_the_whole_average)
+{
+	enum { ROUND_COUNT = 3 };
+	const char *mistake;
+
+	load_begin(seed_take("checkpoints"), CREW_TRAINERS);
+	for (int round = 0; round < ROUND_COUNT; round++) {
+		ck_assert(crew_pause(&crew, true, CREW_MAX_MS));
+		mistake = find_mistake();
+		ck_assert_msg(!mistake, "%s", mistake);
+		ck_assert_msg(emad_checkpoint(inspector.client, NULL, CHECK_MAX_MS, NULL) == 0, "%s", emad_error());
+		harness_kill(&harness);
+		segments_forget();
+		harness_start(&harness);
+		mistake = find_mistake();
+		ck_assert_msg(!mistake, "from the checkpoint: %s", mistake);
+		ck_assert(crew_pause(&crew, false, CREW_MAX_MS));
+		process_sleep_ms(50);
+		mistake = find_mistake();
+		ck_assert_msg(!mistake, "going on from the checkpoint: %s", mistake);
+	}
+	load_end();
+}
+END_TEST
+
+/* ---- the inspector itself ---------------------------------------------------------------------------------------- */
+
+/* What a version of the last step would hold if one step were missing, there twice, or there in some tensors alone. */
+enum fault { FAULT_NONE, FAULT_ABSENT, FAULT_TWICE, FAULT_HALF, FAULT_COUNT };
+
+static void version_make(enum fault fault, uint64_t faulty_step, uint64_t last_step, uint32_t profile,
+                         struct sample_values *values, struct emad_view_info *info)
+{
+	struct reference whole, other;
+
+	reference_init(&whole, &sample_kinds[0], profile);
+	reference_init(&other, &sample_kinds[0], profile);
+	for (uint64_t step = 1; step <= last_step; step++) {
+		reference_apply(&whole, step);
+		if (step != faulty_step || fault == FAULT_TWICE)
+			reference_apply(&other, step);
+		if (step == faulty_step && fault == FAULT_TWICE)
+			reference_repeat(&other);
+	}
+	if (fault == FAULT_NONE)
+		other = whole;
+	for (uint64_t i = 0; i < SAMPLE_TENSOR_COUNT; i++) {
+		const struct reference *of = fault == FAULT_HALF && i % 2 ? &whole : &other;
+
+		values->dtypes[i] = EMAD_F64;
+		values->bases[i] = of->f64[sample_class_of(i)];
+	}
+	*info = (struct emad_view_info){.version = last_step, .step = last_step, .updates = whole.state.updates};
+}
+
+START_TEST(a_push_that_is_missing_doubled_or_halved_is_named)
+{
+	enum { STEP_COUNT = 3000, PROFILE_COUNT = 2 };
+	static const char *const texts[FAULT_COUNT] = {"", "it lacks step %", "it has step % twice", "those of bits"};
+	uint64_t seed = seed_take("planted faults");
+	struct ledger *ledger;
+	char path[96];
+
+	snprintf(path, sizeof(path), "%s/ledger", harness.directory);
+	ledger = crew.trainers[0][0] = crew.ledgers[0] = ledger_open(path);
+	for (uint64_t step = 1; step <= STEP_COUNT; step++)
+		atomic_store(&ledger->entries[step], LEDGER_TAKEN);
+	for (int i = 0; i < FAULT_COUNT * PROFILE_COUNT; i++) {
+		enum fault fault = (enum fault)(i % FAULT_COUNT);
+		uint32_t profile = 1 + (uint32_t)(i / FAULT_COUNT);
+		uint64_t step = 2 + seed_next(&seed, STEP_COUNT - 2);
+		struct sample_values values;
+		struct emad_view_info info;
+		char text[64], number[24];
+
+		inspector_finish(&inspector);
+		ck_assert_int_eq(inspector_init(&inspector, &crew, harness.url), 0);
+		version_make(fault, step, STEP_COUNT, profile, &values, &info);
+		ck_assert_int_eq(inspector_compare(&inspector, 0, profile, &info, &values), fault == FAULT_NONE);
+		if (fault == FAULT_NONE)
+			continue;
+		snprintf(number, sizeof(number), "%" PRIu64, step);
+		snprintf(text, sizeof(text), "%.*s%s%s", (int)strcspn(texts[fault], "%"), texts[fault],
+		         strchr(texts[fault], '%') ? number : "", strchr(texts[fault], '%') ? strchr(texts[fault], '%') + 1 : "");
+		ck_assert_msg(strstr(inspector.text, text), "'%s' is not in: %s", text, inspector.text);
+	}
+	good = true;
+}
+END_TEST
+
+START_TEST(without_a_death_everything_agrees)
+{
+	enum { ROUND_COUNT = 5 };
+	const char *mistake;
+
+	load_begin(seed_take("undisturbed"), CREW_ALL);
+	for (int round = 0; round < ROUND_COUNT; round++) {
+		inspector_hold(&inspector);
+		process_sleep_ms(20);
+		mistake = find_mistake();
+		ck_assert_msg(!mistake, "%s", mistake);
+	}
+	totals_print();
+	load_end();
+}
+END_TEST
+
+/* A case for each, so that CK_RUN_CASE can choose one. */
+static void add(Suite *suite, const char *name, SFun open, const TTest *test)
+{
+	TCase *cases = tcase_create(name);
+
+	tcase_add_checked_fixture(cases, open, daemon_close);
+	tcase_add_test(cases, test);
+	suite_add_tcase(suite, cases);
+}
+
+static Suite *crash_suite(void)
+{
+	Suite *suite = suite_create("crash");
+
+	if (failpoints[0]) {
+		add(suite, "failpoints", open_with_checkpoints, a_death_at_any_failpoint_loses_nothing);
+		return suite;
+	}
+	add(suite, "undisturbed", open_with_checkpoints, without_a_death_everything_agrees);
+	add(suite, "planted", open_without_checkpoints, a_push_that_is_missing_doubled_or_halved_is_named);
+	add(suite, "checkpoint", open_without_checkpoints, a_checkpoint_is_the_whole_average);
+	add(suite, "forgotten", open_without_checkpoints, a_daemon_that_forgets_is_found_out);
+	add(suite, "training", open_without_checkpoints, no_death_loses_or_doubles_what_was_acknowledged);
+	add(suite, "everything", open_with_checkpoints, nor_while_models_come_and_go_and_profiles_change);
+	return suite;
+}
+
+int main(int argc, char **argv)
+{
+	SRunner *runner;
+	int failed;
+
+	if (argc > 1 && strcmp(argv[1], "--crew") == 0)
+		return crew_main(argc, argv);
+	if (argc > 3 && strcmp(argv[1], "--failpoints") == 0) {
+		setenv("EMAD_DAEMON", argv[2], 1);
+		for (int i = 3; i < argc && i - 3 < FAILPOINT_COUNT_MAX; i++)
+			failpoints[i - 3] = argv[i];
+	}
+	runner = srunner_create(crash_suite());
+	srunner_set_fork_status(runner, CK_NOFORK);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

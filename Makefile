@@ -253,6 +253,7 @@ fuzz_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 fuzz_safetensors := $(addprefix proto/, dtype json_read name safetensors status)
 fuzz_schedule := $(schedule) proto/nearest
 fuzz_sp := proto/sp proto/status
+fuzz_web := $(addprefix daemon/core/, address web_path web_range) proto/status
 
 bench_convert := $(addprefix proto/, convert dtype)
 bench_kernel := $(kernel) proto/dtype

@@ -466,7 +466,7 @@ static void reconfigure(struct daemon *daemon, struct config *config)
 	struct instant now = instant_now();
 	struct reason reason;
 
-	if (token_read(config->http_token_file, daemon->http_token, &reason) != 0) {
+	if (daemon->http && token_read(config->http_token_file, daemon->http_token, &reason) != 0) {
 		say(daemon, EVENT_ERROR, reason.text);
 		say(daemon, EVENT_ERROR, "the token for HTTP stays as it was");
 	}
@@ -751,6 +751,7 @@ static int web_start(struct daemon *daemon, struct reason *reason)
 	struct address addresses[ADDRESS_COUNT_MAX];
 	int listeners[ADDRESS_COUNT_MAX];
 	char name[HTTP_NAME_BYTES_MAX], text[HTTP_NAME_BYTES_MAX + 160];
+	bool is_loopback;
 	struct http_options options = {
 		.connection_count_max = (uint32_t)daemon->config->http_connection_count_max,
 		.timeout_ms = (uint32_t)daemon->config->http_timeout_ms,
@@ -773,10 +774,10 @@ static int web_start(struct daemon *daemon, struct reason *reason)
 	error = token_read(daemon->config->http_token_file, daemon->http_token, reason);
 	if (!error)
 		error = http_start(&options, &daemon->http, reason);
-	for (uint32_t i = 0; !error && http_name(daemon->http, i, name); i++) {
+	for (uint32_t i = 0; !error && http_name(daemon->http, i, name, &is_loopback); i++) {
 		snprintf(text, sizeof text, "HTTP at %s, %s", name, daemon->http_token[0] ? "for whoever bears the token" :
 		         "where everybody who reaches it may read (http-token-file= is not set)");
-		say(daemon, EVENT_NOTICE, text);
+		say(daemon, daemon->http_token[0] || is_loopback ? EVENT_NOTICE : EVENT_WARNING, text);
 	}
 	return error;
 }

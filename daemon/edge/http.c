@@ -447,11 +447,12 @@ void http_sweep(struct http *http)
 	pthread_mutex_unlock(&http->lock);
 }
 
-bool http_name(const struct http *http, uint32_t index, char ret_name[HTTP_NAME_BYTES_MAX])
+bool http_name(const struct http *http, uint32_t index, char ret_name[HTTP_NAME_BYTES_MAX], bool *ret_is_loopback)
 {
 	if (index >= http->listener_count)
 		return false;
 	strcpy(ret_name, http->listeners[index].name);
+	*ret_is_loopback = http->listeners[index].is_loopback;
 	return true;
 }
 

@@ -53,8 +53,11 @@ void http_poll(struct http *http);
 /* Closes connections whose time is over; to be called every few seconds. */
 void http_sweep(struct http *http);
 
-/* The name of the n-th address that is listened at, as it is in fact: "127.0.0.1:9464". False: there are no more. */
-bool http_name(const struct http *http, uint32_t index, char ret_name[HTTP_NAME_BYTES_MAX]);
+/*
+ * The name of the n-th address that is listened at, as it is in fact, "127.0.0.1:9464", and whether this host alone can
+ * reach it. False: there are no more.
+ */
+bool http_name(const struct http *http, uint32_t index, char ret_name[HTTP_NAME_BYTES_MAX], bool *ret_is_loopback);
 
 /* Closes everything; nothing more is reported. NULL is allowed. */
 void http_stop(struct http *http);

@@ -4,6 +4,7 @@
 #include "daemon/core/web.h"
 
 #include "daemon/core/metrics.h"
+#include "tests/unit/failing_heap.h"
 #include "tests/unit/fake_host.h"
 
 #include <check.h>
@@ -280,6 +281,34 @@ START_TEST(times_fall_into_buckets_by_their_upper_bounds)
 }
 END_TEST
 
+START_TEST(without_memory_a_request_fails_and_nothing_else)
+{
+	static const char *const paths[] = {
+		"/", "/metrics", "/healthz", "/v1/status", "/v1/models", "/v1/models/net", "/v1/models/net/ema.safetensors",
+		"/nowhere",
+	};
+	struct fake_trainer trainer = trainer_of("net");
+
+	push(&trainer, 1);
+	for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+		struct web_request request = { .peer = PEER_DOWNLOAD_FIRST + i, .path = paths[i] };
+		uint64_t nth = 1;
+		bool failed;
+
+		do {
+			failing_heap_arm(nth++, true);
+			(void)ask_with(&request, &open_rules);
+			failed = failing_heap_disarm();
+			ck_assert(!failed || (answer.code == 503 && answer.fd < 0));
+			fake_host_gone(&host, request.peer);
+		} while (failed);
+		ck_assert_int_eq(answer.code, strcmp(paths[i], "/nowhere") == 0 ? 404 : 200);
+	}
+	push(&trainer, 2);
+	fake_trainer_finish(&trainer);
+}
+END_TEST
+
 START_TEST(other_methods_are_told_which_there_are)
 {
 	web_refuse_method("BREW", &answer);
@@ -306,6 +335,7 @@ int main(void)
 	tcase_add_test(tcase, the_page_names_its_nonce_in_its_policy);
 	tcase_add_test(tcase, metrics_come_in_two_formats);
 	tcase_add_test(tcase, times_fall_into_buckets_by_their_upper_bounds);
+	tcase_add_test(tcase, without_memory_a_request_fails_and_nothing_else);
 	tcase_add_test(tcase, other_methods_are_told_which_there_are);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);

@@ -72,7 +72,8 @@ int address_list_parse(const char *text, struct address *ret_addresses, uint32_t
 		count++;
 		text += bytes;
 	}
-	memcpy(ret_addresses, addresses, count * sizeof addresses[0]);
+	for (uint32_t i = 0; i < count; i++)
+		ret_addresses[i] = addresses[i];
 	*ret_count = count;
 	return 0;
 }

@@ -17,54 +17,9 @@ import numpy
 import pytest
 
 import emad
-from conftest import BUILD, DaemonProcess
+from conftest import BUILD, HTTP_SETTINGS, DaemonProcess, Web
 
-SETTINGS = "[http]\nhttp-listen=127.0.0.1:0\n"
 PROFILES = {"ema": "constant:decay=0.5", "slow": "constant:decay=0.9"}
-
-
-def port_of(process: DaemonProcess) -> int:
-    return int(re.findall(r"HTTP at 127\.0\.0\.1:(\d+)", process.log())[-1])
-
-
-class Web:
-    """Requests to a daemon, each on a connection of its own."""
-
-    def __init__(self, process: DaemonProcess):
-        self.port = port_of(process)
-
-    def request(self, path: str, method: str = "GET", **headers):
-        """The response, its body read."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
-        response = connection.getresponse()
-        response.text = response.read()
-        connection.close()
-        return response
-
-    def json(self, path: str, status: int = 200, **headers):
-        response = self.request(path, **headers)
-        assert response.status == status, response.text
-        assert response.headers["Content-Type"] == "application/json"
-        return json.loads(response.text)
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """A daemon with HTTP."""
-    process = DaemonProcess(tmp_path_factory.mktemp("http"), SETTINGS + "[limits]\nlease-min=200ms\n")
-    process.start()
-    yield process
-    assert process.process.poll() is None, process.log()
-    assert process.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def web(served):
-    return Web(served)
 
 
 @pytest.fixture
@@ -287,7 +242,7 @@ def test_with_a_token_nothing_but_life_is_told_without_it(tmp_path):
     path = tmp_path / "token"
     path.write_text(token + "\n")
     path.chmod(0o600)
-    process = DaemonProcess(tmp_path, f"{SETTINGS}http-token-file={path}\n")
+    process = DaemonProcess(tmp_path, f"{HTTP_SETTINGS}http-token-file={path}\n")
     process.start()
     try:
         web = Web(process)
@@ -326,7 +281,7 @@ def wait_until(condition, seconds: float = 30):
 
 
 def test_lists_of_readers_close_what_has_no_users(tmp_path):
-    process = DaemonProcess(tmp_path, f"{SETTINGS}[access]\nread-users={os.getuid()}\n")
+    process = DaemonProcess(tmp_path, f"{HTTP_SETTINGS}[access]\nread-users={os.getuid()}\n")
     process.start()
     try:
         answer = Web(process).json("/v1/models", 403)
@@ -351,7 +306,7 @@ def test_a_token_that_cannot_be_used_is_an_error_at_the_start(tmp_path, text, mo
     if text is not None:
         path.write_text(text)
         path.chmod(mode)
-    process = DaemonProcess(tmp_path, f"{SETTINGS}http-token-file={path}\n")
+    process = DaemonProcess(tmp_path, f"{HTTP_SETTINGS}http-token-file={path}\n")
     with pytest.raises(RuntimeError, match="ended"):
         process.start()
     assert part in process.log()
@@ -472,7 +427,7 @@ def test_requests_that_come_on_one_connection_are_answered_in_turn(web, trainer,
 
 
 def test_silent_and_slow_clients_are_closed(tmp_path):
-    process = DaemonProcess(tmp_path, f"{SETTINGS}http-timeout=1s\nhttp-connections-max=8\n")
+    process = DaemonProcess(tmp_path, f"{HTTP_SETTINGS}http-timeout=1s\nhttp-connections-max=8\n")
     process.start()
     try:
         web = Web(process)
@@ -622,7 +577,7 @@ def test_a_download_of_a_removed_model_ends(served, web, name):
 
 
 def test_the_end_does_not_wait_for_downloads(tmp_path):
-    process = DaemonProcess(tmp_path, SETTINGS)
+    process = DaemonProcess(tmp_path, HTTP_SETTINGS)
     process.start()
     web = Web(process)
     with emad.Client(process.url) as client:

@@ -7,8 +7,7 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT
-from test_http import Web, served, web  # noqa: F401
+from conftest import ROOT, Web
 
 FOLDER = ROOT / "daemon" / "monitoring"
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed (Debian: prometheus)")
@@ -28,7 +27,7 @@ def test_the_rules_are_valid_and_fire_when_they_should():
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_what_they_name_is_among_the_metrics(web: Web):  # noqa: F811
+def test_what_they_name_is_among_the_metrics(web: Web):
     text = web.request("/metrics", Accept="text/plain").text.decode()
     there = set(re.findall(r"^# TYPE (\S+) ", text, re.M))
     rules = "\n".join(

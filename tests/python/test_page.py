@@ -10,7 +10,7 @@ import numpy
 import pytest
 
 import emad
-from test_http import Web, served, web  # noqa: F401
+from conftest import Web
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "<img src=x onerror=document.title='owned'>\"'</script><script>document.title='owned'</script>"
@@ -18,7 +18,7 @@ HOSTILE = "<img src=x onerror=document.title='owned'>\"'</script><script>documen
 pytestmark = pytest.mark.skipif(not BROWSER, reason="no browser is installed (Debian: chromium)")
 
 
-def browse(web: Web, tmp_path, *options: str, fragment: str = "") -> tuple:  # noqa: F811
+def browse(web: Web, tmp_path, *options: str, fragment: str = "") -> tuple:
     """The page after some rounds, as markup, and what the browser had to say."""
     done = subprocess.run(
         [
@@ -34,7 +34,7 @@ def browse(web: Web, tmp_path, *options: str, fragment: str = "") -> tuple:  # n
 
 
 @pytest.fixture
-def models(served, name):  # noqa: F811
+def models(served, name):
     tensors = {HOSTILE: numpy.ones(1000, "float32"), "plain": numpy.ones(10, "float32")}
     with emad.Client(served.url) as client:
         trainers = [
@@ -53,7 +53,7 @@ def models(served, name):  # noqa: F811
             client.remove(f"{name}/{part}")
 
 
-def test_it_shows_models_averages_and_versions(web, models, name, tmp_path):  # noqa: F811
+def test_it_shows_models_averages_and_versions(web, models, name, tmp_path):
     page, console = browse(web, tmp_path, fragment=f"#{name}%2Fsecond")
     assert not console, console
     body = page.split("</head>", 1)[1]
@@ -66,7 +66,7 @@ def test_it_shows_models_averages_and_versions(web, models, name, tmp_path):  # 
     assert re.search(r'id="drift-now"[^>]*>ema [0-9.]+ %, slow [0-9.]+ %<', body)
 
 
-def test_names_become_text_and_nothing_else(web, models, name, tmp_path):  # noqa: F811
+def test_names_become_text_and_nothing_else(web, models, name, tmp_path):
     page, console = browse(web, tmp_path, fragment=f"#{name}%2Ffirst")
     assert not console, console
     assert "<title>emad</title>" in page and "owned</title>" not in page
@@ -76,7 +76,7 @@ def test_names_become_text_and_nothing_else(web, models, name, tmp_path):  # noq
     assert html.unescape(cell) == HOSTILE
 
 
-def test_a_fragment_that_names_no_model_shows_another(web, models, tmp_path):  # noqa: F811
+def test_a_fragment_that_names_no_model_shows_another(web, models, tmp_path):
     page, console = browse(web, tmp_path, fragment="#%3Cscript%3Ealert(1)%3C/script%3E")
     assert not console, console
     assert "alert(1)" not in page.split("<main", 1)[1].split("</main", 1)[0]
@@ -94,7 +94,7 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_colours_can_be_told_from_their_ground(web):  # noqa: F811
+def test_colours_can_be_told_from_their_ground(web):
     page = web.request("/").text.decode()
     themes = [dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{(.*?)\}", page, re.S)]
     assert len(themes) == 2 and themes[0].keys() == themes[1].keys()

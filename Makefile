@@ -165,13 +165,14 @@ test_service_gaps := $(service)
 test_service_guards := $(service)
 test_service_heap := $(service)
 test_service_keep := $(service)
+test_service_kill := $(service) tests/unit/service_walk tests/unit/kill_faults
 test_service_profiles := $(service)
 test_service_register := $(service)
 test_service_rewind := $(service)
 test_service_seeds := $(service)
 test_service_settings := $(service)
 test_service_waits := $(service)
-test_service_walk := $(service)
+test_service_walk := $(service) tests/unit/service_walk
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
 test_status := proto/status
@@ -184,6 +185,7 @@ test_web_range := daemon/core/web_range
 test_workers := daemon/edge/workers $(apply)
 
 needs_tests/unit/failing_heap := failing_heap
+needs_tests/unit/kill_faults := kill_faults
 needs_tests/unit/test_config := jansson
 needs_tests/unit/test_convert := m
 needs_tests/unit/test_facts := jansson
@@ -206,12 +208,14 @@ needs_tests/unit/test_service_gaps := m
 needs_tests/unit/test_service_guards := m
 needs_tests/unit/test_service_heap := jansson m
 needs_tests/unit/test_service_keep := jansson m
+needs_tests/unit/test_service_kill := m
 needs_tests/unit/test_service_profiles := m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_rewind := m
 needs_tests/unit/test_service_seeds := m
 needs_tests/unit/test_service_settings := m
 needs_tests/unit/test_service_waits := m
+needs_tests/unit/service_walk := m
 needs_tests/unit/test_service_walk := m
 needs_tests/unit/test_web := m
 
@@ -226,6 +230,7 @@ integration_test_crash := $(library) $(addprefix tests/integration/, crew harnes
 integration_test_daemon := $(wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
+integration_test_segments := $(roles)
 integration_test_stop := $(roles)
 integration_test_watchdog := $(addprefix tests/integration/, harness process)
 integration_test_wire := $(wire)
@@ -240,6 +245,7 @@ needs_tests/integration/role := m
 needs_tests/integration/sample := m
 needs_tests/integration/test_load := check
 needs_tests/integration/test_security := check
+needs_tests/integration/test_segments := check
 needs_tests/integration/test_stop := check
 needs_tests/integration/test_watchdog := check
 needs_tests/integration/test_wire := check nng
@@ -365,6 +371,7 @@ $(foreach l,$(filter-out nng,$(libraries)),$(eval libs_$(l) := $(shell $(PKG_CON
 libs_nng := $(shell $(PKG_CONFIG) --libs nng 2>/dev/null || echo -lnng)
 libs_m := -lm
 libs_failing_heap := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=reallocarray,--wrap=strdup
+libs_kill_faults := -Wl,--wrap=intake_push,--wrap=intake_begin,--wrap=book_note
 endif
 
 # ---- programs --------------------------------------------------------------------------------------------------------

@@ -70,9 +70,10 @@ MEMBER_AT(slot_header, profiles, 152);
 MEMBER_AT(slot_header, checksum, 1432);
 _Static_assert(sizeof(struct slot_header) <= LAYOUT_PAGE_BYTES, "a slot's facts are one page");
 
-TYPE_IS(slot_notes, 4104);
-MEMBER_AT(slot_notes, metadata_bytes, 0);
-MEMBER_AT(slot_notes, metadata, 8);
+TYPE_IS(slot_notes, 4112);
+MEMBER_AT(slot_notes, checksum, 0);
+MEMBER_AT(slot_notes, metadata_bytes, 8);
+MEMBER_AT(slot_notes, metadata, 16);
 
 TYPE_IS(stage_header, 120);
 MEMBER_AT(stage_header, segment, 0);
@@ -113,7 +114,7 @@ MEMBER_AT(rank_record, pieces_checksum, 56);
 MEMBER_AT(rank_record, stages, 64);
 MEMBER_AT(rank_record, answers, 1024);
 
-TYPE_IS(head_header, 304);
+TYPE_IS(head_header, 312);
 MEMBER_AT(head_header, segment, 0);
 MEMBER_AT(head_header, name, 64);
 MEMBER_AT(head_header, world, 272);
@@ -122,6 +123,7 @@ MEMBER_AT(head_header, stage_count, 280);
 MEMBER_AT(head_header, gone, 284);
 MEMBER_AT(head_header, epoch, 288);
 MEMBER_AT(head_header, leased, 296);
+MEMBER_AT(head_header, version, 304);
 
 TYPE_IS(book, 184);
 MEMBER_AT(book, number, 0);

@@ -13,6 +13,9 @@
  *   stage:  | stage_header, padded to a page | stage 0 | pad to a page | stage 1 | ... | pieces of the rank |
  *   head:   | head_header | rank_record x world | metadata x stages | pad | book 0 | book 1 |
  *
+ * A segment's identity says its kind, and stands in its name wherever it is kept: what a trainer writes into its stages'
+ * header makes no head of them.
+ *
  * A segment's layout_version is written last: until then a reader sees 0 and knows that the segment is not ready.
  * All numbers are in the byte order of the host: the memory never leaves it.
  *
@@ -45,12 +48,23 @@ enum segment_kind {
 	SEGMENT_STAGE = 3,
 };
 
+/* The identity of a segment of that kind. */
+static inline uint64_t segment_identity(uint64_t random, enum segment_kind kind)
+{
+	return random << 2 | (uint64_t)kind;
+}
+
+static inline enum segment_kind segment_identity_kind(uint64_t segment)
+{
+	return (enum segment_kind)(segment & 3);
+}
+
 struct segment_header {
 	uint64_t magic;
 	_Atomic uint32_t layout_version; /* written last, with release */
 	uint32_t kind;
 	uint64_t segment_bytes;
-	uint64_t segment; /* random identity of this segment */
+	uint64_t segment; /* random identity of this segment, made by segment_identity */
 	uint64_t model;   /* number of the model's memory: equal in all its segments */
 	uint64_t geometry; /* checksum over manifest and profiles, as they were when it was made */
 	uint64_t index;    /* slot number, or rank */
@@ -92,6 +106,7 @@ struct slot_header {
 
 /* What else the daemon knows of a version. Behind it sum x^2 of each tensor's snapshot, as doubles. */
 struct slot_notes {
+	uint64_t checksum;       /* over all that follows, also behind this struct */
 	uint64_t metadata_bytes; /* 0: none was pushed with it */
 	char metadata[METADATA_BYTES_MAX];
 };
@@ -155,6 +170,7 @@ struct head_header {
 	uint32_t gone; /* 1: the model was removed or replaced, and its memory is about to be given back */
 	uint64_t epoch; /* the newest handed out */
 	uint64_t leased; /* slots that readers hold: bits by index, behind the slots the heirloom's */
+	uint64_t version; /* the newest published: written behind the slot's own */
 };
 
 /*

@@ -68,6 +68,7 @@ static const struct fact STATUS_FACTS[] = {
 	{"up", "uptime_ms", FACT_MS, TABLE_PLAIN},
 	{"runtime directory", "runtime_dir", FACT_TEXT, TABLE_PLAIN},
 	{"state directory", "state_dir", FACT_TEXT, TABLE_PLAIN},
+	{"segments directory", "segments_dir", FACT_TEXT, TABLE_PLAIN},
 	{"workers", "workers", FACT_INTEGER, TABLE_PLAIN},
 	{"kernel", "kernel", FACT_TEXT, TABLE_PLAIN},
 	{"requests waiting", "waiting", FACT_INTEGER, TABLE_PLAIN},
@@ -169,7 +170,8 @@ const struct command COMMAND_STATUS = {
 	.text = "Shows who the daemon is, what it holds and what it has counted since it started. A member that\n"
 		"the daemon does not send is shown as '-'. With --quiet the counters are left out.\n"
 		"\nJSON: the daemon's answer as one object: agent, pid, instance, uptime_ms, runtime_dir,\n"
-		"state_dir, workers, kernel, connections, waiting, models, memory_bytes, memory_bytes_max, counters;\n"
+		"state_dir, segments_dir, workers, kernel, connections, waiting, models, memory_bytes,\n"
+		"memory_bytes_max, counters;\n"
 		"checkpoint, null without a state directory: model, step and written_us of the last one that this\n"
 		"daemon wrote; failing (a model), failures (in a row), error.\n",
 	.examples = "  emactl status\n"

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/attributes.h"
 #include "daemon/core/book.h"
 #include "daemon/core/call.h"
 #include "daemon/core/description.h"
@@ -46,6 +47,25 @@ static const struct segment_header *header_of(const struct memory *segment)
 	return (const void *)segment->base;
 }
 
+/*
+ * Whether a segment is what its identity says. The identity is that of its name, to which nobody but the daemon can
+ * write; a trainer may have written anything into the header of its stages.
+ */
+static int segment_check(const struct memory *segment, enum segment_kind kind, struct reason *reason)
+{
+	if (segment_identity_kind(segment->segment) != kind)
+		return reason_set(reason, STATUS_ECORRUPT, "segment %016" PRIx64 " is of another kind than its name says",
+		                  segment->segment);
+	if (segment->bytes < LAYOUT_PAGE_BYTES || segment->bytes % LAYOUT_PAGE_BYTES != 0)
+		return reason_set(reason, STATUS_ECORRUPT, "segment %016" PRIx64 " has %" PRIu64
+		                  " bytes, and whole pages of %d are needed", segment->segment, segment->bytes,
+		                  LAYOUT_PAGE_BYTES);
+	if (header_of(segment)->layout_version != 0 && header_of(segment)->segment != segment->segment)
+		return reason_set(reason, STATUS_ECORRUPT, "segment %016" PRIx64 " holds what was segment %016" PRIx64,
+		                  segment->segment, header_of(segment)->segment);
+	return segment_header_check(header_of(segment), kind, segment->bytes, reason);
+}
+
 /* The segment of that identity and kind, or NULL with a sentence. */
 static const struct memory *find(const struct estate *estate, uint64_t segment, enum segment_kind kind,
                                  struct reason *reason)
@@ -55,9 +75,7 @@ static const struct memory *find(const struct estate *estate, uint64_t segment, 
 
 		if (!at->base || at->segment != segment)
 			continue;
-		if (segment_header_check(header_of(at), kind, at->bytes, reason) != 0)
-			return NULL;
-		return at;
+		return segment_check(at, kind, reason) == 0 ? at : NULL;
 	}
 	reason_set(reason, STATUS_ECORRUPT, "its segment %016" PRIx64 " is not there", segment);
 	return NULL;
@@ -119,31 +137,40 @@ static int geometry_read(const struct memory *segment, struct geometry **ret_geo
 
 static int slots_find(const struct estate *estate, struct adoption *adoption, uint32_t slot_count, struct reason *reason)
 {
+	for (uint32_t i = slot_count; i < SLOT_COUNT_MAX; i++)
+		if (adoption->book.slots[i] != 0)
+			return reason_set(reason, STATUS_ECORRUPT, "its head is of %" PRIu32 " slots and its book of more",
+			                  slot_count);
 	for (uint32_t i = 0; i < slot_count; i++) {
 		const struct memory *slot = find(estate, adoption->book.slots[i], SEGMENT_SLOT, reason);
 
 		if (!slot)
 			return STATUS_ECORRUPT;
 		adoption->slots[i] = slot;
-		if (slot->bytes != adoption->slots[0]->bytes ||
+		if (header_of(slot)->index != i || slot->bytes != adoption->slots[0]->bytes ||
+		    header_of(slot)->model != header_of(adoption->head)->model ||
 		    header_of(slot)->geometry != header_of(adoption->slots[0])->geometry)
 			return reason_set(reason, STATUS_ECORRUPT, "its slots 0 and %" PRIu32 " are of different layouts", i);
 	}
 	return 0;
 }
 
-/* It is not needed any more where a slot holds a newer version, and may then be gone. */
+/* It is not needed any more where a slot holds a newer version: then it may be gone, or damaged. -ENOMEM. */
 static int heirloom_find(const struct estate *estate, struct adoption *adoption, struct reason *reason)
 {
 	const struct memory *heirloom;
+	int error;
 
 	if (adoption->book.heirloom == 0)
 		return 0;
 	heirloom = find(estate, adoption->book.heirloom, SEGMENT_SLOT, reason);
-	if (!heirloom)
-		return 0;
-	adoption->heirloom = heirloom;
-	return geometry_read(heirloom, &adoption->heirloom_geometry, reason);
+	for (uint32_t i = 0; i < SLOT_COUNT_MAX; i++)
+		if (heirloom == adoption->slots[i])
+			heirloom = NULL;
+	error = heirloom ? geometry_read(heirloom, &adoption->heirloom_geometry, reason) : 0;
+	if (heirloom && !error)
+		adoption->heirloom = heirloom;
+	return error == -ENOMEM ? error : 0;
 }
 
 /* ---- the model --------------------------------------------------------------------------------------------------- */
@@ -161,7 +188,19 @@ static int head_check(const struct memory *segment, struct reason *reason)
 		return reason_set(reason, STATUS_ECORRUPT,
 		                  "its head of %" PRIu64 " bytes cannot be of %" PRIu32 " ranks, %" PRIu32 " slots and %" PRIu32
 		                  " stages", segment->bytes, head->world, head->slot_count, head->stage_count);
+	/* Numbers that only count up from 1; JSON's integers are signed. */
+	if (head->gone > 1 || head->epoch > INT64_MAX || head->version > INT64_MAX)
+		return reason_set(reason, STATUS_ECORRUPT, "its head is damaged: epoch %" PRIu64 ", version %" PRIu64,
+		                  head->epoch, head->version);
 	return 0;
+}
+
+/* The slots are as large as they were made, whatever the profiles are now. */
+static void slots_account(struct model *model, const struct geometry *made)
+{
+	model->memory_bytes -= relay_slot_bytes(model, model->geometry);
+	geometry_settle(model->geometry, made);
+	model->memory_bytes += relay_slot_bytes(model, model->geometry);
 }
 
 /* The model with the profiles of its book, over slots that were made with others perhaps. */
@@ -181,6 +220,8 @@ static int model_make(struct adoption *adoption, struct reason *reason)
 		                          generation->profile_count, &adoption->model, reason);
 	if (!error && !geometry_fits(adoption->model->geometry, made))
 		error = reason_set(reason, STATUS_ECORRUPT, "the profiles of its book do not fit its slots");
+	if (!error)
+		slots_account(adoption->model, made);
 	geometry_destroy(made);
 	free(profiles);
 	return error;
@@ -199,6 +240,22 @@ static int heirloom_fit(struct adoption *adoption)
 		return -ENOMEM;
 	geometry_sources(geometry, adoption->heirloom_geometry, heirloom->sources);
 	return 0;
+}
+
+/* What a slot says of its own layout, where no checksum vouches for it: an update would publish it. */
+static void slot_restore(const struct model *model, uint32_t index)
+{
+	struct slot_header *slot = model->versions.slots[index];
+	const struct geometry *geometry = model->geometry;
+
+	if (slot->version != 0)
+		return;
+	slot->profile_count = geometry->profile_count;
+	slot->notes_offset = geometry->notes_offset;
+	for (uint32_t p = 0; p < geometry->profile_count; p++) {
+		slot->profiles[p].region_offset = geometry->region_offsets[p];
+		slot->profiles[p].region_bytes = geometry->images[p]->image_bytes;
+	}
 }
 
 /* From here on the segments are the model's, also on failure. */
@@ -224,6 +281,8 @@ static int memory_take(struct service *service, const struct instant *now, struc
 			versions_inherit(&model->versions, heirloom);
 	}
 	error = versions_resume(&model->versions, leased, PEER_AWAITED, now->monotonic_ms);
+	for (uint32_t i = 0; i < model->slot_count; i++)
+		slot_restore(model, i);
 	if (!error && model->heirloom.geometry && model->versions.current != (int32_t)model->slot_count) {
 		versions_disinherit(&model->versions);
 		heirloom_drop(model, &service->host);
@@ -231,30 +290,96 @@ static int memory_take(struct service *service, const struct instant *now, struc
 	return error;
 }
 
-static int facts_take(struct adoption *adoption, const struct instant *now)
+/* A version that was published, and whose slot is damaged. The one before it is all that is left then. */
+static int version_loss(struct service *service, const struct adoption *adoption, struct reason *reason)
+{
+	const struct model *model = adoption->model;
+	const struct slot_header *newest = versions_newest(&model->versions);
+	uint64_t known = model->head->version;
+	struct event about = {
+		.severity = EVENT_ERROR,
+		.model = model->name,
+		.error = status_name(STATUS_ECORRUPT),
+		.pid = -1,
+	};
+
+	if (adoption->book.generation.version > known)
+		known = adoption->book.generation.version;
+	if (newest ? newest->version >= known : known == 0)
+		return 0;
+	if (!newest)
+		return reason_set(reason, STATUS_ECORRUPT, "version %" PRIu64 " is damaged, and there is none before it", known);
+	about.step = newest->step;
+	service_event_about(service, &about, "%s: version %" PRIu64 " is damaged and lost; what is left is version %" PRIu64
+	                    " of step %" PRIu64, model->name, known, newest->version, newest->step);
+	return 0;
+}
+
+static int notes_take(struct service *service, struct model *model)
+{
+	struct reason reason = { "" };
+	int error = notes_read(model, &reason);
+
+	if (error && error != -ENOMEM)
+		service_event(service, EVENT_ERROR, model->name, error, "%s: %s", model->name, reason.text);
+	return error == -ENOMEM ? error : 0;
+}
+
+static int facts_take(struct service *service, struct adoption *adoption, const struct instant *now,
+                      struct reason *reason)
 {
 	struct model *model = adoption->model;
 	const struct slot_header *newest = versions_newest(&model->versions);
 	const struct book_facts *book = &adoption->book;
 	uint64_t before = book->generation.version;
+	int error = version_loss(service, adoption, reason);
 
+	if (error)
+		return error;
 	book_restore(model, &adoption->book.generation);
-	model->version_next = before + 1;
+	model->version_next = (before > model->head->version ? before : model->head->version) + 1;
 	model->checkpoint.owns = book->checkpoint_version != 0;
 	model->checkpoint.version = book->checkpoint_version;
 	model->checkpoint.step = book->checkpoint_step;
 	model->checkpoint.since_ms = now->monotonic_ms;
 	if (!newest)
 		return 0;
-	if (newest->version > before) {
+	if (newest->version >= model->version_next)
 		model->version_next = newest->version + 1;
+	if (newest->version > before) {
 		model->has_step = true;
 		model->step = newest->step;
 	}
-	return notes_read(model);
+	return notes_take(service, model);
 }
 
 /* ---- ranks ------------------------------------------------------------------------------------------------------- */
+
+/*
+ * The list of a rank's pieces. Its trainer may be writing to it this very moment: what is looked at is a copy.
+ * STATUS_ECORRUPT with a sentence, -ENOMEM.
+ */
+static int pieces_read(const struct memory *segment, const struct rank_record *record, struct manifest **ret_pieces,
+                       struct reason *reason)
+{
+	uint64_t bytes = record->pieces_bytes;
+	uint8_t *copy;
+	int error;
+
+	if (bytes == 0 || bytes > segment->bytes || layout_page_round(bytes) > segment->bytes)
+		return reason_set(reason, STATUS_ECORRUPT, "its pieces are %" PRIu64 " bytes, and its stages have %" PRIu64, bytes,
+		                  segment->bytes);
+	copy = malloc(bytes);
+	if (!copy)
+		return -ENOMEM;
+	memcpy(copy, segment->base + segment->bytes - layout_page_round(bytes), bytes);
+	if (layout_checksum(copy, bytes) == record->pieces_checksum)
+		error = manifest_decode(copy, bytes, ret_pieces, reason);
+	else
+		error = reason_set(reason, STATUS_ECORRUPT, "the list of its pieces was overwritten");
+	free(copy);
+	return error;
+}
 
 /* A rank's stages, with what its pieces are. Without them the rank must register anew. */
 static int stage_take(const struct estate *estate, struct model *model, uint32_t rank, struct reason *reason)
@@ -262,25 +387,21 @@ static int stage_take(const struct estate *estate, struct model *model, uint32_t
 	const struct rank_record *record = &model->records[rank];
 	const struct memory *segment = find(estate, record->stage_segment, SEGMENT_STAGE, reason);
 	struct manifest *manifest;
-	uint64_t stride, bytes;
+	uint64_t stride, bytes, needed;
 	int error;
 
 	if (!segment)
 		return STATUS_ECORRUPT;
-	if (header_of(segment)->model != model->id || header_of(segment)->index != rank ||
-	    record->pieces_bytes > segment->bytes ||
-	    layout_stage_bytes(0, model->stage_count, &stride, &bytes) != 0)
+	if (header_of(segment)->model != model->id || header_of(segment)->index != rank)
 		return reason_set(reason, STATUS_ECORRUPT, "segment %016" PRIx64 " is not that of its stages",
 		                  segment->segment);
-	bytes = segment->bytes - layout_page_round(record->pieces_bytes);
-	if (layout_checksum(segment->base + bytes, record->pieces_bytes) != record->pieces_checksum)
-		return reason_set(reason, STATUS_ECORRUPT, "the list of its pieces was overwritten");
-	error = manifest_decode(segment->base + bytes, record->pieces_bytes, &manifest, reason);
+	error = pieces_read(segment, record, &manifest, reason);
 	if (error)
 		return error;
-	if (layout_stage_bytes(manifest->stage_bytes, model->stage_count, &stride, &stride) != 0 || stride != bytes)
-		error = reason_set(reason, STATUS_ECORRUPT, "its stages have %" PRIu64 " bytes and its pieces need %" PRIu64,
-		                   bytes, stride);
+	bytes = segment->bytes - layout_page_round(record->pieces_bytes);
+	if (layout_stage_bytes(manifest->stage_bytes, model->stage_count, &stride, &needed) != 0 || needed != bytes)
+		error = reason_set(reason, STATUS_ECORRUPT, "its stages have %" PRIu64 " bytes, and not what its pieces need",
+		                   bytes);
 	if (!error)
 		error = manifest_compare(manifest, model->manifest, reason);
 	if (error) {
@@ -294,9 +415,10 @@ static int stage_take(const struct estate *estate, struct model *model, uint32_t
 	return 0;
 }
 
-/* What belonged to a snapshot beside its values. */
+/* What belonged to a snapshot beside its values. Metadata that is none any more is left out. */
 static int enclosure_read(struct model *model, uint32_t rank, uint32_t stage)
 {
+	int error;
 	struct stage_record *record = &model->records[rank].stages[stage];
 	struct enclosure *enclosure = &model->ranks[rank].enclosures[stage];
 	const char *metadata = (const char *)model->head_memory.base + layout_metadata_offset(model->world, stage);
@@ -306,8 +428,8 @@ static int enclosure_read(struct model *model, uint32_t rank, uint32_t stage)
 	enclosure->profile[sizeof enclosure->profile - 1] = '\0';
 	if (rank != 0 || record->metadata_bytes == 0 || record->metadata_bytes > METADATA_BYTES_MAX)
 		return 0;
-	enclosure->metadata = strndup(metadata, record->metadata_bytes);
-	return enclosure->metadata ? 0 : -ENOMEM;
+	error = metadata_parse(metadata, record->metadata_bytes, &enclosure->metadata, NULL);
+	return error == -ENOMEM ? error : 0;
 }
 
 /* Snapshots that were acknowledged, and whose values are gone. */
@@ -345,7 +467,8 @@ static int rank_take(struct service *service, const struct estate *estate, struc
 	int error = 0;
 
 	intake_adopt(record, model->stage_count, newest ? newest->version : 0, newest ? newest->calls : 0);
-	if (record->epoch >= service->epoch_next)
+	/* A head is not believed whose newest is larger. */
+	if (record->epoch >= service->epoch_next && record->epoch <= INT64_MAX)
 		service->epoch_next = record->epoch + 1;
 	if (record->stage_segment != 0)
 		error = stage_take(estate, model, rank, &reason);
@@ -436,7 +559,7 @@ static int adopt(struct service *service, const struct instant *now, const struc
 	adoption->model->id = head->segment.model;
 	error = memory_take(service, now, adoption);
 	if (!error)
-		error = facts_take(adoption, now);
+		error = facts_take(service, adoption, now, reason);
 	if (!error)
 		error = ranks_take(service, estate, adoption, reason);
 	FAILPOINT("adopt-taken");
@@ -501,7 +624,7 @@ static const struct memory *head_next(const struct estate *estate, uint64_t belo
 	for (uint32_t i = 0; i < estate->count; i++) {
 		const struct memory *at = &estate->segments[i];
 
-		if (!at->base || segment_header_check(header_of(at), SEGMENT_HEAD, at->bytes, NULL) != 0 ||
+		if (!at->base || segment_check(at, SEGMENT_HEAD, NULL) != 0 ||
 		    header_of(at)->model >= below)
 			continue;
 		if (!best || header_of(at)->model > header_of(best)->model)
@@ -523,7 +646,7 @@ static void rest_give_back(struct service *service, struct estate *estate)
 		if (!at->base)
 			continue;
 		if (!reason.text[0])
-			(void)segment_header_check(header_of(at), (enum segment_kind)header_of(at)->kind, at->bytes, &reason);
+			(void)segment_check(at, segment_identity_kind(at->segment), &reason);
 		bytes += at->bytes;
 		count++;
 		service->host.memory_drop(service->host.context, at);

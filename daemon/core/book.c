@@ -173,7 +173,7 @@ int book_write(struct model *model)
 
 void book_note(struct model *model)
 {
-	if (model->head && book_write(model) != 0)
+	if (model->head && !model->recovers && book_write(model) != 0)
 		model->book_is_stale = true;
 }
 
@@ -183,11 +183,18 @@ int book_read(const struct head_header *head, struct book_facts *ret_facts, stru
 	struct book_facts facts;
 	int error;
 
+	/* Nobody has registered either: its memory had just been made. */
+	if (!book && book_at(head, 0)->number == 0 && book_at(head, 1)->number == 0 && head->epoch == 0)
+		return reason_set(reason, STATUS_EEXISTS, "it was not finished, and nobody was told that it is there");
 	if (!book)
-		return reason_set(reason, STATUS_ECORRUPT, "its book was never written, or is damaged");
+		return reason_set(reason, STATUS_ECORRUPT, "its book is damaged");
 	error = generation_facts_decode((const char *)book->text, book->text_bytes, &facts.generation, reason);
 	if (error)
 		return error;
+	if (strcmp(facts.generation.model, head->name) != 0 || facts.generation.world != head->world) {
+		generation_finish(&facts.generation);
+		return reason_set(reason, STATUS_ECORRUPT, "its book is of another model");
+	}
 	facts.number = book->number;
 	facts.ancestor = book->ancestor;
 	facts.heirloom = book->heirloom;

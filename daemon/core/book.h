@@ -35,7 +35,7 @@ struct book_facts {
 
 /*
  * Reads the valid book of a head, whose counts are checked already and whose bytes are those of them. Believes nothing.
- * STATUS_ECORRUPT, STATUS_EVERSION with a sentence, -ENOMEM.
+ * STATUS_EEXISTS where none was ever written, STATUS_ECORRUPT, STATUS_EVERSION with a sentence, -ENOMEM.
  */
 int book_read(const struct head_header *head, struct book_facts *ret_facts, struct reason *reason);
 

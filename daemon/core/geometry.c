@@ -140,6 +140,14 @@ void geometry_forget_description(struct geometry *geometry)
 	geometry->description = NULL;
 }
 
+void geometry_settle(struct geometry *geometry, const struct geometry *made)
+{
+	geometry_forget_description(geometry);
+	geometry->description_offset = made->description_offset;
+	geometry->description_bytes = made->description_bytes;
+	geometry->slot_bytes = made->slot_bytes;
+}
+
 int32_t geometry_profile(const struct geometry *geometry, const char *name)
 {
 	for (uint32_t p = 0; p < geometry->profile_count; p++)
@@ -150,7 +158,8 @@ int32_t geometry_profile(const struct geometry *geometry, const char *name)
 
 bool geometry_fits(const struct geometry *geometry, const struct geometry *other)
 {
-	if (geometry->manifest != other->manifest || geometry->profile_count != other->profile_count)
+	if (geometry->manifest != other->manifest || geometry->profile_count != other->profile_count ||
+	    geometry->notes_offset != other->notes_offset)
 		return false;
 	for (uint32_t p = 0; p < geometry->profile_count; p++)
 		if (strcmp(geometry->profiles[p].name, other->profiles[p].name) != 0)

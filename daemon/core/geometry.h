@@ -51,6 +51,9 @@ struct geometry *geometry_share(struct geometry *geometry);
 /* The slots have been made: their description stands in them. */
 void geometry_forget_description(struct geometry *geometry);
 
+/* The slots stay as they were made for another geometry, whose slots fit this one. */
+void geometry_settle(struct geometry *geometry, const struct geometry *made);
+
 /* The last holder's call frees it. NULL is allowed. */
 void geometry_destroy(struct geometry *geometry);
 

@@ -24,8 +24,9 @@ const size_t MODEL_METADATA_BYTES =
 static int sizes_make(struct model *model, struct reason *reason)
 {
 	const uint64_t page_bytes = LAYOUT_PAGE_BYTES, head_bytes = layout_head_bytes(model->world, model->stage_count);
-	/* Of every rank about as many as of this one. */
-	const uint64_t pieces_bytes = layout_page_round(model->geometry->description_bytes);
+	/* Of every rank about as many as of this one, and the same whatever the profiles are. */
+	const size_t profiles_bytes = strlen((const char *)model->geometry->description) + 1;
+	const uint64_t pieces_bytes = layout_page_round(model->geometry->description_bytes - profiles_bytes);
 	uint64_t stage_bytes, bytes, sum = 0;
 	bool overflow = false;
 

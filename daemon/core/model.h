@@ -92,6 +92,7 @@ struct model {
 	uint64_t facts_changed; /* goes up whenever what a checkpoint says of the model changes without a new version */
 
 	bool serving; /* its memory is there */
+	bool recovers; /* its averages are still read from disk: it has no book */
 	bool doomed;  /* no longer in the service's list of names; destroyed when the update ends */
 	bool touched; /* in the service's list of models to look at again */
 	struct model *touched_next;

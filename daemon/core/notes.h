@@ -10,7 +10,7 @@ void notes_write(const struct model *model, const struct slot_header *slot, cons
                  const struct tensor_result *results);
 
 /*
- * Those of the newest version, into model->metadata and model->results. An heirloom's tensors may be others: their norms
- * are left out. -ENOMEM.
+ * Those of the newest version, into model->metadata and model->results. An heirloom's tensors may be others: then their
+ * norms are left out. STATUS_ECORRUPT with a sentence: there are none; -ENOMEM.
  */
-int notes_read(struct model *model);
+int notes_read(struct model *model, struct reason *reason);

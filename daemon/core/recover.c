@@ -125,6 +125,7 @@ static int model_make(struct service *service, struct model **ret_model, struct 
 			                   "file with 'emactl import'", profiles[p].name,
 			                   model->geometry->images[p]->image_bytes,
 			                   generation->profiles[p].file_bytes);
+	model->recovers = true;
 	if (!error)
 		error = service_admit(service, model, NULL, false, reason);
 	if (error) {
@@ -226,6 +227,9 @@ static void publish(struct service *service, const struct instant *now, struct m
 		model->results[t].value_squares = generation->value_squares[t];
 	notes_write(model, slot, model->metadata, model->results);
 	versions_publish(&model->versions, generation->version);
+	model->head->version = generation->version;
+	/* Only now is there something for the next daemon; until then it recovers the model once more. */
+	model->recovers = false;
 	book_note(model);
 	model->checkpoint.since_ms = now->monotonic_ms;
 	if (generation->epoch < INT64_MAX && service->epoch_next <= generation->epoch + EPOCHS_BETWEEN)

@@ -103,7 +103,7 @@ static int geometry_swap(struct model *model, struct geometry *geometry, struct 
 		return error;
 	}
 	histories_take(model, histories);
-	geometry_forget_description(geometry);
+	geometry_settle(geometry, model->geometry);
 	geometry_destroy(model->geometry);
 	model->geometry = geometry;
 	book_note(model);
@@ -281,6 +281,8 @@ int relay_adopt(struct model *model, const struct host *host, bool *ret_adopted,
 	*ret_adopted = true;
 	FAILPOINT("relay-taken");
 	book_note(model);
+	/* Until then the next daemon would have gone on with the slots of before, and their readers. */
+	model->head->leased = 0;
 	leavings_drop(&leavings, host);
 	FAILPOINT("relay-done");
 	return 0;
@@ -308,6 +310,7 @@ int relay_inherit(struct model *heir, const struct host *host, struct reason *re
 	if (heirloom.memory.base)
 		versions_inherit(&heir->versions, (struct slot_header *)(void *)heirloom.memory.base);
 	heir->version_next = ancestor->version_next;
+	heir->head->version = ancestor->head->version;
 	heir->has_step = ancestor->has_step;
 	heir->step = ancestor->step;
 	heir->managed = ancestor->managed;

@@ -176,8 +176,13 @@ int service_order(struct service *service, const struct segment_order *order)
 
 void service_order_take(struct service *service, struct segment_order *order)
 {
-	for (uint32_t i = 0; i < order->count; i++)
-		order->memory[i].segment = service->host.random(service->host.context);
+	for (uint32_t i = 0; i < order->count; i++) {
+		enum segment_kind kind = order->epoch != 0 ? SEGMENT_STAGE
+		                         : order->relays || i > 0 ? SEGMENT_SLOT
+		                                                  : SEGMENT_HEAD;
+
+		order->memory[i].segment = segment_identity(service->host.random(service->host.context), kind);
+	}
 	service->host.memory_make(service->host.context, order);
 }
 

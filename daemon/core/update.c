@@ -324,6 +324,8 @@ static void publish(struct model *model, const struct instant *now, struct count
 
 	target->published_us = now->wall_us;
 	versions_publish(&model->versions, version);
+	layout_barrier();
+	model->head->version = version;
 	counters->versions_published++;
 	model->has_step = true;
 	model->step = target->step;

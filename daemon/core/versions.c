@@ -29,7 +29,6 @@ void versions_init(struct versions *versions, struct slot_header *const *slots, 
 		versions->slots[i] = slots[i];
 	versions->current = -1;
 	versions->writing = -1;
-	leased_note(versions);
 }
 
 void versions_inherit(struct versions *versions, struct slot_header *heirloom)
@@ -257,6 +256,8 @@ int versions_resume(struct versions *versions, uint64_t leased, uint64_t peer, u
 {
 	/* The heirloom's slot, where there is one, is the current one so far. */
 	const struct slot_header *newest = versions_newest(versions);
+	uint64_t *noted = versions->leased;
+	int error = 0;
 
 	for (uint32_t i = 0; i < versions->slot_count; i++) {
 		struct slot_header *slot = versions->slots[i];
@@ -268,13 +269,18 @@ int versions_resume(struct versions *versions, uint64_t leased, uint64_t peer, u
 		newest = slot;
 		versions->current = (int32_t)i;
 	}
-	for (uint32_t i = 0; i <= versions->slot_count; i++) {
+	/* Whoever dies in between, or has no memory, leaves the note as it is. */
+	versions->leased = NULL;
+	for (uint32_t i = 0; i <= versions->slot_count && !error; i++) {
 		bool holds = versions->slots[i] && versions->slots[i]->version != 0;
 
-		if (holds && leased & UINT64_C(1) << i && lease_add(versions, i, peer, now_ms) != 0)
-			return -ENOMEM;
+		if (holds && leased & UINT64_C(1) << i)
+			error = lease_add(versions, i, peer, now_ms);
 	}
-	return 0;
+	versions->leased = noted;
+	if (!error)
+		leased_note(versions);
+	return error;
 }
 
 int versions_pin(struct versions *versions, uint32_t slot)

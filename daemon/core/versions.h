@@ -38,6 +38,7 @@ struct versions {
 	uint64_t *leased;     /* borrowed from the head: the slots that readers hold, kept up to date; NULL: nobody looks */
 };
 
+/* What stands in *leased stays there until the first lease. */
 void versions_init(struct versions *versions, struct slot_header *const *slots, uint32_t slot_count,
                    uint64_t *leased);
 void versions_finish(struct versions *versions);

@@ -42,6 +42,24 @@ static int owner_check(const struct memory_directory *directory, struct reason *
 	return 0;
 }
 
+/* What it is on. */
+static int system_check(struct memory_directory *directory, struct reason *reason)
+{
+	struct statfs system;
+
+	if (fstatfs(directory->fd, &system) != 0)
+		return reason_set(reason, -errno, "the segments directory '%s' cannot be looked at: %s", directory->path,
+		                  strerror(errno));
+	directory->is_memory = system.f_type == TMPFS_MAGIC;
+	/* It has no system calls for parts of huge pages. */
+	if (system.f_type == HUGETLBFS_MAGIC)
+		return reason_set(reason, -EOPNOTSUPP,
+		                  "the segments directory '%s' is on a hugetlbfs, which holds whole huge pages only: use a tmpfs, "
+		                  "mounted with huge=always or huge=within_size where huge pages are wanted",
+		                  directory->path);
+	return 0;
+}
+
 /* The pid that the lock's holder has written, 0 when there is none to read. */
 static long holder_pid(int directory)
 {
@@ -85,7 +103,6 @@ static int lock_take(const struct memory_directory *directory, struct reason *re
 int memory_directory_open(const char *path, struct memory_directory *ret_directory, struct reason *reason)
 {
 	struct memory_directory directory = { .path = path };
-	struct statfs system;
 	int error;
 
 	if (mkdir(path, 0700) != 0 && errno != EEXIST)
@@ -96,13 +113,13 @@ int memory_directory_open(const char *path, struct memory_directory *ret_directo
 		                  errno == ENOTDIR || errno == ELOOP ? "; a link or a file is in its place" : "");
 	error = owner_check(&directory, reason);
 	if (!error)
+		error = system_check(&directory, reason);
+	if (!error)
 		error = lock_take(&directory, reason);
 	if (error) {
 		close(directory.fd);
 		return error;
 	}
-	directory.is_memory = fstatfs(directory.fd, &system) == 0 &&
-	                      (system.f_type == TMPFS_MAGIC || system.f_type == HUGETLBFS_MAGIC);
 	*ret_directory = directory;
 	return 0;
 }

@@ -21,6 +21,7 @@ BUILD = os.environ.get("BUILD", "release")
 HOST = os.path.join(ROOT, "tests/systemd/host.sh")
 WAIT_SECONDS = 30
 NO_PERMISSION = 77
+SLOTS = 3  # the default
 MESSAGE_REGISTERED = "86f8190985db44ec839addf3e5814fac"  # daemon/core/event.h
 
 
@@ -156,6 +157,60 @@ def comes_back_when_it_is_killed(host):
         assert host.ping()["pid"] == int(pid)
 
 
+def stored(host):
+    """Segments that the service manager keeps."""
+    return int(host.property("NFileDescriptorStore"))
+
+
+def of_models(host):
+    """As many as the models that are there have without trainers."""
+    return (1 + SLOTS) * len(host.run("emactl", "--json", "list").stdout.splitlines())
+
+
+def segments_are_stored_while_their_model_is_there(host):
+    before = stored(host)
+    assert before == of_models(host)
+    host.run("touch", "/tmp/progress")
+    train(host, "run/stored", 5)
+    host.wait("storing", lambda: stored(host) == before + 1 + SLOTS)
+    train(host, "run/stored-too", 5)
+    host.wait("storing", lambda: stored(host) == before + 2 * (1 + SLOTS))
+    host.run("emactl", "remove", "run/stored-too")
+    host.wait("removing", lambda: stored(host) == before + 1 + SLOTS)
+    names = host.run("bash", "-c", "ls -l /proc/1/fd | grep -c 'memfd:emad:run/stored '").stdout.strip()
+    assert names == str(1 + SLOTS), names
+
+
+def what_was_handed_back(host):
+    """What the last start found, as the journal tells it."""
+    host.run("journalctl", "--sync")
+    lines = host.run("journalctl", "-o", "cat", "-u", "emad", "--grep", "segments of an earlier daemon").stdout.splitlines()
+    return lines[-1]
+
+
+def segments_are_handed_back_after_a_restart(host):
+    has_journal = host.run("systemctl", "is-active", "systemd-journald", check=False).returncode == 0
+    for restart in ("kill", "restart"):
+        train(host, "run/stored", 9 if restart == "kill" else 12)
+        host.wait("storing", lambda: stored(host) == of_models(host))
+        count, before, pid = stored(host), host.restarts(), host.property("MainPID")
+        assert count >= 1 + SLOTS
+        if restart == "kill":
+            host.run("systemctl", "kill", "--signal=KILL", "emad")
+            host.wait("a restart", lambda: host.restarts() > before and host.property("ActiveState") == "active")
+        else:
+            host.run("systemctl", "restart", "emad")
+        assert host.property("MainPID") != pid
+        if has_journal:
+            told = what_was_handed_back(host)
+            assert told.startswith(f"{count} segments of an earlier daemon, "), (count, told)
+            assert told.endswith(f": {count} kept by the service manager, 0 files"), told
+        # What no model has is not kept any longer.
+        host.wait("settling", lambda: stored(host) == of_models(host))
+    host.run("emactl", "remove", "run/stored", check=False)
+    host.wait("removing", lambda: stored(host) == of_models(host))
+
+
 def restarts_on_request(host):
     pid = host.property("MainPID")
     host.run("systemctl", "restart", "emad")
@@ -283,6 +338,7 @@ TESTS = (
     the_user_is_made, the_preset_enables_the_service_alone, starts_and_says_what_it_is,
     runs_as_its_own_user_and_may_little, members_of_the_group_may_connect_and_others_not,
     the_doctor_sees_what_is_wrong, the_journal_tells_of_models,
+    segments_are_stored_while_their_model_is_there, segments_are_handed_back_after_a_restart,
     comes_back_when_it_is_killed, restarts_on_request, is_killed_and_comes_back_when_it_hangs_and_not_otherwise,
     a_wrong_setting_is_said_once_and_not_tried_again, its_status_line_tells_of_models_and_checkpoints,
     instances_live_beside_it, its_attach_socket_can_be_the_service_managers, its_http_port_can_be_the_service_managers,

@@ -1,5 +1,5 @@
 /*
- * The host's table, and clients of the service that are a few calls each.
+ * The host's table, memory, and clients of the service that are a few calls each.
  */
 #include "tests/unit/fake_host.h"
 
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
@@ -27,11 +28,13 @@ static void memory_drop(void *context, struct memory *memory)
 	struct fake_host *host = context;
 	struct fake_segment *segment = &host->segments[memory->fd / 2];
 
-	assert(memory->base && segment->base == memory->base && segment->bytes == memory->bytes);
-	assert(segment->segment == memory->segment);
 	if (host->crashing)
 		return;
-	if (host->keeps && host->kept_count < FAKE_KEPT_COUNT_MAX)
+	assert(memory->base && segment->base == memory->base && segment->bytes == memory->bytes);
+	assert(segment->segment == memory->segment);
+	if (host->arena)
+		segment->base = NULL;
+	else if (host->keeps && host->kept_count < FAKE_KEPT_COUNT_MAX)
 		host->kept[host->kept_count++] = segment->base;
 	else
 		free(segment->base);
@@ -118,6 +121,7 @@ void fake_host_init(struct fake_host *host)
 	memset(host, 0, sizeof *host);
 	host->now = (struct instant){ .monotonic_ms = 1000000, .wall_us = 1700000000000000 };
 	host->prompt = true;
+	host->segments = host->segments_own;
 	host->random = 1000000;
 	host->clients = 41;
 	host->settings = (struct settings){
@@ -164,10 +168,46 @@ void fake_host_start(struct fake_host *host)
 	ck_assert_int_eq(start(host), 0);
 }
 
+struct fake_arena *fake_arena_create(void)
+{
+	struct fake_arena *arena = mmap(NULL, sizeof *arena, PROT_READ | PROT_WRITE,
+	                                MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	assert(arena != MAP_FAILED);
+	return arena;
+}
+
+void fake_arena_destroy(struct fake_arena *arena)
+{
+	munmap(arena, sizeof *arena);
+}
+
+void fake_host_use(struct fake_host *host, struct fake_arena *arena)
+{
+	host->arena = arena;
+	host->segments = arena->segments;
+}
+
+uint32_t fake_host_segments(const struct fake_host *host, struct memory *ret_segments)
+{
+	uint32_t count = 0;
+
+	for (int i = 0; i < FAKE_SEGMENT_COUNT_MAX; i++)
+		if (host->segments[i].base)
+			ret_segments[count++] = (struct memory){
+				.base = host->segments[i].base,
+				.bytes = host->segments[i].bytes,
+				.segment = host->segments[i].segment,
+				.fd = 2 * i,
+				.fd_read_only = 2 * i + 1,
+			};
+	return count;
+}
+
 int fake_host_crash(struct fake_host *host)
 {
 	struct memory segments[FAKE_SEGMENT_COUNT_MAX];
-	uint32_t count = 0;
+	uint32_t count;
 	int error;
 
 	host->crashing = true;
@@ -178,15 +218,12 @@ int fake_host_crash(struct fake_host *host)
 	host->order_count = host->apply_count = host->file_count = 0;
 	error = start(host);
 	host->crashing = false;
-	for (int i = 0; i < FAKE_SEGMENT_COUNT_MAX; i++)
-		if (host->segments[i].base)
-			segments[count++] = (struct memory){
-				.base = host->segments[i].base,
-				.bytes = host->segments[i].bytes,
-				.segment = host->segments[i].segment,
-				.fd = 2 * i,
-				.fd_read_only = 2 * i + 1,
-			};
+	/* Another process may have died there, which had gone further. */
+	host->random += 1 << 20;
+	host->segment_count = count = fake_host_segments(host, segments);
+	host->segment_bytes = 0;
+	for (uint32_t i = 0; i < count; i++)
+		host->segment_bytes += segments[i].bytes;
 	if (!error)
 		error = service_adopt(host->service, &host->now, segments, count);
 	if (error) {
@@ -288,12 +325,15 @@ static void segments_make(struct fake_host *host, struct segment_order *order)
 		while (next < FAKE_SEGMENT_COUNT_MAX && host->segments[next].base)
 			next++;
 		assert(next < FAKE_SEGMENT_COUNT_MAX && memory->bytes % LAYOUT_PAGE_BYTES == 0);
-		memory->base = aligned_alloc(LAYOUT_PAGE_BYTES, memory->bytes);
+		assert(!host->arena || memory->bytes <= FAKE_BLOCK_BYTES);
+		memory->base = host->arena ? host->arena->blocks[next] : aligned_alloc(LAYOUT_PAGE_BYTES, memory->bytes);
 		assert(memory->base);
 		memset(memory->base, 0, memory->bytes);
 		memory->fd = 2 * next;
 		memory->fd_read_only = 2 * next + 1;
-		host->segments[next] = (struct fake_segment){ memory->base, memory->bytes, memory->segment };
+		host->segments[next] = (struct fake_segment){ NULL, memory->bytes, memory->segment };
+		layout_barrier();
+		host->segments[next].base = memory->base;
 		host->segment_count++;
 		host->segment_bytes += memory->bytes;
 	}

@@ -18,6 +18,7 @@ enum {
 	FAKE_REPLY_COUNT = 128, /* of the latest requests */
 	FAKE_HEADER_BYTES_MAX = 4096,
 	FAKE_ELEMENTS = 24,
+	FAKE_BLOCK_BYTES = 1024 * 1024,
 };
 
 struct fake_reply {
@@ -34,6 +35,15 @@ struct fake_segment {
 	uint8_t *base;
 	uint64_t bytes;
 	uint64_t segment;
+};
+
+/*
+ * Memory that outlives the process, for daemons that are killed: a block for each segment, and who has which. Made by
+ * fake_arena_create before anybody forks.
+ */
+struct fake_arena {
+	struct fake_segment segments[FAKE_SEGMENT_COUNT_MAX];
+	_Alignas(LAYOUT_PAGE_BYTES) uint8_t blocks[FAKE_SEGMENT_COUNT_MAX][FAKE_BLOCK_BYTES];
 };
 
 struct fake_host {
@@ -56,7 +66,9 @@ struct fake_host {
 	struct segment_order *orders[FAKE_WAITING_MAX];
 	struct apply *applies[FAKE_WAITING_MAX];
 	struct file_order *files[FAKE_WAITING_MAX];
-	struct fake_segment segments[FAKE_SEGMENT_COUNT_MAX]; /* fd is 2 * index, fd_read_only one more */
+	struct fake_segment *segments;         /* fd is 2 * index, fd_read_only one more: the arena's, or these */
+	struct fake_segment segments_own[FAKE_SEGMENT_COUNT_MAX];
+	struct fake_arena *arena; /* NULL: segments are from the heap */
 	uint64_t segment_count, segment_bytes;                /* that are there */
 	struct fake_reply replies[FAKE_REPLY_COUNT];
 	uint32_t refused; /* classes that peers are not let into from now on */
@@ -74,6 +86,14 @@ struct fake_host {
 /* Settings that are roomy: 1 GiB, 3 slots, 2 stages, leases of 30 s. Change them in between. */
 void fake_host_init(struct fake_host *host);
 void fake_host_start(struct fake_host *host);
+
+/* For a host that is not started yet: its segments lie there from now on. */
+struct fake_arena *fake_arena_create(void);
+void fake_arena_destroy(struct fake_arena *arena);
+void fake_host_use(struct fake_host *host, struct fake_arena *arena);
+
+/* The segments that are there, as the next daemon is handed them. Returns how many; room for FAKE_SEGMENT_COUNT_MAX. */
+uint32_t fake_host_segments(const struct fake_host *host, struct memory *ret_segments);
 
 /*
  * The daemon dies where it stands, and another one adopts its segments: nothing that was under way or waited is there

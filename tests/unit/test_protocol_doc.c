@@ -250,6 +250,7 @@ static bool slot_notes_table(struct table *table)
 
 	table->heading = "### struct slot_notes";
 #define STRUCT slot_notes
+	MEMBER(checksum);
 	MEMBER(metadata_bytes);
 	MEMBER(metadata);
 	return cursor_finish(&cursor, sizeof(struct STRUCT));
@@ -340,6 +341,7 @@ static bool head_header_table(struct table *table)
 	MEMBER(gone);
 	MEMBER(epoch);
 	MEMBER(leased);
+	MEMBER(version);
 	return cursor_finish(&cursor, sizeof(struct STRUCT));
 #undef STRUCT
 }

@@ -92,7 +92,7 @@ const struct config_key config_keys[] = {
 	  "A file whose first line every HTTP request must bear as its token, but for /healthz and /readyz. A credential "
 	  "http.token that systemd hands over comes before the default. A reload reads the file again." },
 	{ "http", "http-connections-max", CONFIG_COUNT, AT(http_connection_count_max), "64", 1, 4096, NULL, false,
-	  "HTTP connections at once, for each address; more wait to be accepted." },
+	  "HTTP connections at once, for each address; more wait to be accepted. Each takes 256K of memory while it downloads." },
 	{ "http", "http-timeout", CONFIG_DURATION_MS, AT(http_timeout_ms), "30s", 1000, DAY_MS, NULL, false,
 	  "An HTTP connection on which nothing moves, and one without a whole request for twice as long, is closed. Whole "
 	  "seconds." },

@@ -306,8 +306,9 @@ def its_http_port_can_be_the_service_managers(host):
     host.run("systemctl", "stop", "emad")
     host.run("systemctl", "start", "emad-http.socket")
     # The request itself starts the service.
-    ask = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/readyz', timeout=30).read())"
-    assert "ready" in host.run("python3", "-c", ask).stdout
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:%d/%s', timeout=30).read())"
+    assert "alive" in host.run("python3", "-c", ask % (port, "healthz")).stdout
+    host.wait("readiness", lambda: host.run("python3", "-c", ask % (port, "readyz"), check=False).returncode == 0)
     assert host.property("ActiveState") == "active"
     host.run("systemctl", "stop", "emad-http.socket", "emad")
     host.run("rm", settings)

@@ -232,6 +232,7 @@ static int image_answer(struct call *call, const struct web_request *request, st
 		return 0;
 	case WEB_UNCHANGED:
 		answer_init(answer, 304);
+		answer->is_download = true; /* its length is told, as to HEAD */
 		image_headers(answer, model, newest, geometry->profiles[profile].name, tag);
 		return 0;
 	case WEB_WHOLE:

@@ -64,7 +64,7 @@ struct web_answer {
 	int fd; /* borrowed from the model until the next event; -1: none is needed */
 	uint64_t fence;
 	uint64_t offset;     /* in the descriptor */
-	uint64_t byte_count; /* announced in any case, also where fd is -1: to HEAD */
+	uint64_t byte_count; /* announced in any case, also where fd is -1: to HEAD, and with 304 */
 	bool is_download;
 };
 

@@ -171,6 +171,7 @@ def test_tags_tell_versions_and_profiles_apart(web, trainer, name):
     assert tag != web.request(image_path(model, "slow")).headers["ETag"]
     same = web.request(path, If_None_Match=f'"other", W/{tag}')
     assert same.status == 304 and same.text == b"" and same.headers["ETag"] == tag
+    assert same.headers["Content-Length"] == web.request(path, "HEAD").headers["Content-Length"]
     assert web.request(path, If_None_Match='"other"').status == 200
     assert web.request(path, If_Match=tag).status == 200
     assert web.request(path, If_Match=f"W/{tag}").status == 412
@@ -417,12 +418,16 @@ def test_requests_that_come_on_one_connection_are_answered_in_turn(web, trainer,
     connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=30)
     whole = web.request(image_path(f"{name}/net")).text
     for _ in range(20):
-        for path, method in ((image_path(f"{name}/net"), "GET"), ("/metrics", "HEAD"), ("/nowhere", "GET")):
-            connection.request(method, path)
+        for path, method, status in (
+            (image_path(f"{name}/net"), "GET", 200), ("/metrics", "HEAD", 200), ("/nowhere", "GET", 404),
+            (image_path(f"{name}/net"), "GET", 304), (image_path(f"{name}/net"), "HEAD", 200),
+        ):
+            connection.request(method, path, headers={"If-None-Match": "*"} if status == 304 else {})
             response = connection.getresponse()
             body = response.read()
-            assert method != "HEAD" or body == b""
-            assert not path.endswith(".safetensors") or body == whole
+            assert response.status == status
+            assert (method != "HEAD" and status != 304) or body == b""
+            assert not (path.endswith(".safetensors") and body) or body == whole
     connection.close()
 
 

@@ -167,7 +167,7 @@ START_TEST(tags_change_with_the_version_and_the_profile)
 	request.conditions.if_none_match = tag;
 	ck_assert_int_eq(ask_with(&request, &open_rules), 304);
 	ck_assert_str_eq(header("ETag"), tag);
-	ck_assert(!answer.is_download);
+	ck_assert_int_eq(answer.fd, -1);
 	push(&trainer, 2);
 	ck_assert_int_eq(ask_with(&request, &open_rules), 200);
 	ck_assert_str_ne(header("ETag"), tag);

@@ -775,8 +775,9 @@ static int web_start(struct daemon *daemon, struct reason *reason)
 	if (!error)
 		error = http_start(&options, &daemon->http, reason);
 	for (uint32_t i = 0; !error && http_name(daemon->http, i, name, &is_loopback); i++) {
-		snprintf(text, sizeof text, "HTTP at %s, %s", name, daemon->http_token[0] ? "for whoever bears the token" :
-		         "where everybody who reaches it may read (http-token-file= is not set)");
+		snprintf(text, sizeof text, "HTTP at %s, %s", name, daemon->http_token[0]
+		         ? "for whoever bears the token"
+		         : "where everybody who reaches it may read (http-token-file= is not set)");
 		say(daemon, daemon->http_token[0] || is_loopback ? EVENT_NOTICE : EVENT_WARNING, text);
 	}
 	return error;

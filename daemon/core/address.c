@@ -43,8 +43,8 @@ static int address_read(char *text, struct address *ret_address, struct reason *
 		is_right = inet_pton(address.is_v6 ? AF_INET6 : AF_INET, host, address.bytes) == 1;
 	}
 	if (!is_right)
-		return reason_set(reason, STATUS_EARGUMENT, "'%s' is not an address: a number and a port such as 127.0.0.1:9464 or "
-		                  "[::1]:9464 are wanted", shown);
+		return reason_set(reason, STATUS_EARGUMENT, "'%s' is not an address: a number and a port such as "
+		                  "127.0.0.1:9464 or [::1]:9464 are wanted", shown);
 	*ret_address = address;
 	return 0;
 }
@@ -60,10 +60,11 @@ int address_list_parse(const char *text, struct address *ret_addresses, uint32_t
 		int error;
 
 		if (count == ADDRESS_COUNT_MAX)
-			return reason_set(reason, STATUS_EARGUMENT, "there are more than %d addresses", ADDRESS_COUNT_MAX);
+			return reason_set(reason, STATUS_EARGUMENT, "there are more than %d addresses",
+			                  ADDRESS_COUNT_MAX);
 		if (bytes > ONE_BYTES_MAX)
-			return reason_set(reason, STATUS_EARGUMENT, "an address has %zu bytes, and at most %d are allowed", bytes,
-			                  ONE_BYTES_MAX);
+			return reason_set(reason, STATUS_EARGUMENT, "an address has %zu bytes, and at most %d are allowed",
+			                  bytes, ONE_BYTES_MAX);
 		memcpy(one, text, bytes);
 		one[bytes] = '\0';
 		error = address_read(one, &addresses[count], reason);

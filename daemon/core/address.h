@@ -1,6 +1,6 @@
 /*
- * Addresses to listen at: "127.0.0.1:9464", "[::1]:9464". Numbers alone: a name would have to be looked up, and may mean
- * something else tomorrow.
+ * Addresses to listen at: "127.0.0.1:9464", "[::1]:9464". Numbers alone: a name would have to be looked up, and may
+ * mean something else tomorrow.
  */
 #pragma once
 

@@ -128,7 +128,8 @@ static void counter(struct page *page, const char *name, const char *help, uint6
 	bool is_bytes = bytes > 6 && strcmp(name + bytes - 6, "_bytes") == 0;
 	char shown[80];
 
-	snprintf(shown, sizeof shown, "emad_%.*s%s", (int)(is_time ? bytes - 3 : bytes), name, is_time ? "_seconds" : "");
+	snprintf(shown, sizeof shown, "emad_%.*s%s", (int)(is_time ? bytes - 3 : bytes), name,
+	         is_time ? "_seconds" : "");
 	/* What is counted there is microseconds, and the rest of the sentence holds for seconds as well. */
 	if (is_time && strncmp(help, "microseconds", 12) == 0)
 		help += 5;
@@ -170,7 +171,8 @@ static void daemon_write(struct page *page, const struct service *service, const
 	fputs("} 1\n", page->file);
 	gauge(page, "emad_start_time_seconds", "seconds", "when the daemon started, since 1970",
 	      ((double)now->wall_us - (double)uptime_ms * 1000) / 1e6);
-	gauge(page, "emad_recovering", "", "1 while models are being recovered at the start", service->recovery.running);
+	gauge(page, "emad_recovering", "", "1 while models are being recovered at the start",
+	      service->recovery.running);
 	gauge(page, "emad_workers", "", "threads that average", (double)service->facts.worker_count);
 	gauge(page, "emad_models", "", "models that are there", (double)models);
 	gauge(page, "emad_models_limit", "", "models that may be there (models-max)",
@@ -325,10 +327,10 @@ static const struct model_metric model_metrics[] = {
 	{ GAUGE, "emad_model_step", "", "step of the newest version", step },
 	{ GAUGE, "emad_model_version", "", "number of the newest version", version },
 	{ GAUGE, "emad_model_updates", "", "updates of the newest version", updates },
-	{ GAUGE, "emad_model_published_timestamp_seconds", "seconds", "when the newest version was published, since 1970",
-	  published },
-	{ GAUGE, "emad_model_lag_snapshots", "snapshots", "snapshots accepted but not averaged, of the rank that has most",
-	  lag },
+	{ GAUGE, "emad_model_published_timestamp_seconds", "seconds",
+	  "when the newest version was published, since 1970", published },
+	{ GAUGE, "emad_model_lag_snapshots", "snapshots",
+	  "snapshots accepted but not averaged, of the rank that has most", lag },
 	{ GAUGE, "emad_model_memory_bytes", "bytes", "shared memory of the model", memory },
 	{ GAUGE, "emad_model_snapshot_bytes", "bytes", "weights of one snapshot, all ranks together", payload },
 	{ GAUGE, "emad_model_tensors", "", "tensors of the model", tensors },
@@ -386,9 +388,11 @@ static void slots_write(struct page *page, const struct service *service)
 		if (!is_shown(model) || !model->serving)
 			continue;
 		for (uint32_t i = 0; i < model->versions.slot_count; i++) {
-			bool is_current = (int32_t)i == model->versions.current, is_writing = (int32_t)i == model->versions.writing;
+			bool is_current = (int32_t)i == model->versions.current;
+			bool is_writing = (int32_t)i == model->versions.writing;
+			bool is_kept = versions_lease_count(&model->versions, i) > 0;
 
-			counts[is_current ? 0 : is_writing ? 1 : versions_lease_count(&model->versions, i) > 0 ? 2 : 3]++;
+			counts[is_current ? 0 : is_writing ? 1 : is_kept ? 2 : 3]++;
 		}
 		for (int state = 0; state < 4; state++)
 			sample(page, model->name, "state", states[state], (double)counts[state]);
@@ -398,7 +402,8 @@ static void slots_write(struct page *page, const struct service *service)
 /* ---- profiles ---------------------------------------------------------------------------------------------------- */
 
 #define PROFILE_VALUE(what)                                                                                            \
-	static bool what(const struct model *model, uint32_t profile, const struct slot_profile *facts, double *ret_value)
+	static bool what(const struct model *model, uint32_t profile, const struct slot_profile *facts,                \
+	                 double *ret_value)
 
 PROFILE_VALUE(profile_updates)
 {
@@ -459,8 +464,8 @@ PROFILE_VALUE(kept_step)
 static const struct profile_metric profile_metrics[] = {
 	{ "emad_profile_updates", "", "updates since the start of the average", profile_updates },
 	{ "emad_profile_decay", "", "decay of the latest update", decay },
-	{ "emad_profile_drift", "", "distance of the latest snapshot from the average before it, over all averaged elements",
-	  drift },
+	{ "emad_profile_drift", "",
+	  "distance of the latest snapshot from the average before it, over all averaged elements", drift },
 	{ "emad_profile_value_norm", "", "norm of the latest snapshot, over all averaged elements", value_norm },
 	{ "emad_profile_nonfinite_tensors", "tensors", "tensors whose average holds NaN or infinity", nonfinite },
 	{ "emad_profile_image_bytes", "bytes", "size of the average as a file", image },

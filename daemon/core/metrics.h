@@ -2,8 +2,8 @@
  * Metrics: the counters of proto/counters.h, and what is known of each model and profile, as text for Prometheus.
  *
  * Two formats: OpenMetrics 1.0, and the older text format 0.0.4 that everything reads. Names and units are by the
- * conventions of Prometheus: base units last, `_total` for what only grows, times as seconds since 1970 rather than ages
- * (an age is `time() - x`), and no sample where there is no value.
+ * conventions of Prometheus: base units last, `_total` for what only grows, times as seconds since 1970 rather than
+ * ages (an age is `time() - x`), and no sample where there is no value.
  */
 #pragma once
 

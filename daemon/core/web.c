@@ -88,8 +88,8 @@ void web_refuse_method(const char *method, struct web_answer *ret_answer)
 {
 	struct reason reason;
 
-	reason_set(&reason, STATUS_EARGUMENT, "'%.20s' is not answered here: GET and HEAD are; what changes something goes by "
-	           "emactl or libemad", method);
+	reason_set(&reason, STATUS_EARGUMENT, "'%.20s' is not answered here: GET and HEAD are; what changes something "
+	           "goes by emactl or libemad", method);
 	answer_error(ret_answer, 405, STATUS_EARGUMENT, reason.text);
 	header(ret_answer, "Allow", "GET, HEAD");
 }
@@ -131,21 +131,21 @@ static bool refuse(const struct web_request *request, const struct web_rules *ru
 		if (web_token_equal(rules->token, request->token))
 			return false;
 		answer_error(answer, 401, -EACCES, request->token ? "the token is not the right one" :
-		             "a token is wanted: 'Authorization: Bearer TOKEN', or as the password of any user; it is in the "
-		             "file that http-token-file= of the daemon's configuration names");
+		             "a token is wanted: 'Authorization: Bearer TOKEN', or as the password of any user; it is "
+		             "in the file that http-token-file= of the daemon's configuration names");
 		header(answer, "WWW-Authenticate", "Basic realm=\"emad\", charset=\"UTF-8\"");
 		header(answer, "WWW-Authenticate", "Bearer realm=\"emad\"");
 		return true;
 	}
 	if (rules->is_unread) {
-		answer_error(answer, 403, -EACCES, "read-users= or read-groups= say who may read, and by HTTP nobody's user is "
-		             "known: set http-token-file= in the daemon's configuration");
+		answer_error(answer, 403, -EACCES, "read-users= or read-groups= say who may read, and by HTTP nobody's "
+		             "user is known: set http-token-file= in the daemon's configuration");
 		return true;
 	}
-	/* A page from anywhere may have its own name lead to this host, and would then be allowed to read the answers. */
+	/* A page from anywhere may have its own name lead to this host, and would then be let read the answers. */
 	if (request->is_loopback && request->host && !host_is_plain(request->host)) {
-		answer_error(answer, 421, -EACCES, "without a token requests to an address of this host itself must name it by its "
-		             "number or as localhost");
+		answer_error(answer, 421, -EACCES, "without a token requests to an address of this host itself must "
+		             "name it by its number or as localhost");
 		return true;
 	}
 	return false;
@@ -213,8 +213,8 @@ static int image_answer(struct call *call, const struct web_request *request, st
 		return error;
 	newest = versions_newest(&model->versions);
 	if (!newest)
-		return reason_set(&call->reason, STATUS_ENOVERSION, "model '%s' has no averaged version yet: its first snapshot "
-		                  "has not been applied", model->name);
+		return reason_set(&call->reason, STATUS_ENOVERSION, "model '%s' has no averaged version yet: its first "
+		                  "snapshot has not been applied", model->name);
 	bytes = geometry->images[profile]->image_bytes;
 	if (request->head)
 		conditions.range = NULL; /* it is for GET alone */
@@ -226,7 +226,8 @@ static int image_answer(struct call *call, const struct web_request *request, st
 		header(answer, "ETag", "%s", tag);
 		return 0;
 	case WEB_UNSATISFIABLE:
-		reason_set(&call->reason, -ERANGE, "the range begins behind the end: there are %" PRIu64 " bytes", bytes);
+		reason_set(&call->reason, -ERANGE, "the range begins behind the end: there are %" PRIu64 " bytes",
+		           bytes);
 		answer_error(answer, 416, -ERANGE, call->reason.text);
 		header(answer, "Content-Range", "bytes */%" PRIu64, bytes);
 		return 0;
@@ -265,7 +266,8 @@ static void page_answer(struct service *service, struct web_answer *answer)
 	const struct host *host = &service->host;
 	char nonce[40];
 
-	snprintf(nonce, sizeof nonce, "%016" PRIx64 "%016" PRIx64, host->random(host->context), host->random(host->context));
+	snprintf(nonce, sizeof nonce, "%016" PRIx64 "%016" PRIx64, host->random(host->context),
+	         host->random(host->context));
 	answer_text(answer, 200, "text/html; charset=utf-8", web_page_text(nonce));
 	header(answer, "Content-Security-Policy", "default-src 'none'; script-src 'nonce-%s'; style-src 'nonce-%s'; "
 	       "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'", nonce, nonce);

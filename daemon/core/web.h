@@ -75,7 +75,7 @@ void web_handle(struct service *service, const struct instant *now, const struct
 /* The answer to any other method than GET and HEAD. Any thread. */
 void web_refuse_method(const char *method, struct web_answer *ret_answer);
 
-/* Whether a download must be cut, wherever it is: its lease was taken back, or went with its model, and its time is over. */
+/* Whether a download must be cut: its lease was taken back, or went with its model, and its guaranteed time is over. */
 bool web_is_over(const struct service *service, const struct instant *now, uint64_t peer, uint64_t since_ms);
 
 /* Whether a token is the right one, in a time that tells nothing about where they differ. given: may be NULL. */

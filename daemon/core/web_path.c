@@ -35,17 +35,18 @@ static int name_read(const char *text, size_t count, const char *what, char *nam
 		char c = text[i];
 
 		if (c == '%') {
-			int high = i + 1 < count ? digit(text[i + 1]) : -1, low = i + 2 < count ? digit(text[i + 2]) : -1;
+			int high = i + 1 < count ? digit(text[i + 1]) : -1;
+			int low = i + 2 < count ? digit(text[i + 2]) : -1;
 
 			if (high < 0 || low < 0)
-				return reason_set(reason, STATUS_ENAME, "'%%' in a path begins an escape of two hexadecimal "
-				                  "digits, as %%2F");
+				return reason_set(reason, STATUS_ENAME, "'%%' in a path begins an escape of two "
+				                  "hexadecimal digits, as %%2F");
 			c = (char)(high * 16 + low);
 			i += 2;
 		}
 		if (bytes + 1 == capacity)
-			return reason_set(reason, STATUS_ENAME, "the name of a %s has at most %zu bytes, and that in the path has more",
-			                  what, capacity - 1);
+			return reason_set(reason, STATUS_ENAME, "the name of a %s has at most %zu bytes, and that in the "
+			                  "path has more", what, capacity - 1);
 		name[bytes] = c;
 	}
 	name[bytes] = '\0';
@@ -72,7 +73,8 @@ static int model_parse(const char *names, struct web_path *path, struct reason *
 		                  sizeof path->profile, &path->profile_bytes, reason);
 	}
 	if (!error)
-		error = name_read(names, model_count, "model", path->model, sizeof path->model, &path->model_bytes, reason);
+		error = name_read(names, model_count, "model", path->model, sizeof path->model, &path->model_bytes,
+		                  reason);
 	return error;
 }
 
@@ -89,8 +91,9 @@ int web_path_parse(const char *text, struct web_path *ret_path, struct reason *r
 		return 0;
 	}
 	if (strncmp(text, MODELS, sizeof MODELS - 1) != 0 || !text[sizeof MODELS - 1])
-		return reason_set(reason, -ENOENT, "there is nothing at '%.100s'; there are: /, /metrics, /healthz, /readyz, "
-		                  "/v1/status, /v1/models, /v1/models/MODEL and /v1/models/MODEL/PROFILE.safetensors", text);
+		return reason_set(reason, -ENOENT, "there is nothing at '%.100s'; there are: /, /metrics, /healthz, "
+		                  "/readyz, /v1/status, /v1/models, /v1/models/MODEL and "
+		                  "/v1/models/MODEL/PROFILE.safetensors", text);
 	error = model_parse(text + sizeof MODELS - 1, &path, reason);
 	if (error)
 		return error;

@@ -5,8 +5,8 @@
  *     /v1/models/MODEL                          a model
  *     /v1/models/MODEL/PROFILE.safetensors      an average of it
  *
- * A model's name may hold slashes and dots, so which is which must not depend on what models there are. The last part is
- * a profile if it ends in ".safetensors" and is not the only one; all parts before it, or else all of them, are the
+ * A model's name may hold slashes and dots, so which is which must not depend on what models there are. The last part
+ * is a profile if it ends in ".safetensors" and is not the only one; all parts before it, or else all of them, are the
  * model's name. Slashes of a name may stand as they are or as %2F: "/v1/models/run42/net/ema.safetensors" and
  * "/v1/models/run42%2Fnet/ema.safetensors" are the same. A model "a/b.safetensors" is "/v1/models/a%2Fb.safetensors",
  * and nothing else: whoever writes the slashes of names as %2F always means what the names say.

@@ -21,8 +21,8 @@ enum web_outcome {
 };
 
 /*
- * What to answer about so many bytes with that tag (with its quotes), and which of them; a range that is not understood,
- * or several at once, are as if there were none.
+ * What to answer about so many bytes with that tag (with its quotes), and which of them; a range that is not
+ * understood, or several at once, are as if there were none.
  */
 enum web_outcome web_range_choose(const struct web_conditions *conditions, const char *tag, uint64_t byte_count,
                                   uint64_t *ret_offset, uint64_t *ret_count);

@@ -39,7 +39,8 @@ struct download {
 	int fd;                        /* owned */
 	const struct slot_header *slot; /* owned; the first page of the segment */
 	uint64_t fence;
-	uint64_t offset;
+	uint64_t offset, byte_count;
+	uint64_t since_ms;
 	uint64_t sent_bytes;
 	bool is_cut;
 };
@@ -120,6 +121,8 @@ static struct download *download_make(struct http *http, const struct web_answer
 	download->slot = page;
 	download->fence = answer->fence;
 	download->offset = answer->offset;
+	download->byte_count = answer->byte_count;
+	download->since_ms = now_ms();
 	return download;
 }
 
@@ -179,13 +182,13 @@ static struct MHD_Response *response_make(struct query *request)
 	struct MHD_Response *response;
 
 	if (answer->is_download && request->download)
-		response = MHD_create_response_from_callback(answer->byte_count, PIECE_BYTES, download_read, request->download,
-		                                             download_end);
+		response = MHD_create_response_from_callback(answer->byte_count, PIECE_BYTES, download_read,
+		                                             request->download, download_end);
 	else if (answer->is_download)
 		response = MHD_create_response_from_callback(answer->byte_count, 1, nothing_read, NULL, NULL);
 	else
-		response = MHD_create_response_from_buffer(answer->body_bytes, answer->body,
-		                                           answer->body ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+		response = MHD_create_response_from_buffer(answer->body_bytes, answer->body, answer->body ?
+		                                           MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
 	if (!response)
 		return NULL;
 	/* From here on they are the response's. */
@@ -310,7 +313,8 @@ static enum MHD_Result on_access(void *context, struct MHD_Connection *handle, c
 	return ask(request);
 }
 
-static void on_completed(void *context, struct MHD_Connection *handle, void **place, enum MHD_RequestTerminationCode how)
+static void on_completed(void *context, struct MHD_Connection *handle, void **place,
+                         enum MHD_RequestTerminationCode how)
 {
 	struct listener *listener = context;
 	struct query *request = *place;
@@ -340,7 +344,8 @@ static void on_connection(void *context, struct MHD_Connection *handle, void **p
 	struct connection *connection = *place;
 
 	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-		const union MHD_ConnectionInfo *info = MHD_get_connection_info(handle, MHD_CONNECTION_INFO_CONNECTION_FD);
+		const union MHD_ConnectionInfo *info = MHD_get_connection_info(handle,
+		                                                               MHD_CONNECTION_INFO_CONNECTION_FD);
 
 		connection = info ? calloc(1, sizeof *connection) : NULL;
 		*place = connection;
@@ -398,6 +403,20 @@ static void request_answer(struct http *http, struct query *request)
 	pthread_mutex_unlock(&http->lock);
 }
 
+/* Takes it. */
+static void download_ended(struct http *http, struct download *download)
+{
+	const struct http_options *options = &http->options;
+	bool is_cut = download->is_cut || (download->sent_bytes < download->byte_count &&
+	                                   options->is_over(options->context, download->peer, download->since_ms));
+
+	options->counters->downloads_ended++;
+	options->counters->downloads_cut += is_cut;
+	options->counters->download_bytes += download->sent_bytes;
+	options->gone(options->context, download->peer);
+	download_free(download);
+}
+
 void http_poll(struct http *http)
 {
 	struct query *asked;
@@ -412,11 +431,7 @@ void http_poll(struct http *http)
 	while (ended) {
 		struct download *next = ended->next;
 
-		http->options.counters->downloads_ended++;
-		http->options.counters->downloads_cut += ended->is_cut;
-		http->options.counters->download_bytes += ended->sent_bytes;
-		http->options.gone(http->options.context, ended->peer);
-		download_free(ended);
+		download_ended(http, ended);
 		ended = next;
 	}
 	while (asked) {
@@ -441,7 +456,6 @@ void http_sweep(struct http *http)
 			continue;
 		connection->is_shut = true;
 		http->options.counters->http_timeouts += is_late;
-		http->options.counters->downloads_cut += is_over;
 		(void)shutdown(connection->fd, SHUT_RDWR);
 	}
 	pthread_mutex_unlock(&http->lock);
@@ -481,8 +495,8 @@ static int listener_add(struct http *http, int fd, struct reason *reason)
 		MHD_OPTION_END);
 	if (!listener->daemon) {
 		close(fd);
-		return reason_set(reason, -EAGAIN, "the thread for HTTP at %s cannot be made (see the limits on tasks and memory)",
-		                  listener->name);
+		return reason_set(reason, -EAGAIN, "the thread for HTTP at %s cannot be made (see the limits on tasks and "
+		                  "memory)", listener->name);
 	}
 	http->listener_count++;
 	return 0;

@@ -7,11 +7,11 @@
  *     sends a download, piece by piece
  *     puts what has ended into [ended]       -- wake -->  http_poll: its lease ends
  *
- * So slow clients, hostile bytes and downloads of gibibytes never take the loop's time, and the core's state is the loop
- * thread's alone.
+ * So slow clients, hostile bytes and downloads of gibibytes never take the loop's time, and the core's state is the
+ * loop thread's alone.
  *
- * A download is copied twice, from the slot into a buffer and from there into the socket, though sendfile would save the
- * first copy. But sendfile sends the slot's pages themselves: they stay in the socket's queue, and on the same host in
+ * A download is copied twice, from the slot into a buffer and from there into the socket, though sendfile would save
+ * the first copy. But sendfile sends the slot's pages themselves: they stay in the socket's queue, and on the same host in
  * the queue of the receiver, until it has read them, and nobody is told when that is. An update that takes the slot in
  * the meantime would change what is received, of a body that is complete by its length. Copied first, a piece is looked
  * at (the fence) after it was copied and before it is sent.

@@ -42,7 +42,8 @@ static void place_name(const union place *place, char *name, size_t capacity, bo
 
 	*ret_is_loopback = false;
 	if (place->any.sa_family == AF_UNIX) {
-		snprintf(name, capacity, "%.*s", (int)capacity - 1, place->path.sun_path[0] ? place->path.sun_path : "a socket");
+		snprintf(name, capacity, "%.*s", (int)capacity - 1,
+		         place->path.sun_path[0] ? place->path.sun_path : "a socket");
 		return;
 	}
 	if (address.is_v6) {
@@ -82,8 +83,8 @@ fail:
 	if (fd >= 0)
 		close(fd);
 	return reason_set(reason, error, "cannot listen at %s (http-listen): %s%s", name, strerror(-error),
-	                  error == -EADDRINUSE ? ": another program does; 'ss -ltnp' shows which. Choose another port, or port "
-	                                         "0 for any that is free, or leave http-listen empty" : "");
+	                  error == -EADDRINUSE ? ": another program does; 'ss -ltnp' shows which. Choose another port, "
+	                                         "or port 0 for any that is free, or leave http-listen empty" : "");
 }
 
 void http_socket_name(int fd, char *name, size_t capacity, bool *ret_is_loopback)

@@ -195,7 +195,8 @@ END_TEST
 
 START_TEST(who_may_not_ask_learns_nothing)
 {
-	const struct web_rules token = { .token = "the right token", .is_ready = true }, unread = { .token = "", .is_unread = true };
+	const struct web_rules token = { .token = "the right token", .is_ready = true };
+	const struct web_rules unread = { .token = "", .is_unread = true };
 	struct web_request request = { .path = "/v1/models", .token = "the right token" };
 
 	ck_assert_int_eq(ask_with(&request, &token), 200);

@@ -161,13 +161,15 @@ struct rank_record {
 	struct answer answers[ANSWER_COUNT]; /* ring, by sequence % ANSWER_COUNT */
 };
 
+enum { HEAD_GONE = 0x656e6f67 }; /* the bytes "gone": no single bit makes it of 0, or 0 of it */
+
 struct head_header {
 	struct segment_header segment;
 	char name[MODEL_NAME_BYTES_MAX + 8];
 	uint32_t world;
 	uint32_t slot_count;
 	uint32_t stage_count;
-	uint32_t gone; /* 1: the model was removed or replaced, and its memory is about to be given back */
+	uint32_t gone; /* 0, or HEAD_GONE: the model was removed or replaced, and its memory is about to be given back */
 	uint64_t epoch; /* the newest handed out */
 	uint64_t leased; /* slots that readers hold: bits by index, behind the slots the heirloom's */
 	uint64_t version; /* the newest published: written behind the slot's own */

@@ -189,7 +189,7 @@ static int head_check(const struct memory *segment, struct reason *reason)
 		                  "its head of %" PRIu64 " bytes cannot be of %" PRIu32 " ranks, %" PRIu32 " slots and %" PRIu32
 		                  " stages", segment->bytes, head->world, head->slot_count, head->stage_count);
 	/* Numbers that only count up from 1; JSON's integers are signed. */
-	if (head->gone > 1 || head->epoch > INT64_MAX || head->version > INT64_MAX)
+	if (head->gone != 0 || head->epoch > INT64_MAX || head->version > INT64_MAX)
 		return reason_set(reason, STATUS_ECORRUPT, "its head is damaged: epoch %" PRIu64 ", version %" PRIu64,
 		                  head->epoch, head->version);
 	return 0;
@@ -336,6 +336,10 @@ static int facts_take(struct service *service, struct adoption *adoption, const 
 
 	if (error)
 		return error;
+	if (book->is_other)
+		service_event(service, EVENT_WARNING, model->name, STATUS_ECORRUPT, "%s: one of its two books is damaged: if it "
+		              "was the newer one, the latest change of profiles, guards or attributes is forgotten",
+		              model->name);
 	book_restore(model, &adoption->book.generation);
 	model->version_next = (before > model->head->version ? before : model->head->version) + 1;
 	model->checkpoint.owns = book->checkpoint_version != 0;
@@ -670,7 +674,7 @@ int service_adopt(struct service *service, const struct instant *now, const stru
 		below = header_of(head)->model;
 		if (service->model_id_next <= below)
 			service->model_id_next = below + 1;
-		if (!((const struct head_header *)(const void *)head->base)->gone)
+		if (((const struct head_header *)(const void *)head->base)->gone != HEAD_GONE)
 			error = head_adopt(service, now, &estate, head);
 	}
 	FAILPOINT("adopt-all");

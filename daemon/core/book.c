@@ -196,6 +196,10 @@ int book_read(const struct head_header *head, struct book_facts *ret_facts, stru
 		return reason_set(reason, STATUS_ECORRUPT, "its book is of another model");
 	}
 	facts.number = book->number;
+	/* One that was just being written has no number. */
+	facts.is_other = false;
+	for (uint32_t i = 0; i < BOOK_COUNT; i++)
+		facts.is_other = facts.is_other || (book_at(head, i)->number != 0 && !is_valid(book_at(head, i)));
 	facts.ancestor = book->ancestor;
 	facts.heirloom = book->heirloom;
 	facts.checkpoint_version = book->checkpoint_version;

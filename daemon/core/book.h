@@ -27,6 +27,7 @@ void book_note(struct model *model);
 /* What a book said. */
 struct book_facts {
 	uint64_t number;
+	bool is_other; /* the other one is damaged, and may have been the newer */
 	uint64_t ancestor, heirloom;
 	uint64_t checkpoint_version, checkpoint_step;
 	uint64_t slots[SLOT_COUNT_MAX];

@@ -325,7 +325,7 @@ int relay_inherit(struct model *heir, const struct host *host, struct reason *re
 	FAILPOINT("heir-taken");
 	book_note(heir);
 	FAILPOINT("heir-booked");
-	ancestor->head->gone = 1;
+	ancestor->head->gone = HEAD_GONE;
 	FAILPOINT("heir-alone");
 	leavings_drop(&leavings, host);
 	return 0;

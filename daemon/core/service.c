@@ -320,7 +320,7 @@ void service_doom(struct service *service, struct model *model)
 	model->doomed = true;
 	/* The next daemon gives its memory back too, if this one does not get to it. */
 	if (model->head)
-		model->head->gone = 1;
+		model->head->gone = HEAD_GONE;
 	FAILPOINT("model-gone");
 	/* Whoever is left of the two goes on alone. */
 	if (model->ancestor)

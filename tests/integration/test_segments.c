@@ -185,6 +185,29 @@ START_TEST(the_next_daemon_finds_what_the_last_one_left)
 }
 END_TEST
 
+/* It has taken over what was there, and gives up before anybody could connect. */
+START_TEST(a_start_that_fails_loses_nothing)
+{
+	char path[96], output[96];
+	const char *arguments[] = {"--runtime-dir", harness.directory, "--segments-dir", directory, NULL};
+	int status;
+
+	trains("run/a", 3);
+	becomes(MODEL_SEGMENTS);
+	harness_kill(&harness);
+	snprintf(path, sizeof(path), "%s/emad.sock", harness.directory);
+	snprintf(output, sizeof(output), "%s/out", scratch);
+	ck_assert_int_eq(unlink(path) | mkdir(path, 0700), 0);
+	status = process_wait(process_spawn(getenv("EMAD_DAEMON"), arguments, output), END_MAX_MS * process_scale());
+	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) != 0, "status %#x", (unsigned)status);
+	ck_assert_int_eq(segment_count(), MODEL_SEGMENTS);
+	ck_assert_int_eq(rmdir(path), 0);
+	harness_start(&harness);
+	trains("run/a", 6);
+	ck_assert_int_eq(harness_stop(&harness), 0);
+}
+END_TEST
+
 START_TEST(what_is_damaged_is_removed_and_what_is_not_ours_stays)
 {
 	char precious[128], bad[128];
@@ -289,6 +312,7 @@ static Suite *segments_suite(void)
 	tcase_add_checked_fixture(cases, daemon_open, daemon_close);
 	tcase_add_test(cases, a_model_s_segments_come_and_go_with_it);
 	tcase_add_loop_test(cases, the_next_daemon_finds_what_the_last_one_left, 0, 2);
+	tcase_add_test(cases, a_start_that_fails_loses_nothing);
 	tcase_add_test(cases, what_is_damaged_is_removed_and_what_is_not_ours_stays);
 	tcase_add_test(cases, a_second_daemon_is_told_who_has_the_directory);
 	tcase_add_test(cases, a_trainer_of_another_user_is_told_what_to_do);

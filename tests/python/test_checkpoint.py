@@ -353,6 +353,30 @@ def test_the_disk_gets_no_more_than_its_bandwidth(own):
     assert [path.name[:20] for path in generations(own)][-1] == f"{3:020}"
 
 
+def test_a_state_directory_that_went_away_is_taken_anew(own, tmp_path):
+    own.start()
+    state, gone, other = tmp_path / "state", tmp_path / "gone", tmp_path / "other"
+    other.mkdir()
+    second = DaemonProcess(other)
+    with emad.Client(own.url) as client:
+        train(client, 1, 3)
+        assert client.checkpoint(NAME) == 3
+        state.rename(gone)
+        train(client, 4, 5)
+        assert client.checkpoint(NAME) == 5
+        for place in (state, gone):
+            assert int((place / "emad.lock").read_text()) == own.process.pid
+        with pytest.raises(RuntimeError, match=f"used by another emad, pid {own.process.pid}"):
+            second.start(state)
+        # Nobody holds the one that is gone.
+        second.start(gone)
+        with emad.Client(second.url) as reader:
+            assert models(reader) == {NAME: 3}
+        assert second.stop() == 0
+    assert own.stop() == 0
+    assert not (state / "emad.lock").exists() and not (gone / "emad.lock").exists()
+
+
 def test_planted_links_are_not_followed(own, tmp_path):
     own.start()
     with emad.Client(own.url) as client:

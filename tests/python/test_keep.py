@@ -5,6 +5,7 @@ import os
 import re
 import select
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -245,13 +246,16 @@ def test_a_relative_state_directory_is_shown_as_a_whole_path(keeper, monkeypatch
 
 
 def test_an_end_finishes_what_is_being_written(keeper):
+    directory = keeper.directory / "state" / "snapshots" / "net" / "ema"
     keeper.start()
     big = {"w": np.ones(16 << 20, np.float32)}
     with emad.Client(keeper.url) as client:
         with client.trainer("net", big, profiles={"ema": "power:std=.1,snapshot=1"}) as trainer:
             assert trainer.push(1, big, wait=True).outcome == "applied"
+            # What has not begun is left out.
+            while not directory.is_dir() or not os.listdir(directory):
+                time.sleep(0.001)
     assert keeper.stop() == 0
-    directory = keeper.directory / "state" / "snapshots" / "net" / "ema"
     assert os.listdir(directory) == [f"{1:020}.safetensors"]
     assert safetensors.numpy.load_file(directory / f"{1:020}.safetensors")["w"].sum() == 16 << 20
 

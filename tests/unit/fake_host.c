@@ -110,6 +110,7 @@ static void event(void *context, const struct event *what)
 	struct fake_host *host = context;
 
 	host->event_count++;
+	host->complaint_count += what->severity <= EVENT_WARNING;
 	snprintf(host->event, sizeof host->event, "%s", what->text);
 	host->event_kind = what->kind;
 	host->event_step = what->step;

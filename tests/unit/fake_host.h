@@ -76,7 +76,7 @@ struct fake_host {
 	uint64_t request_count;
 	uint64_t random;
 	uint64_t clients; /* trainers so far */
-	uint64_t event_count;
+	uint64_t event_count, complaint_count; /* these: errors and warnings */
 	char event[768]; /* the latest event's text, and the rest of it */
 	enum event_kind event_kind;
 	uint64_t event_step;

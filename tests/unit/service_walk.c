@@ -346,6 +346,20 @@ static void push_choose(struct walk *walk, struct step *step)
 	step->kind = STEP_PUSH;
 }
 
+/*
+ * Whether the push is there although its trainer was refused: a daemon had taken it, and died before it said so, and then
+ * another trainer has asked for the rank.
+ */
+static bool is_taken(struct walk *walk, const struct step *step)
+{
+	const struct fake_trainer *trainer = &step->actor->trainer;
+	const struct model *model = model_now(walk, step->actor->model);
+	const struct rank_record *record = model && model->serving && step->mapped ? &model->records[trainer->rank] : NULL;
+
+	return record && record->epoch == trainer->epoch && record->stages[step->stage].state != STAGE_FREE &&
+	       record->stages[step->stage].sequence == trainer->sequence;
+}
+
 static void push(struct walk *walk, const struct step *step)
 {
 	struct fake_trainer *trainer = &step->actor->trainer;
@@ -353,15 +367,17 @@ static void push(struct walk *walk, const struct step *step)
 	const struct fake_reply *answer = fake_host_answer(&walk->host, number);
 	struct entry entry = step->entry;
 
+	entry.epoch = trainer->epoch;
+	entry.sequence = trainer->sequence;
 	ck_assert_ptr_nonnull(answer);
+	if (answer->reply.status == STATUS_EFENCED && is_taken(walk, step))
+		entry_accepted(walk, step->actor, &entry);
 	if (answer->reply.status != 0 || strcmp(answer->outcome, "accepted") != 0) {
 		ck_assert_msg(!step->mapped || answer->reply.status == STATUS_EFENCED || answer->reply.status == 0, "%s",
 		              answer->error);
 		return;
 	}
 	ck_assert(step->mapped);
-	entry.epoch = trainer->epoch;
-	entry.sequence = trainer->sequence;
 	entry_accepted(walk, step->actor, &entry);
 	if (!step->repeats)
 		return;
@@ -440,13 +456,31 @@ static void entry_check(const struct model *model, const struct reference *refer
 	              (unsigned long)entry->step, rank, (unsigned long)reference->step);
 }
 
+/* A model of which no rank has pushed anything may be forgotten with the last one that asks for it. */
+static bool holds_something(const struct model *model)
+{
+	return model && model->serving && (versions_newest(&model->versions) || model_lag(model) > 0);
+}
+
+/* Whether a registration waits that replaces the model as soon as it can. */
+static bool is_replaced(const struct walk *walk, uint32_t index)
+{
+	for (int i = 0; i < WALK_ACTORS; i++) {
+		const struct actor *actor = &walk->actors[i];
+
+		if (actor->model == index && actor->registering && strcmp(actor->trainer.resume, "never") == 0)
+			return true;
+	}
+	return false;
+}
+
 void walk_crash(struct walk *walk, const struct step *step)
 {
 	bool may_go = step && (step->kind == STEP_REMOVE || step->kind == STEP_REGISTER), there[WALK_MODELS];
 
 	walk->nonfinite_count += service_counters(walk->host.service)->pushes_nonfinite;
 	for (uint32_t m = 0; m < WALK_MODELS; m++)
-		there[m] = model_now(walk, m) && model_now(walk, m)->serving;
+		there[m] = holds_something(model_now(walk, m)) && !is_replaced(walk, m);
 	ck_assert_int_eq(fake_host_crash(&walk->host), 0);
 	ck_assert_msg(service_counters(walk->host.service)->models_abandoned == 0, "%s", walk->host.event);
 	walk->crash_count++;
@@ -456,6 +490,8 @@ void walk_crash(struct walk *walk, const struct step *step)
 		const struct reference *reference = &walk->references[m];
 		const struct model *model = model_now(walk, m);
 
+		/* Before another one is made, perhaps of the same number. */
+		reference_follow(walk, m);
 		if (!model || model->id != reference->id)
 			continue;
 		for (uint32_t r = 0; r < model->world; r++)

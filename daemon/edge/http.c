@@ -29,6 +29,7 @@ enum {
 	REQUEST_BYTES_MAX = 16384, /* all of its head */
 	PIECE_BYTES = 256 * 1024,  /* of a download: what is copied at once */
 	WAITING_COUNT_MAX = 128,   /* connections that have not been accepted */
+	ANSWERS_AT_ONCE = 4,       /* before the loop looks after everybody else */
 };
 
 /* What is sent. Made by the loop, then the library's thread's, then in the list of what has ended. */
@@ -84,7 +85,8 @@ struct http {
 	pthread_mutex_t lock;
 	/* Guarded by the lock. */
 	bool stopping;
-	struct query *asked;
+	struct query *asked; /* oldest first */
+	struct query **asked_end;
 	struct download *ended;
 	struct connection *connections;
 };
@@ -257,8 +259,9 @@ static enum MHD_Result ask(struct query *request)
 	if (!stopping) {
 		request->is_asked = true;
 		request->connection->is_busy = true;
-		request->next = http->asked;
-		http->asked = request;
+		request->next = NULL;
+		*http->asked_end = request;
+		http->asked_end = &request->next;
 		MHD_suspend_connection(request->handle);
 	}
 	pthread_mutex_unlock(&http->lock);
@@ -419,13 +422,20 @@ static void download_ended(struct http *http, struct download *download)
 
 void http_poll(struct http *http)
 {
-	struct query *asked;
+	struct query *asked[ANSWERS_AT_ONCE];
 	struct download *ended;
+	uint32_t count = 0;
+	bool more;
 
 	pthread_mutex_lock(&http->lock);
-	asked = http->asked;
+	for (; count < ANSWERS_AT_ONCE && http->asked; count++) {
+		asked[count] = http->asked;
+		http->asked = http->asked->next;
+	}
+	more = http->asked != NULL;
+	if (!more)
+		http->asked_end = &http->asked;
 	ended = http->ended;
-	http->asked = NULL;
 	http->ended = NULL;
 	pthread_mutex_unlock(&http->lock);
 	while (ended) {
@@ -434,12 +444,10 @@ void http_poll(struct http *http)
 		download_ended(http, ended);
 		ended = next;
 	}
-	while (asked) {
-		struct query *next = asked->next;
-
-		request_answer(http, asked);
-		asked = next;
-	}
+	for (uint32_t i = 0; i < count; i++)
+		request_answer(http, asked[i]);
+	if (more)
+		http->options.wake(http->options.context);
 }
 
 void http_sweep(struct http *http)
@@ -531,6 +539,7 @@ int http_start(const struct http_options *options, struct http **ret_http, struc
 		return reason_set(reason, -ENOMEM, "not enough memory for HTTP");
 	http->options = *options;
 	http->peer_next = PEER_DOWNLOAD_FIRST;
+	http->asked_end = &http->asked;
 	pthread_mutex_init(&http->lock, NULL);
 	/* Signals are for the loop thread alone. */
 	sigfillset(&all);
@@ -558,6 +567,7 @@ void http_stop(struct http *http)
 	http->stopping = true;
 	asked = http->asked;
 	http->asked = NULL;
+	http->asked_end = &http->asked;
 	while (asked) {
 		struct query *next = asked->next;
 

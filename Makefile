@@ -16,19 +16,21 @@ SONAME := libemad.so.0
 # ---- sources ---------------------------------------------------------------------------------------------------------
 
 proto := $(addprefix proto/, \
-	convert dtype image json_read layout manifest manifest_pack manifest_tiling merge message name nearest \
+	convert dtype generation image json_read layout manifest manifest_pack manifest_tiling merge message name nearest \
 	number pack posthoc profile safetensors safetensors_write schedule schedule_formula schedule_scale \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access address adopt apply attributes book checkpoint config config_text defaults description event generation \
-	generation_text geometry guards history intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable \
-	kernel_scalar metrics model notes plan profiles push query recover register registration_report relay report \
-	retention service throttle update verdict version_metadata versions web web_page web_path web_range)
+	access address adopt apply attributes book checkpoint config config_text defaults description event \
+	generation_text geometry guards history inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 \
+	kernel_portable kernel_scalar metrics model notes plan profiles push query recover register registration_report \
+	relay report report_history restore retention service throttle update verdict version_metadata versions web \
+	web_page web_path web_range)
 
 edge := $(addprefix daemon/edge/, \
-	accounts attach config_file descriptors files files_generation files_pace files_place files_write http \
-	http_socket log memory memory_directory memory_segment runtime scribe systemd token transport workers)
+	accounts attach config_file descriptors files files_generation files_list files_pace files_place files_way \
+	files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd token transport \
+	workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
@@ -41,9 +43,9 @@ library := $(proto) $(addprefix client/, \
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask command_checkpoint command_daemon command_doctor command_explain command_export command_import \
-	command_merge command_model command_posthoc command_profile command_verify copying doctor_host doctor_judge \
+	command_merge command_model command_posthoc command_profile command_rollback command_verify copying doctor_host doctor_judge \
 	emactl explain_list explain_plots explain_reference explain_scale facts figure input output plot progress \
-	scan sum_report table verify_report)
+	scan sum_report table verify_directory verify_file verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
@@ -51,6 +53,7 @@ needs_client/emactl/command_daemon := jansson
 needs_client/emactl/command_doctor := jansson
 needs_client/emactl/command_model := jansson
 needs_client/emactl/command_posthoc := jansson
+needs_client/emactl/command_rollback := jansson
 needs_client/emactl/explain_plots := m
 needs_client/emactl/explain_reference := m
 needs_client/emactl/facts := jansson
@@ -66,6 +69,7 @@ needs_daemon/core/guards := m
 needs_daemon/core/history := jansson
 needs_daemon/core/json_text := jansson
 needs_daemon/core/report := jansson m
+needs_daemon/core/report_history := jansson
 needs_daemon/core/push := m
 needs_daemon/core/update := m
 needs_daemon/core/verdict := m
@@ -93,7 +97,7 @@ schedule := $(addprefix proto/, number schedule schedule_formula schedule_scale 
 model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, description geometry plan) \
 	$(addprefix proto/, image layout nearest profile safetensors_write) \
 	$(addprefix tests/unit/, failing_heap random_model)
-service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, json_read message safetensors) tests/unit/fake_host
+service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, generation json_read message safetensors) tests/unit/fake_host
 
 apply := daemon/core/apply $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_access := daemon/core/access $(addprefix proto/, message name pack status)
@@ -114,15 +118,15 @@ test_descriptors := daemon/edge/descriptors proto/status
 test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
-test_files := $(addprefix daemon/edge/, files files_generation files_pace files_place files_write) \
-	$(addprefix daemon/core/, generation retention) $(addprefix proto/, layout name status)
-test_files_generation := $(addprefix daemon/edge/, files_generation files_pace files_place files_write) daemon/core/generation \
-	$(addprefix proto/, layout name status)
+files := $(addprefix daemon/edge/, files_generation files_list files_pace files_place files_way files_write) \
+	daemon/core/retention $(addprefix proto/, generation json_read layout name status)
+test_files := daemon/edge/files $(files)
+test_files_generation := $(files)
 test_files_write := $(addprefix daemon/edge/, files_pace files_place files_write) $(addprefix proto/, layout status)
 test_figure := client/emactl/figure
-test_generation := daemon/core/generation $(addprefix proto/, layout name status)
-test_generation_text := $(addprefix daemon/core/, attributes generation generation_text guards json_text) \
-	$(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix proto/, layout message nearest profile)
+test_generation := $(addprefix proto/, generation json_read layout name status)
+test_generation_text := $(addprefix daemon/core/, attributes generation_text guards json_text) \
+	$(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix proto/, generation json_read layout message nearest profile)
 test_geometry := $(model_parts)
 test_guards := daemon/core/guards $(addprefix proto/, message name nearest pack status)
 test_history := $(addprefix daemon/core/, history json_text) tests/unit/failing_heap
@@ -158,6 +162,7 @@ test_scribe := daemon/edge/scribe
 test_served := $(addprefix client/, error served) $(addprefix proto/, dtype nearest status)
 test_service := $(service)
 test_service_adapt := $(service)
+test_service_adopt := $(service)
 test_service_changes := $(service) tests/unit/apply_bench
 test_service_checkpoint := $(service)
 test_service_damage := $(service)
@@ -170,6 +175,7 @@ test_service_kill := $(service) tests/unit/service_walk tests/unit/kill_faults
 test_service_profiles := $(service)
 test_service_register := $(service)
 test_service_rewind := $(service)
+test_service_rollback := $(service)
 test_service_seeds := $(service)
 test_service_settings := $(service)
 test_service_waits := $(service)
@@ -202,6 +208,7 @@ needs_tests/unit/test_schedule_formula := jansson m
 needs_tests/unit/test_schedule_scale := m
 needs_tests/unit/test_service := jansson m
 needs_tests/unit/test_service_adapt := m
+needs_tests/unit/test_service_adopt := jansson m
 needs_tests/unit/test_service_changes := m
 needs_tests/unit/test_service_checkpoint := m
 needs_tests/unit/test_service_damage := m
@@ -214,6 +221,7 @@ needs_tests/unit/test_service_kill := m
 needs_tests/unit/test_service_profiles := m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_rewind := m
+needs_tests/unit/test_service_rollback := m
 needs_tests/unit/test_service_seeds := m
 needs_tests/unit/test_service_settings := m
 needs_tests/unit/test_service_waits := m

@@ -241,19 +241,36 @@ int emad_list_json(struct emad_client *client, int timeout_ms, char **ret_json)
 	return error_report(code, &reason);
 }
 
-int emad_show_json(struct emad_client *client, const char *model, int timeout_ms, char **ret_json)
+static int model_json(struct emad_client *client, struct request *request, const char *model, int timeout_ms,
+                      char **ret_json)
 {
-	struct request request = {.operation = OP_SHOW};
 	struct reason reason = {.text = ""};
 	int code = client_check(client, &reason);
 
 	if (code == 0)
 		code = client_model_check(model, &reason);
 	if (code == 0) {
-		request_set(&request, model, text_of(model));
-		code = client_json(client, &request, timeout_ms, ret_json, &reason);
+		request_set(request, model, text_of(model));
+		code = client_json(client, request, timeout_ms, ret_json, &reason);
 	}
 	return error_report(code, &reason);
+}
+
+int emad_show_json(struct emad_client *client, const char *model, int timeout_ms, char **ret_json)
+{
+	struct request request = {.operation = OP_SHOW};
+
+	return model_json(client, &request, model, timeout_ms, ret_json);
+}
+
+int emad_history_json(struct emad_client *client, const char *model, int timeout_ms, char **ret_json)
+{
+	struct request request = {.operation = OP_HISTORY};
+
+	/* The disk is looked at for it. */
+	if (client)
+		request_set(&request, timeout_ms, (uint64_t)client_timeout(client, timeout_ms));
+	return model_json(client, &request, model, timeout_ms, ret_json);
 }
 
 static int client_remove(struct emad_client *client, const char *model, int timeout_ms, uint64_t *ret_freed_bytes,

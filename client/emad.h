@@ -111,6 +111,41 @@ int emad_remove(struct emad_client *client, const char *model, int timeout_ms, u
  */
 int emad_checkpoint(struct emad_client *client, const char *model, int timeout_ms, uint64_t *ret_step);
 
+/*
+ * Marks the checkpoint of exactly that step as one that stays when older ones are removed (keep 1), or takes the mark
+ * away (keep 0). Asking again is harmless. EMAD_ENOVERSION with the steps that are on disk; EMAD_EARGUMENT: the daemon
+ * has no state directory; -errno: it cannot be written.
+ */
+int emad_checkpoint_keep(struct emad_client *client, const char *model, uint64_t step, int keep, int timeout_ms);
+
+/*
+ * What there is of a model, as JSON, all lists newest first: versions in memory, generations on disk, snapshots (averages
+ * kept under their steps), and changes (of each profile). The caller frees *ret_json with emad_free.
+ */
+int emad_history_json(struct emad_client *client, const char *model, int timeout_ms, char **ret_json);
+
+enum { EMAD_ROLLBACK_DRY_RUN = 1 }; /* only say which version it would be */
+
+struct emad_rolled_back {
+	uint64_t version;     /* the newest of all now, under its new number */
+	uint64_t step;
+	uint64_t updates;
+	uint64_t step_before; /* of what was the newest */
+	uint64_t taken;       /* the number that it had; version: nothing was to be done */
+	int from_disk;        /* it was read from a checkpoint; 0: it was in memory */
+};
+
+/*
+ * The average goes back to the newest version of that step or an earlier one that is in memory or on disk. Asking again
+ * changes nothing. Snapshots that waited are dropped (EMAD_INCOMPLETE); a trainer that simply goes on is averaged into it,
+ * its next push standing for every step since. Views stay what they are, but those of the very version that is gone back
+ * to, which are revoked. flags: EMAD_ROLLBACK_... ret_rolled_back may be NULL. Needs the daemon's admin permission.
+ * Codes: EMAD_ENOVERSION with the steps that there are; EMAD_EMANIFEST, EMAD_EPROFILE: the checkpoint is of other tensors
+ * or profiles; -EACCES, EMAD_ENOMODEL, EMAD_ETIMEOUT: nothing has changed; -errno: the disk cannot be read.
+ */
+int emad_rollback(struct emad_client *client, const char *model, uint64_t step, unsigned flags, int timeout_ms,
+                  struct emad_rolled_back *ret_rolled_back);
+
 /* ---- pushing -------------------------------------------------------------------------------------------------- */
 
 /* The numbers are those of the wire. Names as in safetensors. */
@@ -158,7 +193,7 @@ enum emad_resume {
 enum emad_rewind {
 	EMAD_REWIND_REFUSE,   /* pushes of averaged steps are answered `stale` until training is ahead again */
 	EMAD_REWIND_CONTINUE, /* the average stays as it is and goes on with the older steps */
-	EMAD_REWIND_BACK,     /* the average goes back to the newest kept version before start_step; EMAD_ENOVERSION */
+	EMAD_REWIND_BACK,     /* it goes back to the newest version before start_step, in memory or on disk; EMAD_ENOVERSION */
 };
 
 /* What happens when every stage still waits to be applied: the daemon lags. */
@@ -222,7 +257,7 @@ enum emad_outcome {
 	EMAD_DUPLICATE, /* this step was pushed before */
 	EMAD_STALE,     /* an older step than the newest */
 	EMAD_NONFINITE, /* refused: it holds NaN or infinity */
-	EMAD_INCOMPLETE, /* dropped: another rank left this step out */
+	EMAD_INCOMPLETE, /* dropped: another rank left this step out, or the average went back before */
 	EMAD_LOSS,       /* refused: its loss is above loss_max, or NaN */
 	EMAD_JUMP,       /* refused: a tensor's norm has changed by more than norm_jump */
 	EMAD_COALESCED,  /* gave way to a newer snapshot, which stands for its call as well */

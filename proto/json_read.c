@@ -260,3 +260,35 @@ int json_read_string_copy(struct json_read *reader, size_t bytes_max, char **ret
 	*ret_text = text;
 	return 0;
 }
+
+int json_read_skip(struct json_read *reader, struct reason *reason)
+{
+	uint64_t depth = 0;
+	const char *raw;
+	size_t raw_bytes;
+
+	/* Only where the value ends is looked for: commas and colons may stand anywhere in it. */
+	do {
+		white_space_skip(reader);
+		if (reader->at == reader->end)
+			return expected(reader, "a value", reason);
+		if (*reader->at == '"') {
+			int r = string_measure(reader, &raw, &raw_bytes, reason);
+
+			if (r != 0)
+				return r;
+			continue;
+		}
+		if (*reader->at == '[' || *reader->at == '{')
+			depth++;
+		else if ((*reader->at == ']' || *reader->at == '}' || *reader->at == ',' || *reader->at == ':') && depth == 0)
+			return expected(reader, "a value", reason);
+		else if (*reader->at == ']' || *reader->at == '}')
+			depth--;
+		else if (*reader->at != ',' && *reader->at != ':')
+			while (reader->at + 1 < reader->end && !strchr(",:]}[{\" \n\r\t", reader->at[1]))
+				reader->at++;
+		reader->at++;
+	} while (depth > 0);
+	return 0;
+}

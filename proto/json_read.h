@@ -38,5 +38,8 @@ int json_read_string(struct json_read *reader, char *text, size_t capacity, stru
 /* As json_read_string, into memory of its own (free with free()). STATUS_ECORRUPT beyond bytes_max; -ENOMEM. */
 int json_read_string_copy(struct json_read *reader, size_t bytes_max, char **ret_text, struct reason *reason);
 
+/* Steps over the value that comes next, whatever it is. STATUS_ECORRUPT where it does not end. */
+int json_read_skip(struct json_read *reader, struct reason *reason);
+
 /* A whole number without sign, fraction, exponent or leading zeros. STATUS_ECORRUPT for anything else. */
 int json_read_number(struct json_read *reader, uint64_t *ret_number, struct reason *reason);

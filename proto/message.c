@@ -160,6 +160,30 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 		.may_wait = true,
 		.text = "write the newest version of a model, or of all, to disk",
 	},
+	[OP_HISTORY] = {
+		.name = "history",
+		.access = ACCESS_READ,
+		.required = HAS(model),
+		.optional = HAS(timeout_ms) | HAS(agent) | HAS(client),
+		.may_wait = true,
+		.text = "body of the reply: JSON about what there is of a model, in memory and on disk",
+	},
+	[OP_ROLLBACK] = {
+		.name = "rollback",
+		.access = ACCESS_ADMIN,
+		.required = HAS(model) | HAS(step),
+		.optional = HAS(dry_run) | HAS(timeout_ms) | HAS(agent) | HAS(client),
+		.may_wait = true,
+		.text = "the newest version of a step or an earlier one becomes the newest of all",
+	},
+	[OP_CHECKPOINT_KEEP] = {
+		.name = "checkpoint_keep",
+		.access = ACCESS_ADMIN,
+		.required = HAS(model) | HAS(step) | HAS(keep),
+		.optional = HAS(timeout_ms) | HAS(agent) | HAS(client),
+		.may_wait = true,
+		.text = "mark the checkpoint of a step as one that stays, or take the mark away",
+	},
 };
 
 #undef HAS

@@ -51,6 +51,8 @@ struct text_list {
 	X(U64, updates, "the snapshot is the average itself, of the named profile, after that many updates")          \
 	X(LIST, profiles, "profile specifications, name=schedule;rules")                                              \
 	X(TEXT, attributes, "JSON object of plain model attributes")                                                  \
+	X(BOOL, dry_run, "only say what would happen")                                                                \
+	X(BOOL, keep, "whether the checkpoint is to stay")                                                            \
 	X(TEXT, agent, "program and version of the sender, for logs")
 
 #define REPLY_FIELDS(X)                                                                                               \
@@ -83,6 +85,8 @@ struct text_list {
 	X(U64, region_bytes, "bytes of the image")                                                                    \
 	X(U64, profile_index, "0-based index of the profile in the slot's header")                                    \
 	X(U64, freed_bytes, "memory given back")                                                                      \
+	X(U64, taken, "version that the average goes back to")                                                        \
+	X(TEXT, source, "where that version is: memory or disk")                                                      \
 	X(TEXT, report, "what a registration averages, copies, freezes and drops; what is new, what has vanished")
 
 #define MESSAGE_MEMBER_TEXT(name) struct text name;
@@ -125,6 +129,9 @@ enum operation {
 	OP_PROFILE_SET,    /* add profiles, or change those of the same names */
 	OP_PROFILE_REMOVE, /* stop one profile */
 	OP_CHECKPOINT,     /* write a model, or all, to disk */
+	OP_HISTORY,        /* body of the reply: JSON about what there is of a model, in memory and on disk */
+	OP_ROLLBACK,       /* go back to an earlier version */
+	OP_CHECKPOINT_KEEP, /* mark a checkpoint as one that stays, or take the mark away */
 	OPERATION_COUNT
 };
 

@@ -4,17 +4,8 @@
 #pragma once
 
 #include <stdbool.h>
-#include <stdint.h>
 
-#include "client/emactl/scan.h"
-#include "client/emactl/input.h"
-
-struct verification {
-	struct input input;
-	struct scan *scans; /* owned; by the index of the source's entries; NULL before the scan */
-	struct scan total;
-	uint32_t damaged_count; /* tensors that hold NaN */
-};
+#include "client/emactl/verify_file.h"
 
 /* On standard output; 0 or -ENOMEM. contents and scans are there. */
 int verify_report_print(const struct verification *file, bool is_colour);

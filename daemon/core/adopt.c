@@ -102,15 +102,16 @@ static bool lies_in(const struct memory *segment, uint64_t offset, uint64_t byte
 static int geometry_read(const struct memory *segment, struct geometry **ret_geometry, struct reason *reason)
 {
 	const struct slot_header *slot = (const void *)segment->base;
-	const uint8_t *description = segment->base + slot->description_offset;
+	const uint8_t *description = lies_in(segment, slot->description_offset, slot->description_bytes)
+	                                     ? segment->base + slot->description_offset
+	                                     : NULL;
 	struct profile *profiles;
 	struct manifest *manifest;
 	struct geometry *geometry;
 	uint32_t profile_count;
 	int error;
 
-	if (!lies_in(segment, slot->description_offset, slot->description_bytes) ||
-	    layout_checksum(description, slot->description_bytes) != slot->description_checksum)
+	if (!description || layout_checksum(description, slot->description_bytes) != slot->description_checksum)
 		return reason_set(reason, STATUS_ECORRUPT, "the description in segment %016" PRIx64 " is damaged",
 		                  segment->segment);
 	profiles = calloc(PROFILE_COUNT_MAX, sizeof *profiles);
@@ -637,7 +638,10 @@ static const struct memory *head_next(const struct estate *estate, uint64_t belo
 	return best;
 }
 
-/* What no model has taken; of the first that is not even whole it is said why. */
+/*
+ * What no model has taken; of the first that is not even whole it is said why. Those that were just being made are
+ * nobody's yet.
+ */
 static void rest_give_back(struct service *service, struct estate *estate)
 {
 	struct reason reason = { "" };
@@ -649,7 +653,7 @@ static void rest_give_back(struct service *service, struct estate *estate)
 
 		if (!at->base)
 			continue;
-		if (!reason.text[0])
+		if (!reason.text[0] && (at->bytes < LAYOUT_PAGE_BYTES || header_of(at)->layout_version != 0))
 			(void)segment_check(at, segment_identity_kind(at->segment), &reason);
 		bytes += at->bytes;
 		count++;
@@ -683,6 +687,8 @@ int service_adopt(struct service *service, const struct instant *now, const stru
 	free(estate.segments);
 	if (error)
 		return error;
+	for (struct model *model = service->models; model; model = model->next)
+		keep_adopted(service, now, model);
 	if (service_memory_bytes(service) > service->settings.memory_bytes_max)
 		service_event(service, EVENT_WARNING, NULL, 0, "memory-max is %" PRIu64 " bytes, and the models of before use %"
 		              PRIu64 ": they stay, and new ones are refused until 'emactl remove' has made room",

@@ -44,8 +44,9 @@ struct service {
 	uint64_t instance; /* random */
 	uint64_t model_id_next;
 	uint64_t epoch_next;
-	uint64_t checkpoint_asks; /* requests for checkpoints so far */
-	uint64_t discard_count;   /* orders to set generations aside that are with the host */
+	uint64_t asks;        /* requests that wait for the disk, numbered from 1 */
+	uint64_t stray_count; /* orders for the disk that belong to no model and are with the host */
+	struct file_order *inquiries; /* owned; orders that are done, until their requests have looked at them */
 	struct recovery recovery;
 	bool stopping;
 };
@@ -82,6 +83,9 @@ int list_handle(struct call *call);
 int show_handle(struct call *call);
 int remove_handle(struct call *call);
 int checkpoint_handle(struct call *call); /* checkpoint.c */
+int history_handle(struct call *call);    /* inquiry.c */
+int checkpoint_keep_handle(struct call *call);
+int rollback_handle(struct call *call); /* restore.c */
 
 /* Sends a reply with status 0. attachment may be NULL. */
 void call_reply(struct call *call, struct reply *reply, const struct attachment *attachment);
@@ -127,6 +131,9 @@ uint64_t service_memory_bytes(const struct service *service);
  */
 int service_memory_check(const struct service *service, const struct model *model, uint64_t freed_bytes,
                          struct reason *reason);
+
+/* Whether a request waits that has that number in `awaited`. */
+bool service_awaited(const struct service *service, uint64_t awaited);
 
 /* Takes a model out of the service; it is destroyed when the entry point settles and no update of it runs. */
 void service_doom(struct service *service, struct model *model);

@@ -293,8 +293,14 @@ void checkpoint_discard(struct service *service, const struct instant *now, cons
 	order->work = FILE_DISCARD;
 	order->wall_us = now->wall_us;
 	generation_directory_write(model->name, order->directory);
-	service->discard_count++;
+	service->stray_count++;
 	service->host.file_write(service->host.context, order);
+}
+
+void checkpoint_hasten(struct service *service, struct model *model)
+{
+	if (checkpoint_possible(service))
+		model->checkpoint.asked = ++service->asks;
 }
 
 void checkpoint_inherit(struct model *heir, const struct model *ancestor)
@@ -407,7 +413,7 @@ int checkpoint_handle(struct call *call)
 		                  "this daemon has no directory for checkpoints: start emad with --state-dir DIR (or "
 		                  "state-dir=DIR in emad.conf)");
 	if (!call->retried)
-		call->awaited = ++call->service->checkpoint_asks;
+		call->awaited = ++call->service->asks;
 	if (!(call->request->present & REQUEST_HAS(model))) {
 		error = all_answer(call, call->awaited);
 	} else {

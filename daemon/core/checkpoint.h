@@ -68,6 +68,9 @@ bool checkpoint_owed(const struct service *service, const struct model *model);
 /* The model was removed on request: what is on disk goes aside, so that it does not come back. */
 void checkpoint_discard(struct service *service, const struct instant *now, const struct model *model);
 
+/* The newest version is written as soon as it can be, as if somebody had asked for it. */
+void checkpoint_hasten(struct service *service, struct model *model);
+
 /* The heir goes on from its ancestor, and so do its generations. */
 void checkpoint_inherit(struct model *heir, const struct model *ancestor);
 

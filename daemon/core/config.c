@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/core/generation.h"
+#include "proto/generation.h"
 #include "proto/limits.h"
 
 #define AT(member) offsetof(struct config, member)
@@ -109,7 +109,8 @@ const struct config_key config_keys[] = {
 	{ "access", "push-groups", CONFIG_GROUPS, AT(access.groups[ACCESS_PUSH]), "", 0, 0, NULL, true,
 	  "Groups that may push." },
 	{ "access", "admin-users", CONFIG_USERS, AT(access.users[ACCESS_ADMIN]), "", 0, 0, NULL, true,
-	  "Who may remove models and change profiles, besides the daemon's own user and root, who may do everything." },
+	  "Who may remove models, change profiles, take averages back and mark checkpoints, besides the daemon's own user and root, "
+	  "who may do everything." },
 	{ "access", "admin-groups", CONFIG_GROUPS, AT(access.groups[ACCESS_ADMIN]), "", 0, 0, NULL, true,
 	  "Groups that may administer." },
 	{ "model", "profiles", CONFIG_PROFILES, DEFAULT_AT(profiles), "", 0, 0, NULL, true,

@@ -238,14 +238,41 @@ static int copy_get(struct source *source, const char *name, char **ret_text)
 	return *ret_text ? 0 : -ENOMEM;
 }
 
-/* Text that is JSON inside: an object, or an array. */
-static bool is_json(const char *text, size_t bytes_max, bool wants_array)
+/*
+ * -ENOMEM, or STATUS_ECORRUPT without a sentence. Where jansson has no memory it says so, or nothing, or that the text is
+ * wrong, or leaves a character of a string out and says nothing at all. Averages are given up for wrong text, so it is
+ * asked twice.
+ */
+static int json_parse(const char *text, size_t bytes, json_t **ret_root)
 {
-	json_t *root = strlen(text) <= bytes_max ? json_loads(text, 0, NULL) : NULL;
-	bool fits = wants_array ? json_is_array(root) : json_is_object(root);
+	json_error_t error;
+	json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
+	json_t *again = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
+	void *room = root && again ? NULL : malloc(bytes + 1);
+	bool is_wrong = !root && !again && room && error.text[0] && json_error_code(&error) != json_error_out_of_memory;
 
+	free(room);
+	if (root && again && json_equal(root, again)) {
+		json_decref(again);
+		*ret_root = root;
+		return 0;
+	}
 	json_decref(root);
-	return fits;
+	json_decref(again);
+	*ret_root = NULL;
+	return is_wrong ? STATUS_ECORRUPT : -ENOMEM;
+}
+
+/* Text that is JSON inside: an object, or an array. STATUS_ECORRUPT with a sentence, -ENOMEM. */
+static int inner_check(const char *text, size_t bytes_max, bool wants_array, const char *what, struct reason *reason)
+{
+	json_t *root = NULL;
+	int error = strlen(text) <= bytes_max ? json_parse(text, strlen(text), &root) : STATUS_ECORRUPT;
+
+	if (!error && !(wants_array ? json_is_array(root) : json_is_object(root)))
+		error = STATUS_ECORRUPT;
+	json_decref(root);
+	return error == STATUS_ECORRUPT ? corrupt(reason, what) : error;
 }
 
 static int profile_decode(const json_t *row, struct generation_profile *at, struct reason *reason)
@@ -271,8 +298,9 @@ static int profile_decode(const json_t *row, struct generation_profile *at, stru
 	error = copy_get(&source, "history", &at->history);
 	if (error)
 		return error;
-	if (at->history && !is_json(at->history, HISTORY_BYTES_MAX, true))
-		return corrupt(reason, "history");
+	error = at->history ? inner_check(at->history, HISTORY_BYTES_MAX, true, "history", reason) : 0;
+	if (error)
+		return error;
 	if (action > ACTION_ZERO || !(at->facts.decay_rest >= 0) || !(at->facts.decay_rest <= 1))
 		return corrupt(reason, action > ACTION_ZERO ? "action" : "decay_rest");
 	if (source.wrong)
@@ -401,13 +429,15 @@ static int facts_decode(struct source *source, struct generation *generation, st
 		return corrupt(reason, "world");
 	if (generation->stride == 0)
 		return corrupt(reason, "stride");
-	if (guards_parse((struct text){ guards, strlen(guards) }, &generation->guards, NULL) != 0)
-		return corrupt(reason, "guards");
-	if (!generation->attributes || !is_json(generation->attributes, ATTRIBUTES_BYTES_MAX, false))
+	error = guards_parse((struct text){ guards, strlen(guards) }, &generation->guards, NULL);
+	if (error)
+		return error == -ENOMEM ? error : corrupt(reason, "guards");
+	if (!generation->attributes)
 		return corrupt(reason, "attributes");
-	if (generation->metadata && !is_json(generation->metadata, METADATA_BYTES_MAX, false))
-		return corrupt(reason, "metadata");
-	return 0;
+	error = inner_check(generation->attributes, ATTRIBUTES_BYTES_MAX, false, "attributes", reason);
+	if (!error && generation->metadata)
+		error = inner_check(generation->metadata, METADATA_BYTES_MAX, false, "metadata", reason);
+	return error;
 }
 
 /* The facts; with its tensors and files (has_files) that of a whole generation. */
@@ -416,13 +446,13 @@ static int text_decode(const char *text, size_t text_bytes, bool has_files, stru
 {
 	struct generation generation = { .manifest = NULL };
 	struct source source = { NULL, NULL };
-	json_t *root = json_loadb(text, text_bytes, JSON_REJECT_DUPLICATES, NULL);
-	int error = 0;
+	json_t *root;
+	int error = json_parse(text, text_bytes, &root);
 
 	source.object = root;
-	if (!json_is_object(root))
+	if (error == STATUS_ECORRUPT || (!error && !json_is_object(root)))
 		error = corrupt(reason, "{");
-	else if (number_get(&source, "format") != FORMAT)
+	if (!error && number_get(&source, "format") != FORMAT)
 		error = reason_set(reason, STATUS_EVERSION,
 		                   "its format is %" PRIu64 ", this daemon reads format %d: start the emad that wrote it",
 		                   number_get(&source, "format"), FORMAT);
@@ -460,6 +490,30 @@ int generation_facts_decode(const char *text, size_t text_bytes, struct generati
                             struct reason *reason)
 {
 	return text_decode(text, text_bytes, false, ret_generation, reason);
+}
+
+bool generation_is_in_place(const struct generation *generation, const char *directory,
+                            const struct generation_name *name)
+{
+	char own[GENERATION_DIRECTORY_BYTES];
+
+	generation_directory_write(generation->model, own);
+	return strcmp(own, directory) == 0 && generation->version == name->version && generation->step == name->step;
+}
+
+void generation_slot_write(const struct generation *generation, struct slot_header *slot)
+{
+	slot->step = generation->step;
+	slot->updates = generation->updates;
+	slot->calls = generation->calls;
+	slot->published_us = generation->published_us;
+	for (uint32_t p = 0; p < generation->profile_count; p++) {
+		uint64_t offset = slot->profiles[p].region_offset, bytes = slot->profiles[p].region_bytes;
+
+		slot->profiles[p] = generation->profiles[p].facts;
+		slot->profiles[p].region_offset = offset;
+		slot->profiles[p].region_bytes = bytes;
+	}
 }
 
 void generation_finish(struct generation *generation)

@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "daemon/core/generation.h"
+#include "proto/generation.h"
 #include "daemon/core/guards.h"
 #include "proto/layout.h"
 #include "proto/manifest.h"
@@ -71,5 +71,12 @@ int generation_decode(const char *text, size_t text_bytes, struct generation *re
 char *generation_facts_encode(const struct generation *generation);
 int generation_facts_decode(const char *text, size_t text_bytes, struct generation *ret_generation,
                             struct reason *reason);
+
+/* What a manifest says of itself must be where it lies. */
+bool generation_is_in_place(const struct generation *generation, const char *directory,
+                            const struct generation_name *name);
+
+/* The version's facts, but for its number; the slot's regions stay where they are. */
+void generation_slot_write(const struct generation *generation, struct slot_header *slot);
 
 void generation_finish(struct generation *generation);

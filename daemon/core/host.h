@@ -14,7 +14,8 @@
 #include "daemon/core/apply.h"
 #include "daemon/core/event.h"
 #include "daemon/core/exchange.h"
-#include "daemon/core/generation.h"
+#include "daemon/core/listing.h"
+#include "proto/generation.h"
 #include "proto/limits.h"
 #include "proto/message.h"
 #include "proto/status.h"
@@ -57,6 +58,10 @@ enum file_work {
 	FILE_FILL,       /* read the averages of a generation */
 	FILE_BAD,        /* set a generation aside */
 	FILE_DISCARD,    /* set all generations of a model aside */
+	FILE_SEEK,       /* read the manifest of a generation to go back to (restore.h) */
+	FILE_BACK,       /* averages that were kept of later steps go aside (keep.h) */
+	FILE_LIST,       /* what there is of a model (inquiry.h) */
+	FILE_MARK,       /* mark a generation as one that stays, or take the mark away (inquiry.h) */
 };
 
 /* One file that the core wants on disk, or from there. */
@@ -70,17 +75,20 @@ struct file_item {
 	bool starts;         /* whatever the directory holds is of another average and goes aside */
 	uint64_t interval;   /* how the directory is thinned: see retention.h */
 	uint64_t keep_count;
+	uint64_t step_left;  /* FILE_BACK: result: the newest step that is left; UINT64_MAX: none is */
 	int status;          /* 0: it is on disk, even if there is a sentence about the files beside it */
 	struct reason reason;
 };
 
 /*
  * FILE_KEEP: the files of one version, called by its step. Files of later steps in the same directories are of a
- * training that was taken back: they go aside as well.
+ * training that was taken back: they go aside as well. FILE_BACK does that alone.
  *
- * All others are about one generation of a model. FILE_FIND goes on behind the generation that it names: older ones of
+ * FILE_LIST looks at a model's generations and at the directories of the items. All others are about one generation of a model. FILE_FIND goes on behind the generation that it names: older ones of
  * the same directory, then the newest of the next; text NULL and status 0: there are no more. What FILE_FIND and
- * FILE_FILL find damaged (STATUS_ECORRUPT) has been set aside when they come back.
+ * FILE_FILL find damaged (STATUS_ECORRUPT) has been set aside when they come back. FILE_SEEK reads the newest one of the
+ * directory that is older than `generation` and of `step` or an earlier one; where there is none, text is NULL and the
+ * sentence says which steps there are. FILE_MARK finds the newest generation of exactly `step`.
  *
  * Owned by the core; lent to the host until service_file_written.
  */
@@ -93,6 +101,9 @@ struct file_order {
 	struct generation_name generation;
 	bool starts;         /* FILE_CHECKPOINT: the directory holds another average, which goes aside */
 	uint64_t keep_count; /* FILE_CHECKPOINT: generations that stay */
+	bool marks;          /* FILE_MARK: with the mark, or without */
+	uint64_t ask;        /* FILE_LIST, FILE_MARK: number of the request that it is for */
+	struct listing *listing; /* owned; FILE_LIST: result */
 	char *text;          /* owned; the manifest: FILE_CHECKPOINT, FILE_FACTS: without its end; FILE_FIND: result */
 	size_t text_bytes;
 	int status;          /* of the whole; 0: done, even if there is a sentence */

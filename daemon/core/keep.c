@@ -40,15 +40,18 @@ static void event(const struct service *service, enum event_severity severity, c
 	service->host.event(service->host.context, &what);
 }
 
+static bool has_directory(const struct service *service)
+{
+	return service->facts.state_dir && service->facts.state_dir[0];
+}
+
 int keep_check(const struct service *service, const struct model *model, const struct profile *profiles,
                uint32_t profile_count, struct reason *reason)
 {
-	const char *state_dir = service->facts.state_dir;
-
 	for (uint32_t p = 0; p < profile_count; p++) {
 		if (profiles[p].schedule.snapshot == 0)
 			continue;
-		if (!state_dir || !state_dir[0])
+		if (!has_directory(service))
 			return reason_set(reason, STATUS_EPROFILE,
 			                  "profile '%s' says snapshot=%" PRIu64 ", but this daemon has no directory to "
 			                  "keep averages in: start emad with --state-dir DIR (or state-dir=DIR in "
@@ -67,7 +70,7 @@ int keep_check(const struct service *service, const struct model *model, const s
 
 bool keep_busy(const struct model *model)
 {
-	return model->keep.writing || model->checkpoint.writing;
+	return model->keep.writing || model->checkpoint.writing || restore_busy(model);
 }
 
 static struct kept_profile *find(struct keep *keep, const char *profile)
@@ -189,22 +192,21 @@ static int order_begin(struct service *service, const struct instant *now, struc
 	return 0;
 }
 
-/* Nothing new is begun at the end, nor where other slots are about to take the place of these. */
+/*
+ * Nothing new is begun at the end, nor where other slots are about to take the place of these. A model may have come from
+ * a daemon that had a directory.
+ */
 static bool is_closed(const struct service *service, const struct model *model)
 {
-	return service->stopping || model->doomed || model->relay.made || (model->heir && model->heir->serving);
+	return service->stopping || !has_directory(service) || model->doomed || model->relay.made || (model->heir && model->heir->serving);
 }
 
-void keep_published(struct service *service, const struct instant *now, struct model *model, uint64_t step_previous)
+/* The current version is due. */
+static void begin(struct service *service, const struct instant *now, struct model *model, uint32_t profiles)
 {
 	const struct slot_header *newest = versions_newest(&model->versions);
-	uint32_t profiles = 0;
 	int error;
 
-	profiles_sync(model);
-	for (uint32_t p = 0; p < model->geometry->profile_count; p++)
-		if (retention_due(newest->step, step_previous, model->geometry->profiles[p].schedule.snapshot))
-			profiles |= 1U << p;
 	if (profiles == 0)
 		return;
 	if (is_closed(service, model)) {
@@ -221,6 +223,40 @@ void keep_published(struct service *service, const struct instant *now, struct m
 	service->counters.snapshots_failed += bits_count(profiles);
 	event(service, EVENT_ERROR, model, newest->step, status_name(error),
 	      "%s: step %" PRIu64 " is not kept on disk: %s", model->name, newest->step, status_text(error));
+}
+
+void keep_published(struct service *service, const struct instant *now, struct model *model, uint64_t step_previous)
+{
+	const struct slot_header *newest = versions_newest(&model->versions);
+	uint32_t profiles = 0;
+
+	profiles_sync(model);
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++)
+		if (retention_due(newest->step, step_previous, model->geometry->profiles[p].schedule.snapshot))
+			profiles |= 1U << p;
+	begin(service, now, model, profiles);
+}
+
+void keep_adopted(struct service *service, const struct instant *now, struct model *model)
+{
+	const struct slot_header *newest = versions_newest(&model->versions);
+	uint32_t profiles = 0;
+
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
+		const struct profile *profile = &model->geometry->profiles[p];
+		const struct kept_profile *kept = keep_find(model, profile->name);
+
+		if (profile->schedule.snapshot > 0 && !has_directory(service))
+			event(service, EVENT_WARNING, model, UINT64_MAX, NULL, "%s/%s: snapshot=%" PRIu64 " is without effect, because "
+			      "this daemon has no directory to keep averages in, as the one before had: start emad with "
+			      "--state-dir DIR", model->name, profile->name, profile->schedule.snapshot);
+		if (newest && kept && kept->has_step && newest->step > kept->step &&
+		    retention_due(newest->step, kept->step, profile->schedule.snapshot))
+			profiles |= 1U << p;
+	}
+	/* What was due is gone where the newest version is of another geometry: the next one will be due. */
+	if (has_directory(service) && !model->heirloom.geometry)
+		begin(service, now, model, profiles);
 }
 
 /* Begins what has waited, if its slot still holds it. */
@@ -288,6 +324,61 @@ void keep_written(struct service *service, const struct instant *now, struct mod
 	}
 	book_note(model);
 	keep_resume(service, now, model);
+}
+
+/* ---- going back -------------------------------------------------------------------------------------------------- */
+
+void keep_back(struct service *service, const struct instant *now, struct model *model, uint64_t step)
+{
+	struct keep *keep = &model->keep;
+	char directory[KEEP_DIRECTORY_BYTES_MAX];
+	struct file_order *order;
+
+	if (keep->waiting.version != 0 && model->versions.slots[keep->waiting.slot]->step > step) {
+		skip(service, model, keep->waiting.profiles);
+		waiting_clear(model);
+	}
+	order = calloc(1, sizeof *order);
+	if (!order)
+		return; /* the next average that is kept moves them */
+	keep_directory(model, directory);
+	order->work = FILE_BACK;
+	order->model = model->id;
+	order->step = step;
+	order->wall_us = now->wall_us;
+	for (uint32_t i = 0; i < PROFILE_COUNT_MAX; i++) {
+		const struct kept_profile *kept = &keep->profiles[i];
+		struct file_item *item = &order->items[order->count];
+
+		if (!kept->profile[0] || !((kept->has_step && kept->step > step) || keep->writing))
+			continue;
+		strcpy(item->profile, kept->profile);
+		snprintf(item->directory, sizeof item->directory, "%s/%s", directory, kept->profile);
+		order->count++;
+	}
+	if (order->count == 0) {
+		free(order);
+		return;
+	}
+	service->stray_count++;
+	service->host.file_write(service->host.context, order);
+}
+
+void keep_went_back(struct service *service, struct model *model, const struct file_order *order)
+{
+	for (uint32_t i = 0; model && i < order->count; i++) {
+		const struct file_item *item = &order->items[i];
+		struct kept_profile *kept = find(&model->keep, item->profile);
+
+		if (item->status != 0)
+			event(service, EVENT_ERROR, model, order->step, status_name(item->status),
+			      "%s/%s: averages of steps behind %" PRIu64 " are still among those that are kept: %s",
+			      model->name, item->profile, order->step, item->reason.text);
+		else if (kept && kept->has_step && item->step_left != UINT64_MAX)
+			kept->step = item->step_left;
+	}
+	if (model)
+		book_note(model);
 }
 
 /* ---- the model --------------------------------------------------------------------------------------------------- */

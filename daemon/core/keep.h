@@ -58,15 +58,27 @@ int keep_check(const struct service *service, const struct model *model, const s
 /* A version was published. step_previous: of the version before, or one stride before the first. */
 void keep_published(struct service *service, const struct instant *now, struct model *model, uint64_t step_previous);
 
+/*
+ * The model has come from an earlier daemon, which may not have got to write what was due. Says so where this one has no
+ * state directory.
+ */
+void keep_adopted(struct service *service, const struct instant *now, struct model *model);
+
 /* The files are on disk, or given up. */
 void keep_written(struct service *service, const struct instant *now, struct model *model);
 
 /* Begins what has waited until a slot was on disk. */
 void keep_resume(struct service *service, const struct instant *now, struct model *model);
 
+/* The average has gone back to a step: files of later ones go aside, and none of them is written any more. */
+void keep_back(struct service *service, const struct instant *now, struct model *model, uint64_t step);
+
+/* They have been moved, or not; model NULL: it is gone. */
+void keep_went_back(struct service *service, struct model *model, const struct file_order *order);
+
 /*
- * Whether a slot is being written to disk, here or as a checkpoint: then the slots can be neither given back nor
- * rewound.
+ * Whether a slot is being written to disk, here or as a checkpoint, or filled from there: then the slots can be neither
+ * given back nor rewound.
  */
 bool keep_busy(const struct model *model);
 

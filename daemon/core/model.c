@@ -132,6 +132,7 @@ void model_destroy(struct model *model, const struct host *host)
 	relay_drop(model, host);
 	keep_finish(model);
 	checkpoint_finish(model);
+	restore_finish(model);
 	for (uint32_t p = 0; p < PROFILE_COUNT_MAX; p++)
 		free(model->histories[p]);
 	enclosure_clear(&model->applying_enclosure);
@@ -447,4 +448,19 @@ void model_stage_mirror(struct model *model, uint32_t rank, uint32_t stage)
 	if (header)
 		atomic_store_explicit(&header->state[stage], model->records[rank].stages[stage].state,
 		                      memory_order_release);
+}
+
+bool model_slot_fits(const struct model *model, uint32_t slot)
+{
+	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
+		const struct image *image = model->geometry->images[p];
+		const uint8_t *region = model->slot_memory[slot].base + model->geometry->region_offsets[p];
+		uint64_t json_bytes;
+
+		memcpy(&json_bytes, region, sizeof json_bytes);
+		if (json_bytes != image->data_offset - sizeof json_bytes ||
+		    memcmp(region + sizeof json_bytes, image->header, image->header_fixed_bytes) != 0)
+			return false;
+	}
+	return true;
 }

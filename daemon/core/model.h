@@ -24,6 +24,7 @@
 #include "daemon/core/intake.h"
 #include "daemon/core/keep.h"
 #include "daemon/core/plan.h"
+#include "daemon/core/restore.h"
 #include "daemon/core/settings.h"
 #include "daemon/core/versions.h"
 #include "proto/counters.h"
@@ -47,6 +48,7 @@ struct rank {
 	bool stage_ordered;
 	uint64_t attached_peer; /* 0: nobody */
 	uint64_t fenced_client; /* who held the rank before an heir was about to take over; 0: nobody */
+	uint64_t vacated_client; /* who held it before a registration that has not come to an end; 0: nobody */
 	int64_t pid;            /* of the trainer, for logs */
 	struct reason refusal;  /* why its latest snapshot was refused */
 	struct enclosure enclosures[STAGE_COUNT_MAX];
@@ -110,6 +112,7 @@ struct model {
 	struct relay relay;
 	struct keep keep;
 	struct checkpoint checkpoint;
+	struct restore restore;
 
 	bool has_step; /* `step` is the latest that was averaged, or before which the trainer has begun again */
 	uint64_t step;
@@ -192,6 +195,9 @@ extern const size_t MODEL_METADATA_BYTES;
 
 /* Frees the stage of a rank whose trainer has gone and that has nothing pending. True when it was freed. */
 bool model_stage_sweep(struct model *model, uint32_t rank, const struct host *host);
+
+/* Whether what was read into a slot begins as the images of the geometry do, but for their metadata. */
+bool model_slot_fits(const struct model *model, uint32_t slot);
 
 /* The geometry of the newest version: the heirloom's, while there is one. */
 const struct geometry *model_newest_geometry(const struct model *model);

@@ -93,16 +93,6 @@ static void set_aside(struct service *service, const struct instant *now, const 
 	submit(service, now, FILE_BAD);
 }
 
-/* What a manifest says of itself must be where it lies. */
-static bool is_in_place(const struct generation *generation, const struct file_order *order)
-{
-	char directory[GENERATION_DIRECTORY_BYTES];
-
-	generation_directory_write(generation->model, directory);
-	return strcmp(directory, order->directory) == 0 && generation->version == order->generation.version &&
-	       generation->step == order->generation.step;
-}
-
 static int model_make(struct service *service, struct model **ret_model, struct reason *reason)
 {
 	struct generation *generation = &service->recovery.generation;
@@ -147,7 +137,7 @@ static void found(struct service *service, const struct instant *now)
 		set_aside(service, now, reason.text);
 	} else if (error) {
 		leave(service, now, error, reason.text);
-	} else if (!is_in_place(&recovery->generation, recovery->order)) {
+	} else if (!generation_is_in_place(&recovery->generation, order->directory, &order->generation)) {
 		set_aside(service, now, "its manifest.json is that of another generation");
 	} else if (service_find(service, recovery->generation.model, strlen(recovery->generation.model))) {
 		/* It has outlived its daemon in memory, where nothing is older than here. */
@@ -205,18 +195,7 @@ static void publish(struct service *service, const struct instant *now, struct m
 	struct generation *generation = &service->recovery.generation;
 	struct slot_header *slot = model->versions.slots[service->recovery.slot];
 
-	slot->step = generation->step;
-	slot->updates = generation->updates;
-	slot->calls = generation->calls;
-	slot->published_us = generation->published_us;
-	for (uint32_t p = 0; p < generation->profile_count; p++) {
-		const struct slot_profile *facts = &generation->profiles[p].facts;
-		uint64_t offset = slot->profiles[p].region_offset, bytes = slot->profiles[p].region_bytes;
-
-		slot->profiles[p] = *facts;
-		slot->profiles[p].region_offset = offset;
-		slot->profiles[p].region_bytes = bytes;
-	}
+	generation_slot_write(generation, slot);
 	book_restore(model, generation);
 	model->version_next = generation->version + 1;
 	model->checkpoint.owns = true;
@@ -236,22 +215,6 @@ static void publish(struct service *service, const struct instant *now, struct m
 		service->epoch_next = generation->epoch + EPOCHS_BETWEEN + 1;
 }
 
-/* The header that an image of this geometry has, but for its metadata. */
-static bool headers_fit(const struct model *model, uint32_t slot)
-{
-	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
-		const struct image *image = model->geometry->images[p];
-		const uint8_t *region = model->slot_memory[slot].base + model->geometry->region_offsets[p];
-		uint64_t json_bytes;
-
-		memcpy(&json_bytes, region, sizeof json_bytes);
-		if (json_bytes != image->data_offset - sizeof json_bytes ||
-		    memcmp(region + sizeof json_bytes, image->header, image->header_fixed_bytes) != 0)
-			return false;
-	}
-	return true;
-}
-
 static void filled(struct service *service, const struct instant *now)
 {
 	struct recovery *recovery = &service->recovery;
@@ -265,7 +228,7 @@ static void filled(struct service *service, const struct instant *now)
 	};
 	int error = recovery->order->status;
 
-	if (!error && !headers_fit(model, recovery->slot))
+	if (!error && !model_slot_fits(model, recovery->slot))
 		error = reason_set(&recovery->order->reason, STATUS_EVERSION,
 		                   "this emad lays its tensors out otherwise: start the emad that wrote it, or use its files with 'emactl import'");
 	if (!error) {

@@ -18,6 +18,7 @@
 #include "daemon/core/failpoint.h"
 #include "daemon/core/history.h"
 #include "daemon/core/registration_report.h"
+#include "daemon/core/restore.h"
 
 enum resume { RESUME_AUTO, RESUME_ADAPT, RESUME_NEVER, RESUME_MUST };
 enum rewind { REWIND_REFUSE, REWIND_CONTINUE, REWIND_BACK };
@@ -242,23 +243,6 @@ static int profiles_fit(const struct model *model, const struct wish *wish, stru
 	return 0;
 }
 
-/* Snapshots of a rank that wait will not be averaged any more. */
-static void ready_drop(struct service *service, struct model *model, uint32_t rank, const char *why)
-{
-	struct rank_record *record = &model->records[rank];
-
-	for (uint32_t i = 0; i < model->stage_count; i++) {
-		if (record->stages[i].state != STAGE_READY)
-			continue;
-		reason_set(&model->ranks[rank].refusal, STATUS_EREFUSED, "step %" PRIu64 " was dropped: %s",
-		           record->stages[i].step, why);
-		enclosure_clear(&model->ranks[rank].enclosures[i]);
-		intake_settle(record, i, OUTCOME_INCOMPLETE, 0, 0);
-		model_stage_mirror(model, rank, i);
-		service->counters.pushes_incomplete++;
-	}
-}
-
 /*
  * Ends an earlier registration of the rank: nobody holds it from now on, and of a sharded model what only this rank had
  * pushed is dropped, because the other ranks' trainers start anew as well. True when nothing is pending any more.
@@ -268,9 +252,12 @@ static bool rank_vacate(struct service *service, struct model *model, uint32_t r
 	struct rank_record *record = &model->records[rank];
 	bool changed = record->client != 0;
 
+	if (changed)
+		model->ranks[rank].vacated_client = record->client;
 	record->client = 0;
 	if (model->world > 1)
-		ready_drop(service, model, rank, "the rank was registered anew before all ranks had pushed it");
+		update_drop_ready(model, rank, "the rank was registered anew before all ranks had pushed it",
+		                  &service->counters);
 	/* Only then: a registration that waits is handled again whenever its model was touched. */
 	if (changed)
 		service_touch(service, model);
@@ -288,6 +275,7 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 	struct rank *rank = &model->ranks[wish->rank];
 
 	rank->attached_peer = 0;
+	rank->vacated_client = 0;
 	rank->stage_ordered = false;
 	rank->pid = call->exchange->peer.pid;
 	rank->refusal.text[0] = '\0';
@@ -359,28 +347,29 @@ static bool rewinds(const struct call *call, const struct model *model, const st
 	       call->request->start_step <= model->step;
 }
 
-/* *ret_slot: which version to go back to, where that is wanted. STATUS_ENOVERSION. */
-static int rewind_check(struct call *call, const struct model *model, const struct wish *wish, uint32_t *ret_slot)
+/* Which version to go back to, where that is wanted: 0 when it is at hand, CALL_PARK, STATUS_ENOVERSION. */
+static int rewind_reach(struct call *call, struct model *model, const struct wish *wish, struct restore_target *ret_target)
 {
 	if (!rewinds(call, model, wish) || wish->rewind != REWIND_BACK)
 		return 0;
 	if (call->request->start_step == 0)
 		return reason_set(&call->reason, STATUS_ENOVERSION,
 		                  "rewind=back: no average is older than step 0; resume=never starts anew");
-	return update_rewind_check(model, call->request->start_step - 1, ret_slot, &call->reason);
+	return restore_reach(call, model, call->request->start_step - 1, ret_target);
 }
 
 /* No update may be under way. */
-static void model_rewind(struct call *call, struct model *model, const struct wish *wish, uint32_t slot)
+static void model_rewind(struct call *call, struct model *model, const struct wish *wish,
+                         const struct restore_target *target)
 {
 	uint64_t start_step = call->request->start_step, from = model->step;
 
 	if (!rewinds(call, model, wish))
 		return;
 	for (uint32_t r = 0; r < model->world; r++)
-		ready_drop(call->service, model, r, "the trainer has begun again at an earlier step");
+		update_drop_ready(model, r, "the trainer has begun again at an earlier step", &call->service->counters);
 	if (wish->rewind == REWIND_BACK) {
-		update_rewind(model, call->now, slot, &call->service->counters);
+		restore_take(call->service, call->now, model, target, "rewound");
 	} else {
 		continue_record(model, start_step);
 		/* The new first call is a stride behind what was averaged, like any other. */
@@ -391,14 +380,15 @@ static void model_rewind(struct call *call, struct model *model, const struct wi
 	service_event(call->service, EVENT_NOTICE, model->name, 0,
 	              "%s: the trainer begins again at step %" PRIu64 ", averaged was step %" PRIu64 "; the average %s",
 	              model->name, start_step, from,
-	              wish->rewind == REWIND_BACK ? "went back to a kept version" : "stays");
+	              wish->rewind == REWIND_CONTINUE ? "stays"
+	              : target->on_disk               ? "went back to a version on disk"
+	                                              : "went back to a kept version");
 }
 
 static int model_join(struct call *call, struct model *model, struct wish *wish)
 {
 	struct manifest *pieces = wish->manifest;
-	uint32_t slot = 0;
-	uint64_t holder;
+	struct restore_target target = { .on_disk = false };
 	int error;
 
 	if (is_repeated(call, model, wish)) {
@@ -408,26 +398,24 @@ static int model_join(struct call *call, struct model *model, struct wish *wish)
 	error = model_pieces_check(model, wish->rank, pieces, &call->reason);
 	if (error)
 		return error;
-	holder = model->records[wish->rank].client;
-	/*
-	 * The plan may be in use by an update of what other ranks had pushed, and the slot to go back to be on its way to
-	 * disk.
-	 */
-	if (!rank_vacate(call->service, model, wish->rank) || model->applying ||
-	    (wish->rewind == REWIND_BACK && keep_busy(model))) {
+	/* The plan may be in use by an update of what other ranks had pushed. */
+	if (!rank_vacate(call->service, model, wish->rank) || model->applying) {
 		call->waits = model;
 		return CALL_PARK;
 	}
-	error = rewind_check(call, model, wish, &slot);
+	error = rewind_reach(call, model, wish, &target);
+	if (error == CALL_PARK)
+		return error;
 	if (!error) {
 		wish->manifest = NULL;
 		error = model_rank_pieces(model, wish->rank, pieces, &call->reason);
 	}
 	if (error) {
-		model->records[wish->rank].client = holder;
+		restore_drop(call->service, model, call->awaited);
+		model->records[wish->rank].client = model->ranks[wish->rank].vacated_client;
 		return error;
 	}
-	model_rewind(call, model, wish, slot);
+	model_rewind(call, model, wish, &target);
 	rank_claim(call, model, wish);
 	register_reply(call, model, wish->rank);
 	return 0;

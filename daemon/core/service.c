@@ -14,6 +14,7 @@
 #include "daemon/core/book.h"
 #include "daemon/core/call.h"
 #include "daemon/core/failpoint.h"
+#include "daemon/core/inquiry.h"
 #include "daemon/core/relay.h"
 
 enum { PARKED_SPARE_BYTES = 512 }; /* of a waiting request whose node is kept for the next one */
@@ -24,7 +25,8 @@ static int (*const handlers[OPERATION_COUNT])(struct call *) = {
 	[OP_ATTRIBUTES] = attributes_handle, [OP_VIEW] = view_handle,     [OP_STATUS] = status_handle,
 	[OP_LIST] = list_handle,     [OP_SHOW] = show_handle,             [OP_REMOVE] = remove_handle,
 	[OP_PROFILE_SET] = profile_set_handle, [OP_PROFILE_REMOVE] = profile_remove_handle,
-	[OP_CHECKPOINT] = checkpoint_handle,
+	[OP_CHECKPOINT] = checkpoint_handle,   [OP_HISTORY] = history_handle, [OP_ROLLBACK] = rollback_handle,
+	[OP_CHECKPOINT_KEEP] = checkpoint_keep_handle,
 };
 
 int service_create(const struct host *host, const struct settings *settings, const struct service_facts *facts,
@@ -90,6 +92,7 @@ void service_destroy(struct service *service)
 		service->models = next;
 	}
 	recover_finish(service);
+	inquiry_finish(service);
 	unpacked_destroy(service->unpacked);
 	free(service);
 }
@@ -499,6 +502,11 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 static void unpark(struct service *service, struct parked **link)
 {
 	struct parked *parked = *link;
+	struct model *model = parked->awaited ? model_by_id(service, parked->model) : NULL;
+
+	/* What was held for it is let go. */
+	if (model)
+		service_touch(service, model);
 
 	*link = parked->next;
 	if (service->parked_end == &parked->next)
@@ -506,6 +514,14 @@ static void unpark(struct service *service, struct parked **link)
 	service->parked_count--;
 	service->parked_bytes -= parked->header_bytes + parked->body_bytes;
 	parked_free(service, parked);
+}
+
+bool service_awaited(const struct service *service, uint64_t awaited)
+{
+	for (const struct parked *parked = service->parked; parked; parked = parked->next)
+		if (parked->awaited == awaited)
+			return true;
+	return false;
 }
 
 /*
@@ -547,6 +563,7 @@ static bool retry(struct service *service, const struct instant *now, struct par
 
 		if (!call.expired && !ends) {
 			parked->model = call.waits->id;
+			parked->awaited = call.awaited;
 			return false;
 		}
 		reason_set(&call.reason, error, ends ? "the daemon is shutting down"
@@ -659,6 +676,7 @@ static void model_settle(struct service *service, const struct instant *now, str
 	/* Also the one that has just become visible, or was given up. */
 	if (model->doomed)
 		return;
+	restore_sweep(service, model);
 	adopt(service, model);
 	if (model->book_is_stale)
 		book_note(model);
@@ -822,36 +840,71 @@ void service_applied(struct service *service, const struct instant *now, struct 
 	service_settle(service, now);
 }
 
-void service_file_written(struct service *service, const struct instant *now, struct file_order *order)
+/* Orders that belong to a model: it is there for as long as they are with the host. */
+static void model_file_written(struct service *service, const struct instant *now, struct file_order *order)
 {
-	bool writes = order->work == FILE_KEEP || order->work == FILE_CHECKPOINT || order->work == FILE_FACTS;
-	struct model *model = writes ? model_by_id(service, order->model) : NULL;
+	struct model *model = model_by_id(service, order->model);
 
-	switch (order->work) {
-	case FILE_KEEP:
+	if (order->work == FILE_KEEP) {
 		keep_written(service, now, model);
-		break;
-	case FILE_CHECKPOINT:
-	case FILE_FACTS:
+	} else if (order->work == FILE_CHECKPOINT || order->work == FILE_FACTS) {
 		checkpoint_written(service, now, model);
 		keep_resume(service, now, model);
-		break;
+	} else {
+		restore_written(service, now, model);
+		keep_resume(service, now, model);
+	}
+	service_touch(service, model);
+}
+
+/* Orders that belong to none. */
+static void stray_file_written(struct service *service, struct file_order *order)
+{
+	struct model *model = model_by_id(service, order->model);
+
+	service->stray_count--;
+	if (order->work == FILE_LIST || order->work == FILE_MARK) {
+		inquiry_done(service, order);
+		if (model)
+			service_touch(service, model);
+		return;
+	}
+	if (order->work == FILE_BACK)
+		keep_went_back(service, model, order);
+	else if (order->status != 0)
+		service_event(service, EVENT_ERROR, NULL, order->status,
+		              "the checkpoints of a removed model stay on disk: %s", order->reason.text);
+	free(order);
+}
+
+void service_file_written(struct service *service, const struct instant *now, struct file_order *order)
+{
+	switch (order->work) {
 	case FILE_FIND:
-	case FILE_FILL:
 	case FILE_BAD:
 		recover_done(service, now);
 		break;
+	case FILE_FILL:
+		if (order == service->recovery.order)
+			recover_done(service, now);
+		else
+			model_file_written(service, now, order);
+		break;
+	case FILE_KEEP:
+	case FILE_CHECKPOINT:
+	case FILE_FACTS:
+	case FILE_SEEK:
+		model_file_written(service, now, order);
+		break;
 	case FILE_DISCARD:
-		if (order->status != 0)
-			service_event(service, EVENT_ERROR, NULL, order->status,
-			              "the checkpoints of a removed model stay on disk: %s", order->reason.text);
-		service->discard_count--;
-		free(order);
+	case FILE_BACK:
+	case FILE_LIST:
+	case FILE_MARK:
+		stray_file_written(service, order);
 		break;
 	}
-	if (model)
-		service_touch(service, model);
 	service_settle(service, now);
+	inquiry_sweep(service);
 }
 
 void service_tick(struct service *service, const struct instant *now)
@@ -929,7 +982,7 @@ bool service_idle(const struct service *service)
 		if (model->applying || keep_busy(model) || (!model->doomed && model->room_due_ms != 0) ||
 		    checkpoint_owed(service, model))
 			return false;
-	return service->discard_count == 0;
+	return service->stray_count == 0;
 }
 
 bool service_checkpointing(const struct service *service)

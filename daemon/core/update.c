@@ -126,7 +126,7 @@ static bool select_step(struct model *model, struct intake_next *next, struct co
 	}
 }
 
-static int slot_take(struct model *model, const struct settings *settings, const struct instant *now,
+int update_slot_take(struct model *model, const struct settings *settings, const struct instant *now,
                      struct counters *counters, uint32_t *ret_slot)
 {
 	int error = versions_begin(&model->versions, settings->lease_min_ms, ret_slot, &model->room_due_ms);
@@ -272,9 +272,10 @@ void update_begin(struct model *model, const struct settings *settings, const st
 
 	*ret_begun = false;
 	model->room_due_ms = 0;
-	if (!model->serving || model->doomed || model->ancestor || model->applying || !model->plan)
+	if (!model->serving || model->doomed || model->ancestor || model->applying || model->restore.holds ||
+	    !model->plan)
 		return;
-	if (!select_step(model, next, counters) || slot_take(model, settings, now, counters, &slot) != 0)
+	if (!select_step(model, next, counters) || update_slot_take(model, settings, now, counters, &slot) != 0)
 		return;
 	enclosure = &model->ranks[0].enclosures[next->stages[0]];
 	enclosure_clear(&model->applying_enclosure);
@@ -439,48 +440,65 @@ enum update_result update_end(struct model *model, const struct host *host, cons
 	return UPDATE_PUBLISHED;
 }
 
-int update_rewind_check(const struct model *model, uint64_t step, uint32_t *ret_slot, struct reason *reason)
+void update_drop_ready(struct model *model, uint32_t rank, const char *why, struct counters *counters)
 {
-	const struct slot_header *newest = versions_newest(&model->versions);
-	int32_t slot = versions_kept(&model->versions, step);
-	uint64_t oldest = newest ? newest->step : 0;
+	for (uint32_t i = 0; i < model->stage_count; i++) {
+		const struct stage_record *stage = &model->records[rank].stages[i];
 
-	if (slot >= 0) {
-		*ret_slot = (uint32_t)slot;
-		return 0;
+		if (stage->state != STAGE_READY)
+			continue;
+		reason_set(&model->ranks[rank].refusal, STATUS_EREFUSED, "step %" PRIu64 " was dropped: %s", stage->step,
+		           why);
+		settle(model, rank, i, OUTCOME_INCOMPLETE, 0, 0);
+		counters->pushes_incomplete++;
 	}
-	for (uint32_t i = 0; i < model->versions.slot_count; i++)
-		if (model->versions.slots[i]->version != 0 && model->versions.slots[i]->step < oldest)
-			oldest = model->versions.slots[i]->step;
-	return reason_set(reason, STATUS_ENOVERSION,
-	                  "model '%s' keeps no version of step %" PRIu64 " or earlier: the oldest of its %" PRIu32
-	                  " slots holds step %" PRIu64 "; rewind=continue goes on from step %" PRIu64,
-	                  model->name, step, model->versions.slot_count, oldest, newest ? newest->step : 0);
 }
 
-void update_rewind(struct model *model, const struct instant *now, uint32_t slot, struct counters *counters)
+static void back_record(struct model *model, const struct slot_header *target, const char *change, uint64_t step)
 {
-	const struct slot_header *newest = versions_newest(&model->versions), *target = model->versions.slots[slot];
-	char from[64];
+	char from[64], to[64];
 
-	snprintf(from, sizeof from, "step %" PRIu64, newest->step);
+	snprintf(from, sizeof from, "step %" PRIu64, step);
+	snprintf(to, sizeof to, "step %" PRIu64, target->step);
 	for (uint32_t p = 0; p < model->geometry->profile_count; p++) {
 		struct history_entry entry = {
 			.step = target->step,
 			.updates = target->profiles[p].updates,
-			.change = "rewound",
+			.change = change,
 			.from = from,
+			.to = strcmp(change, "rewound") == 0 ? NULL : to,
 		};
 
 		/* Without memory the average is right and its history lacks a line. */
 		(void)history_append(&model->histories[p], &entry);
 	}
-	counters->leases_revoked += versions_reopen(&model->versions, slot);
-	version_metadata_write(model, target, NULL);
-	notes_write(model, target, NULL, NULL);
+}
+
+void update_rewind(struct model *model, const struct host *host, const struct instant *now,
+                   const struct update_back *back, struct counters *counters)
+{
+	const struct slot_header *newest = versions_newest(&model->versions);
+	struct slot_header *target = model->versions.slots[back->slot];
+	uint64_t step = newest ? newest->step : model->step;
+	char *metadata = NULL;
+
+	if (back->generation) {
+		generation_slot_write(back->generation, target);
+		metadata = back->generation->metadata;
+		back->generation->metadata = NULL;
+	} else {
+		counters->leases_revoked += versions_reopen(&model->versions, back->slot);
+	}
+	back_record(model, target, back->change, step);
+	version_metadata_write(model, target, metadata);
+	notes_write(model, target, metadata, NULL);
 	publish(model, now, counters);
+	if (model->heirloom.geometry) {
+		versions_disinherit(&model->versions);
+		heirloom_drop(model, host);
+	}
 	free(model->metadata);
-	model->metadata = NULL;
+	model->metadata = metadata;
 	model->coalesced_count = 0;
 	memset(model->results, 0, model->manifest->tensor_count * sizeof *model->results);
 }

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 
+#include "daemon/core/generation_text.h"
 #include "daemon/core/host.h"
 #include "daemon/core/model.h"
 #include "daemon/core/settings.h"
@@ -38,11 +39,23 @@ enum update_result {
 enum update_result update_end(struct model *model, const struct host *host, const struct instant *now,
                               struct counters *counters, struct reason *reason);
 
+/* The rank's snapshots that wait will not be averaged any more. */
+void update_drop_ready(struct model *model, uint32_t rank, const char *why, struct counters *counters);
+
 /*
- * The slot of the newest kept version of that step or an earlier one. STATUS_ENOVERSION with a sentence that says which
- * steps are kept.
+ * A slot to be written, by an update or from disk. STATUS_EBUSY where readers hold all: model->room_due_ms says when
+ * one may be taken back.
  */
-int update_rewind_check(const struct model *model, uint64_t step, uint32_t *ret_slot, struct reason *reason);
+int update_slot_take(struct model *model, const struct settings *settings, const struct instant *now,
+                     struct counters *counters, uint32_t *ret_slot);
+
+/* What an average goes back to. */
+struct update_back {
+	const char *change; /* as the history has it: "rewound", "rolled back" */
+	uint32_t slot;      /* that holds the version, or, of one from disk, its averages and nothing else yet */
+	struct generation *generation; /* that they were read from; its metadata are taken. NULL: it was in memory */
+};
 
 /* Makes that version the newest of all. No update may be under way. */
-void update_rewind(struct model *model, const struct instant *now, uint32_t slot, struct counters *counters);
+void update_rewind(struct model *model, const struct host *host, const struct instant *now,
+                   const struct update_back *back, struct counters *counters);

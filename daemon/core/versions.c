@@ -120,7 +120,6 @@ static void slot_open(struct versions *versions, uint32_t slot)
 	struct slot_header *header = versions->slots[slot];
 
 	/* Pairs with the reader's acquire fence: a reader that sees a new byte of the slot sees the new fence too. */
-	atomic_store_explicit(&header->version, 0, memory_order_relaxed);
 	atomic_store_explicit(&header->fence, header->fence + 1, memory_order_relaxed);
 	atomic_thread_fence(memory_order_seq_cst);
 	versions->writing = (int32_t)slot;
@@ -135,6 +134,7 @@ int versions_begin(struct versions *versions, uint64_t lease_min_ms, uint32_t *r
 		*ret_due_ms = due_ms;
 		return STATUS_EBUSY;
 	}
+	atomic_store_explicit(&versions->slots[slot]->version, 0, memory_order_relaxed);
 	slot_open(versions, slot);
 	*ret_slot = slot;
 	return 0;
@@ -159,6 +159,7 @@ uint32_t versions_reopen(struct versions *versions, uint32_t slot)
 {
 	uint32_t ended = leases_end(versions, slot);
 
+	/* Whoever dies before it has its new number leaves it as the version that it was. */
 	slot_open(versions, slot);
 	return ended;
 }
@@ -299,4 +300,12 @@ void versions_unpin(struct versions *versions, uint32_t slot)
 		versions->leases[i] = versions->leases[--versions->lease_count];
 		return;
 	}
+}
+
+bool versions_pinned(const struct versions *versions, uint32_t slot)
+{
+	for (uint32_t i = 0; i < versions->lease_count; i++)
+		if (versions->leases[i].peer == VERSIONS_KEEPER && versions->leases[i].slot == slot)
+			return true;
+	return false;
 }

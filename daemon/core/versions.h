@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "proto/layout.h"
@@ -101,6 +102,9 @@ int versions_resume(struct versions *versions, uint64_t leased, uint64_t peer, u
 /* Pins a slot: it stays as it is until versions_unpin. STATUS_ENOVERSION where it holds no version, -ENOMEM. */
 int versions_pin(struct versions *versions, uint32_t slot);
 void versions_unpin(struct versions *versions, uint32_t slot); /* as often as it was pinned */
+
+/* Whether the slot is pinned. */
+bool versions_pinned(const struct versions *versions, uint32_t slot);
 
 /* Ends all leases of a peer; returns how many there were. */
 uint32_t versions_release(struct versions *versions, uint64_t peer);

@@ -288,6 +288,23 @@ static int file_write(const struct files *files, const struct place *place, cons
 	return error;
 }
 
+/* Files of later steps alone. */
+static int item_back(const struct files *files, const struct file_order *order, struct file_item *item)
+{
+	struct place place = { .root = -1, .parent = -1, .directory = -1 };
+	struct steps steps = { 0 };
+	int error = place_open(files, item, &place);
+
+	if (!error)
+		error = place_list(files, &place, item, &steps);
+	if (!error)
+		error = place_aside(files, &place, order, item, &steps);
+	item->step_left = steps.count > 0 ? steps.items[steps.count - 1] : UINT64_MAX;
+	place_close(files, &place);
+	free(steps.items);
+	return error;
+}
+
 static int item_do(const struct files *files, const struct file_order *order, struct file_item *item)
 {
 	struct place place = { .root = -1, .parent = -1, .directory = -1 };
@@ -342,7 +359,7 @@ static void order_do(const struct files *files, struct file_order *order)
 	const struct files_place place = place_of(files, "; make room, or lower checkpoint-keep");
 	bool begins = !atomic_load_explicit(&files->draining, memory_order_relaxed);
 
-	if (order->work != FILE_KEEP) {
+	if (order->work != FILE_KEEP && order->work != FILE_BACK) {
 		files_generation_do(&place, order);
 		return;
 	}
@@ -350,7 +367,9 @@ static void order_do(const struct files *files, struct file_order *order)
 		struct file_item *item = &order->items[i];
 
 		item->reason.text[0] = '\0';
-		if (begins && !atomic_load_explicit(&files->abandons, memory_order_relaxed))
+		if (order->work == FILE_BACK)
+			item->status = item_back(files, order, item);
+		else if (begins && !atomic_load_explicit(&files->abandons, memory_order_relaxed))
 			item->status = item_do(files, order, item);
 		else
 			item->status = reason_set(&item->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");

@@ -1,5 +1,5 @@
 /*
- * Files in the state directory: what writes to disk is here, in files_generation.c and in files_place.c.
+ * Files in the state directory: what writes to disk is here, in files_generation.c, files_list.c and files_place.c.
  *
  * A thread of this file does all of it, one order after the other, because a disk may take minutes over an fsync and
  * the loop has none. A file is written under another name, synchronised, renamed, and its directory synchronised: under

@@ -35,7 +35,7 @@ ONE_FILE_EACH = (
 
 JANSSON_FILES = ("client/emactl/facts.h", "client/emactl/output.c", "daemon/core/attributes.c", "daemon/core/config_text.c",
                  "daemon/core/generation_text.c", "daemon/core/history.c", "daemon/core/json_text.c",
-                 "daemon/core/report.c")
+                 "daemon/core/report.c", "daemon/core/report_history.c")
 
 PURE = ("proto/", "daemon/core/")
 # Of arpa/inet.h nothing but the reading of addresses: inet_pton asks nobody.

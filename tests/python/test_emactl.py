@@ -32,6 +32,8 @@ COMMANDS = (
     "explain",
     "profile",
     "checkpoint",
+    "history",
+    "rollback",
     "remove",
     "doctor",
 )
@@ -164,7 +166,7 @@ def test_version_is_one_line_in_any_place(run):
         (["merge", "f", "-o", "-"], "cannot write to standard output"),
         (["merge", "f", "-n", "--shape", "cubic"], "'cubic' is not one of linear, minus-sqrt, uniform"),
         (["remove"], "remove needs MODEL"),
-        (["verify"], "verify needs FILE"),
+        (["verify"], "verify needs PATH"),
         (["explain"], "explain needs SCHEDULE"),
         (["explain", "yolo", "--calls", "0"], "--calls takes a whole number from 1"),
         (["explain", "yolo", "--scale-batch", "0"], "--scale-batch takes how many times as large the batch is"),

@@ -40,7 +40,7 @@ static void reference_follow(struct walk *walk, uint32_t index)
 	if (id == reference->id)
 		return;
 	/* An heir goes on from the newest version of its ancestor, which is newer than the reference perhaps. */
-	if (model && model->serving && reference->started && versions_newest(&model->versions)) {
+	if (model && model->serving && reference->id != 0 && versions_newest(&model->versions)) {
 		reference->id = id;
 		walk->heir_count++;
 	} else {
@@ -281,10 +281,11 @@ static void actor_attached(struct walk *walk, struct actor *actor)
 
 	if (!answer)
 		return;
-	if (answer->reply.status == 0) {
+	/* Somebody else may have taken the rank since, and the segment of the answer is given back. */
+	if (answer->reply.status == 0 && walk->host.segments[answer->fd / 2].base) {
 		fake_trainer_attached(&actor->trainer, actor->attaching);
 		actor->attached = true;
-	} else {
+	} else if (answer->reply.status != 0) {
 		ck_assert_msg(answer->reply.status == STATUS_EFENCED || answer->reply.status == STATUS_ENOMODEL, "%s",
 		              answer->error);
 	}

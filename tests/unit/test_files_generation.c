@@ -16,7 +16,7 @@
 
 enum { BYTES = 70000, KILLED = 77 };
 
-static char root[80], command[200];
+static char root[80], command[400];
 static atomic_bool abandons;
 static uint8_t images[3][BYTES], target[BYTES];
 
@@ -187,21 +187,23 @@ static int order_do(struct file_order *order)
 	status = order->status;
 	ck_assert(status == 0 || order->reason.text[0]);
 	free(order->text);
+	free(order->listing);
 	free(order);
 	return status;
 }
 
 static struct file_order *write_order(uint64_t version, bool starts)
 {
-	static const char begin[] = "{\"format\":1";
 	struct file_order *order = order_make(FILE_CHECKPOINT, version);
 
 	order->starts = starts;
 	order->items[0].bytes = images[version % 3];
-	order->text = malloc(sizeof begin + GENERATION_END_BYTES_MAX);
+	order->text = malloc(256 + GENERATION_END_BYTES_MAX);
 	ck_assert_ptr_nonnull(order->text);
-	memcpy(order->text, begin, sizeof begin);
-	order->text_bytes = sizeof begin - 1;
+	order->text_bytes = (size_t)snprintf(
+		order->text, 256,
+		"{\"format\":1,\"model\":\"run42/net\",\"version\":%lu,\"step\":%lu,\"updates\":%lu,\"published_us\":5,\"tensors\":[]",
+		(unsigned long)version, (unsigned long)(10 * version), (unsigned long)(100 * version));
 	return order;
 }
 
@@ -240,6 +242,65 @@ static int64_t look_unharmed(void)
 {
 	fault.countdown = 0;
 	return look();
+}
+
+/* The version that a seek for a step finds below a bound; 0: none, with what there is in *ret_reason; or a failure. */
+static int64_t seek(uint64_t step, uint64_t bound, struct reason *ret_reason)
+{
+	struct file_order *order = order_make(FILE_SEEK, bound);
+	int64_t version;
+
+	order->step = step;
+	files_generation_do(&place, order);
+	version = order->status ? order->status : order->text ? (int64_t)order->generation.version : 0;
+	*ret_reason = order->reason;
+	free(order->text);
+	free(order);
+	return version;
+}
+
+static int mark(uint64_t step, bool marks, struct reason *ret_reason)
+{
+	struct file_order *order = order_make(FILE_MARK, 1);
+	int status;
+
+	order->step = step;
+	order->marks = marks;
+	files_generation_do(&place, order);
+	status = order->status;
+	if (ret_reason)
+		*ret_reason = order->reason;
+	ck_assert(status != 0 || order->generation.step == step);
+	free(order);
+	return status;
+}
+
+/* To be freed with listing_free; NULL on failure, which there must be a sentence for. */
+static struct file_order *list(void)
+{
+	struct file_order *order = order_make(FILE_LIST, 1);
+
+	strcpy(order->items[0].directory, "snapshots/run42/net/ema");
+	files_generation_do(&place, order);
+	if (order->status == 0)
+		return order;
+	ck_assert(order->reason.text[0]);
+	free(order->listing);
+	free(order);
+	return NULL;
+}
+
+static void list_free(struct file_order *order)
+{
+	free(order->listing);
+	free(order);
+}
+
+static void damage(const char *name)
+{
+	snprintf(command, sizeof command, "printf x | dd of='%s/checkpoints/run42%%net/'%s conv=notrunc status=none", root,
+	         name);
+	ck_assert_int_eq(system(command), 0);
 }
 
 /* What the newest manifest says: 1 or 2, as facts_order has it; 0: as it was written first. */
@@ -482,6 +543,165 @@ START_TEST(what_was_abandoned_leaves_nothing)
 }
 END_TEST
 
+/* ---- going back, listing, marking -------------------------------------------------------------------------------- */
+
+START_TEST(a_seek_finds_the_newest_of_a_step_or_before_below_its_bound)
+{
+	struct reason reason;
+
+	ck_assert_int_eq(seek(100, UINT64_MAX / 10, &reason), 0);
+	ck_assert_str_eq(reason.text, "nothing");
+	write_whole(1);
+	ck_assert_int_eq(mark(10, true, NULL), 0);
+	write_whole(2);
+	write_whole(3);
+	ck_assert_int_eq(seek(UINT64_MAX, UINT64_MAX / 10, &reason), 3);
+	ck_assert_int_eq(seek(29, UINT64_MAX / 10, &reason), 2);
+	ck_assert_int_eq(seek(29, 2, &reason), 1);
+	ck_assert_int_eq(seek(10, UINT64_MAX / 10, &reason), 1);
+	ck_assert_int_eq(seek(9, UINT64_MAX / 10, &reason), 0);
+	ck_assert_str_eq(reason.text, "steps 30, 20, 10");
+	ck_assert_int_eq(seek(UINT64_MAX, 1, &reason), 0);
+}
+END_TEST
+
+START_TEST(a_seek_sets_aside_what_is_damaged_and_says_why_beside_it)
+{
+	struct file_order *order;
+	struct reason reason;
+
+	write_whole(1);
+	write_whole(2);
+	damage("00000000000000000020-00000000000000000002/manifest.json");
+	ck_assert_int_eq(seek(25, UINT64_MAX / 10, &reason), STATUS_ECORRUPT);
+	ck_assert_int_eq(seek(25, UINT64_MAX / 10, &reason), 1);
+	order = list();
+	ck_assert_uint_eq(order->listing->generation_count, 2);
+	ck_assert_uint_eq(order->listing->generations[0].aside_s, 1790000000);
+	ck_assert(!order->listing->generations[0].whole);
+	ck_assert_ptr_nonnull(strstr(order->listing->generations[0].reason, "manifest.json is cut off or damaged"));
+	ck_assert(order->listing->generations[1].whole);
+	list_free(order);
+}
+END_TEST
+
+START_TEST(a_marked_generation_stays_until_the_mark_is_taken_away)
+{
+	struct reason reason;
+
+	write_whole(1);
+	ck_assert_int_eq(mark(11, true, &reason), STATUS_ENOVERSION);
+	ck_assert_str_eq(reason.text, "step 10");
+	ck_assert_int_eq(mark(10, true, NULL), 0);
+	ck_assert_int_eq(mark(10, true, NULL), 0);
+	for (uint64_t version = 2; version < 6; version++)
+		write_whole(version);
+	ck_assert_int_eq(seek(15, UINT64_MAX / 10, &reason), 1);
+	ck_assert_int_eq(mark(10, false, NULL), 0);
+	ck_assert_int_eq(mark(10, false, NULL), 0);
+	write_whole(6);
+	ck_assert_int_eq(seek(15, UINT64_MAX / 10, &reason), 0);
+	ck_assert_str_eq(reason.text, "steps 60, 50");
+}
+END_TEST
+
+START_TEST(a_list_has_all_that_there_is_newest_first)
+{
+	struct file_order *order = list();
+	const struct listed_generation *at;
+
+	ck_assert_uint_eq(order->listing->generation_count + order->listing->snapshot_count, 0);
+	list_free(order);
+	write_whole(1);
+	ck_assert_int_eq(mark(10, true, NULL), 0);
+	write_whole(2);
+	write_whole(3);
+	snprintf(command, sizeof command,
+	         "mkdir -p '%s/snapshots/run42/net/ema' && cd '%s/snapshots/run42/net/ema' && "
+	         "printf abc >00000000000000000016.safetensors && touch 00000000000000000032.safetensors other", root, root);
+	ck_assert_int_eq(system(command), 0);
+	snprintf(command, sizeof command, "printf x >>\"$(ls -d '%s/checkpoints/run42%%net/'*30-*)/ema.safetensors\"", root);
+	ck_assert_int_eq(system(command), 0);
+	order = list();
+	ck_assert_uint_eq(order->listing->generation_count, 3);
+	at = order->listing->generations;
+	for (uint64_t i = 0; i < 3; i++) {
+		ck_assert_uint_eq(at[i].name.version, 3 - i);
+		ck_assert_uint_eq(at[i].name.step, 10 * (3 - i));
+		ck_assert_uint_eq(at[i].updates, 100 * (3 - i));
+		ck_assert_uint_gt(at[i].bytes, BYTES);
+		ck_assert_uint_gt(at[i].wall_us, 0);
+		ck_assert(at[i].keeps == (i == 2));
+		ck_assert(at[i].whole == (i > 0));
+	}
+	ck_assert_ptr_nonnull(strstr(at[0].reason, "70001 bytes, its manifest says 70000"));
+	ck_assert_uint_eq(order->listing->snapshot_count, 2);
+	ck_assert_uint_eq(order->listing->snapshots[0].step, 32);
+	ck_assert_uint_eq(order->listing->snapshots[1].step, 16);
+	ck_assert_uint_eq(order->listing->snapshots[1].bytes, 3);
+	list_free(order);
+}
+END_TEST
+
+START_TEST(of_very_many_the_newest_are_listed_and_the_others_counted)
+{
+	struct file_order *order;
+
+	write_whole(1);
+	snprintf(command, sizeof command,
+	         "cd '%s/checkpoints/run42%%net' && for i in $(seq 1000 1299); do mkdir $(printf %%020d-%%020d $i $i); done",
+	         root);
+	ck_assert_int_eq(system(command), 0);
+	order = list();
+	ck_assert_uint_eq(order->listing->generation_count, LISTING_GENERATION_COUNT_MAX);
+	ck_assert_uint_eq(order->listing->generations_left_out, 301 - LISTING_GENERATION_COUNT_MAX);
+	ck_assert_uint_eq(order->listing->generations[0].name.step, 1299);
+	ck_assert_ptr_nonnull(strstr(order->listing->generations[0].reason, "manifest.json is missing"));
+	list_free(order);
+}
+END_TEST
+
+START_TEST(whichever_call_fails_a_list_is_right_or_a_failure_and_a_mark_is_set_or_not)
+{
+	int count = 0;
+
+	fault.error = EIO;
+	write_whole(1);
+	write_whole(2);
+	for (int n = 1;; n++) {
+		struct file_order *order;
+
+		fault.countdown = n;
+		fault.failed_at = NULL;
+		order = list();
+		fault.countdown = 0;
+		if (order) {
+			/* What cannot be looked into is listed as damaged, with the reason. */
+			ck_assert_uint_eq(order->listing->generation_count, 2);
+			for (uint32_t i = 0; i < 2; i++)
+				ck_assert(order->listing->generations[i].whole || order->listing->generations[i].reason[0]);
+			list_free(order);
+		}
+		if (!fault.failed_at)
+			break;
+		count++;
+	}
+	ck_assert_int_gt(count, 20);
+	for (int n = 1;; n++) {
+		int status;
+
+		fault.countdown = n;
+		fault.failed_at = NULL;
+		status = mark(10, n % 2, NULL);
+		fault.countdown = 0;
+		ck_assert(status == 0 || status == -EIO);
+		ck_assert_int_eq(look_unharmed(), 2);
+		if (!fault.failed_at)
+			break;
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("files_generation");
@@ -501,6 +721,12 @@ int main(void)
 	tcase_add_test(tcase, another_average_of_the_same_name_moves_the_old_one_aside);
 	tcase_add_test(tcase, what_is_discarded_is_not_found);
 	tcase_add_test(tcase, what_was_abandoned_leaves_nothing);
+	tcase_add_test(tcase, a_seek_finds_the_newest_of_a_step_or_before_below_its_bound);
+	tcase_add_test(tcase, a_seek_sets_aside_what_is_damaged_and_says_why_beside_it);
+	tcase_add_test(tcase, a_marked_generation_stays_until_the_mark_is_taken_away);
+	tcase_add_test(tcase, a_list_has_all_that_there_is_newest_first);
+	tcase_add_test(tcase, of_very_many_the_newest_are_listed_and_the_others_counted);
+	tcase_add_test(tcase, whichever_call_fails_a_list_is_right_or_a_failure_and_a_mark_is_set_or_not);
 	suite_add_tcase(suite, tcase);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

@@ -115,6 +115,25 @@ START_TEST(the_checksum_is_xxh3)
 }
 END_TEST
 
+START_TEST(a_checksum_in_pieces_is_that_of_the_whole)
+{
+	static uint8_t bytes[5000];
+	struct layout_sum *sum;
+
+	for (size_t i = 0; i < sizeof bytes; i++)
+		bytes[i] = (uint8_t)(i * 131 + i / 7);
+	for (size_t piece = 1; piece <= sizeof bytes; piece = piece * 3 + 1) {
+		sum = layout_sum_begin();
+		ck_assert_ptr_nonnull(sum);
+		for (size_t at = 0; at < sizeof bytes; at += piece)
+			layout_sum_add(sum, bytes + at, sizeof bytes - at < piece ? sizeof bytes - at : piece);
+		ck_assert_uint_eq(layout_sum_end(sum), layout_checksum(bytes, sizeof bytes));
+	}
+	sum = layout_sum_begin();
+	ck_assert_uint_eq(layout_sum_end(sum), layout_checksum(bytes, 0));
+}
+END_TEST
+
 START_TEST(stages_begin_at_pages_behind_the_header)
 {
 	uint64_t stride, bytes;
@@ -194,6 +213,7 @@ int main(void)
 	tcase_add_test(tcase, names_the_member_that_is_not_as_expected);
 	tcase_add_test(tcase, the_checksum_of_a_slot_is_over_its_facts_alone);
 	tcase_add_test(tcase, the_checksum_is_xxh3);
+	tcase_add_test(tcase, a_checksum_in_pieces_is_that_of_the_whole);
 	tcase_add_test(tcase, stages_begin_at_pages_behind_the_header);
 	tcase_add_test(tcase, images_begin_at_pages_behind_the_facts_and_the_rest_behind_them);
 	tcase_add_test(tcase, sizes_that_overflow_are_refused_and_leave_the_outputs);

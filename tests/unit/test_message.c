@@ -201,7 +201,7 @@ START_TEST(only_the_attach_socket_answers_what_carries_descriptors_or_leases)
 		ck_assert_int_eq(message_operations[i].may_wait,
 		                 i == OP_REGISTER || i == OP_ATTACH || i == OP_PUSH || i == OP_RESERVE || i == OP_FLUSH ||
 		                         i == OP_VIEW || i == OP_PROFILE_SET || i == OP_PROFILE_REMOVE ||
-		                         i == OP_CHECKPOINT);
+		                         i == OP_CHECKPOINT || i == OP_HISTORY || i == OP_ROLLBACK || i == OP_CHECKPOINT_KEEP);
 		ck_assert_uint_gt(strlen(message_operations[i].text), 5);
 	}
 }

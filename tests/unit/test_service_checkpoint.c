@@ -634,6 +634,36 @@ START_TEST(a_manifest_in_another_place_goes_aside)
 }
 END_TEST
 
+/* Its memory is made and its averages are still on their way into it: the next daemon must not take it as it is. */
+START_TEST(a_recovery_that_dies_begins_anew)
+{
+	float ema;
+
+	push_until(1, 9);
+	(void)fake_query(&host, OP_CHECKPOINT, NULL);
+	disk_write();
+	ema = fake_average(&host, "run42/net", "ema");
+	restart();
+	disk_find();
+	(void)order(FILE_FILL);
+	ck_assert_uint_gt(host.segment_count, 0);
+	ck_assert_int_eq(fake_host_crash(&host), 0);
+	ck_assert_uint_eq(host.segment_count, 0);
+	ck_assert_uint_eq(counters()->models_abandoned, 0);
+	ck_assert_int_eq(service_recover(host.service, &host.now), 0);
+	disk.there = true;
+	disk_find();
+	disk_fill();
+	/* From here on it outlives its daemon in memory. */
+	ck_assert_int_eq(fake_host_crash(&host), 0);
+	ck_assert_uint_eq(counters()->models_adopted, 1);
+	ck_assert(fake_average(&host, "run42/net", "ema") == ema);
+	fake_trainer_join(&trainer);
+	push(10);
+	ck_assert(fake_average(&host, "run42/net", "ema") == ema + 0.5f * (10 - ema));
+}
+END_TEST
+
 START_TEST(the_end_does_not_wait_for_a_recovery)
 {
 	push(1);
@@ -673,6 +703,7 @@ int main(void)
 	tcase_add_test(tcase, a_model_that_does_not_fit_stays_on_disk);
 	tcase_add_test(tcase, damaged_averages_are_never_served);
 	tcase_add_test(tcase, a_manifest_in_another_place_goes_aside);
+	tcase_add_test(tcase, a_recovery_that_dies_begins_anew);
 	tcase_add_test(tcase, the_end_does_not_wait_for_a_recovery);
 	suite_add_tcase(suite, tcase);
 	srunner_run_all(runner, CK_ENV);

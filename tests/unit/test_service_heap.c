@@ -194,6 +194,20 @@ static uint64_t ask_rewind(struct scene *scene)
 	return fake_trainer_register(&scene->newcomer);
 }
 
+static uint64_t ask_rollback(struct scene *scene)
+{
+	struct request request = { .operation = OP_ROLLBACK };
+
+	request_set(&request, model, text_of("net"));
+	request_set(&request, step, 10);
+	return fake_host_ask(&scene->host, 9999, &request, NULL, 0);
+}
+
+static uint64_t ask_history(struct scene *scene)
+{
+	return fake_query(&scene->host, OP_HISTORY, "net");
+}
+
 static uint64_t ask_continue(struct scene *scene)
 {
 	static const uint64_t start_step = 11;
@@ -240,6 +254,7 @@ static const struct request_case cases[] = {
 	{ "remove a profile", changed_scene, ask_profile_removal, 0, 15 },
 	{ "adapt", adapting_scene, ask_register, 0, 40 },
 	{ "go back", full_scene, ask_rewind, 0, 20 },
+	{ "roll back", full_scene, ask_rollback, 0, 5 },
 	{ "begin again", full_scene, ask_continue, 0, 20 },
 	{ "view", full_scene, ask_view, 0, 1 },
 	{ "view later", full_scene, ask_later_view, STATUS_ETIMEOUT, 0 },
@@ -247,6 +262,7 @@ static const struct request_case cases[] = {
 	{ "status", full_scene, ask_status, 0, 20 },
 	{ "list", full_scene, ask_list, 0, 20 },
 	{ "show", full_scene, ask_show, 0, 50 },
+	{ "history", changed_scene, ask_history, 0, 30 },
 	{ "remove", full_scene, ask_remove, 0, 0 },
 };
 

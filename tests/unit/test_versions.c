@@ -410,8 +410,10 @@ START_TEST(a_pinned_slot_stays_until_it_is_unpinned)
 
 	set_init(&set, 3);
 	first = publish(&set);
+	ck_assert(!versions_pinned(&set.versions, first));
 	ck_assert_int_eq(versions_pin(&set.versions, first), 0);
 	ck_assert_int_eq(versions_pin(&set.versions, first), 0);
+	ck_assert(versions_pinned(&set.versions, first) && !versions_pinned(&set.versions, (first + 1) % 3));
 	for (int i = 0; i < 20; i++)
 		ck_assert_uint_ne(publish(&set), first);
 	versions_unpin(&set.versions, first);

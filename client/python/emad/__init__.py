@@ -17,7 +17,7 @@ Neither NumPy nor PyTorch is imported by this package; arrays and tensors are re
 import what they are asked for.
 """
 
-from ._client import Client, Daemon, Exported
+from ._client import Client, Daemon, Exported, RolledBack
 from ._errors import (
     ArgumentError,
     AwayError,
@@ -83,6 +83,7 @@ __all__ = [
     "PushResult",
     "RefusedError",
     "RevokedError",
+    "RolledBack",
     "ScheduleError",
     "ShutdownError",
     "Sum",

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional,
 
 from . import _library
 from ._errors import ClosedError
-from ._library import CDaemon, CExportInfo, CExportOptions, milliseconds
+from ._library import CDaemon, CExportInfo, CExportOptions, CRolledBack, milliseconds
 from ._tensors import Piece, served_name, served_number
 from ._trainer import Guards, Profiles, Trainer, _in_slices, specifications_of, step_number
 from ._view import View
@@ -44,6 +44,21 @@ class Exported(NamedTuple):
     """Values that were finite and, too large for the dtype asked for, are infinite now, or 448 in F8_E4M3."""
     overflow_tensor: Optional[str] = None
     """The first tensor with such a value."""
+
+
+class RolledBack(NamedTuple):
+    """Which version an average went back to."""
+
+    version: int
+    """The newest of all now, under its new number."""
+    step: int
+    updates: int
+    step_before: int
+    """Of what was the newest."""
+    taken: int
+    """The number that it had; the same as version where nothing was to be done."""
+    source: str
+    """"memory" or "disk"."""
 
 
 class _Handle:
@@ -115,8 +130,8 @@ class Client:
         {"ema": "yolo;copy=*.running_*;average@0.99=lora_*;drop=head.*"}. The same as a list: ["ema=yolo;drop=head.*"].
         rewind: what it means that the model is averaged up to start_step or further, because training went back to an
         older checkpoint. "refuse": pushes are stale until training is ahead again; "continue": the average stays as it
-        is and goes on; "back": it goes back to the newest version of start_step or before that the daemon still keeps
-        (NoVersionError, which says what there is).
+        is and goes on; "back": it goes back to the newest version before start_step that the daemon still has in memory
+        or on disk (NoVersionError, which says what there is).
         policy: what a push does while all stages wait to be applied: "block" waits for one, for its timeout at most;
         "skip" returns at once with the outcome "skipped"; "coalesce" gives up an older snapshot. Either way the next
         snapshot that is applied stands for the calls of those before it.
@@ -298,6 +313,55 @@ class Client:
         name = None if model is None else _library.text(model, "model")
         _library.check(self._library.emad_checkpoint(self._pointer(), name, milliseconds(timeout), byref(step)))
         return step.value
+
+    def keep_checkpoint(self, model: str, step: int, keep: bool = True, timeout: Optional[float] = None) -> None:
+        """Marks the checkpoint of that step as one that stays when older ones are removed, or takes the mark away.
+
+        NoVersionError says of which steps there are some; ArgumentError when the daemon has no state directory.
+        """
+        _library.check(
+            self._library.emad_checkpoint_keep(
+                self._pointer(), _library.text(model, "model"), step_number(step), int(keep), milliseconds(timeout)
+            )
+        )
+
+    def history(self, model: str, timeout: Optional[float] = None) -> Dict[str, Any]:
+        """What there is of a model, newest first: "versions" in memory, "generations" on disk (state is "whole",
+        "damaged" or "aside"), "snapshots" (averages kept under their steps), "changes" of the profiles."""
+        return self._json(self._library.emad_history_json, (_library.text(model, "model"),), timeout)
+
+    def rollback(
+        self, model: str, step: int, *, dry_run: bool = False, timeout: Optional[float] = None
+    ) -> RolledBack:
+        """Takes the average back to the newest version of that step or an earlier one, in memory or on disk.
+
+        It becomes a new version of all profiles at once. Snapshots that waited are dropped ("incomplete"). A trainer
+        that begins again behind that step is averaged as ever; one that simply goes on too, its next push standing for
+        all steps since. Asking again changes nothing.
+        dry_run: only says which version it would be.
+
+        NoVersionError, which says what there is; ManifestError and ProfileError when the checkpoint is of other tensors
+        or profiles; NoModelError, TimeoutError; PermissionError: it needs the daemon's admin permission.
+        """
+        found = CRolledBack()
+        _library.check(
+            self._library.emad_rollback(
+                self._pointer(),
+                _library.text(model, "model"),
+                step_number(step),
+                1 if dry_run else 0,
+                milliseconds(timeout),
+                byref(found),
+            )
+        )
+        return RolledBack(
+            found.version,
+            found.step,
+            found.updates,
+            found.step_before,
+            found.taken,
+            "disk" if found.from_disk else "memory",
+        )
 
     def set_profiles(self, model: str, profiles: Profiles, timeout: Optional[float] = None) -> str:
         """Adds profiles to a model, or changes those of the same names, from its next update on.

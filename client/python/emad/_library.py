@@ -99,6 +99,17 @@ class CTrainerInfo(ctypes.Structure):
     ]
 
 
+class CRolledBack(ctypes.Structure):
+    _fields_ = [
+        ("version", c_uint64),
+        ("step", c_uint64),
+        ("updates", c_uint64),
+        ("step_before", c_uint64),
+        ("taken", c_uint64),
+        ("from_disk", c_int),
+    ]
+
+
 class CPushResult(ctypes.Structure):
     _fields_ = [
         ("outcome", c_uint),
@@ -229,6 +240,9 @@ _PROTOTYPES = {
     "emad_list_json": (c_int, [c_void_p, c_int, POINTER(c_void_p)]),
     "emad_show_json": (c_int, [c_void_p, c_char_p, c_int, POINTER(c_void_p)]),
     "emad_checkpoint": (c_int, [c_void_p, c_char_p, c_int, POINTER(c_uint64)]),
+    "emad_checkpoint_keep": (c_int, [c_void_p, c_char_p, c_uint64, c_int, c_int]),
+    "emad_history_json": (c_int, [c_void_p, c_char_p, c_int, POINTER(c_void_p)]),
+    "emad_rollback": (c_int, [c_void_p, c_char_p, c_uint64, c_uint, c_int, POINTER(CRolledBack)]),
     "emad_remove": (c_int, [c_void_p, c_char_p, c_int, POINTER(c_uint64)]),
     "emad_trainer_open": (
         c_int,

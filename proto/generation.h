@@ -8,8 +8,8 @@
  *         keep                made by a person: this generation is not removed
  *
  * In the model's directory '/' of its name is '%', which no name holds, so that the directories of all models lie side
- * by side. What was set aside has a name that is none of these: ".bad-TIME" behind a generation's, "%%old-TIME" behind
- * a model's.
+ * by side. What was set aside has a name that is none of these: ".bad-TIME" behind a generation's (with a file
+ * "reason.txt" that says why), "%%old-TIME" behind a model's.
  *
  * The manifest is JSON whose end is made here: the files with their checksums, and a checksum over all text before it.
  */
@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "proto/limits.h"
+#include "proto/status.h"
 
 enum {
 	GENERATION_NAME_BYTES = 20 + 1 + 20 + 1,
@@ -46,6 +47,9 @@ struct generation_file {
 void generation_name_write(const struct generation_name *name, char ret_text[GENERATION_NAME_BYTES]);
 bool generation_name_parse(const char *text, struct generation_name *ret_name);
 
+/* One that was set aside as damaged: "...-....bad-1790000000". false: it is none. */
+bool generation_aside_parse(const char *text, struct generation_name *ret_name, uint64_t *ret_wall_s);
+
 /* Older before newer: by version, because a trainer may go back to an earlier step. */
 int generation_compare(const struct generation_name *a, const struct generation_name *b);
 
@@ -61,6 +65,24 @@ void generation_file_name(const char *profile, char ret_name[GENERATION_FILE_NAM
  * room for GENERATION_END_BYTES_MAX more. Returns the bytes of the whole.
  */
 size_t generation_text_end(char *text, size_t text_bytes, const struct generation_file *files, size_t file_count);
+
+/* What a manifest says of the generation as a whole; the tensors and the rest of it are generation_text.h's. */
+struct generation_summary {
+	char model[MODEL_NAME_BYTES_MAX + 1];
+	struct generation_name name;
+	uint64_t updates;
+	uint64_t published_us; /* wall clock, microseconds since 1970 */
+	uint32_t file_count;
+	struct {
+		char profile[PROFILE_NAME_BYTES_MAX + 1];
+		uint64_t bytes;
+		uint64_t checksum;
+	} files[PROFILE_COUNT_MAX];
+};
+
+/* From a whole manifest. STATUS_ECORRUPT with a sentence, also where the checksum at its end is wrong. */
+int generation_summary_read(const char *text, size_t text_bytes, struct generation_summary *ret_summary,
+                            struct reason *reason);
 
 /* Whether a text is as generation_text_end left it. */
 bool generation_text_check(const char *text, size_t text_bytes);

@@ -42,10 +42,12 @@ library := $(proto) $(addprefix client/, \
 	profiles push pusher recast registration served snapshot source sum target team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask command_checkpoint command_daemon command_doctor command_explain command_export command_import \
-	command_merge command_model command_posthoc command_profile command_rollback command_verify copying doctor_host doctor_judge \
-	emactl explain_list explain_plots explain_reference explain_scale facts figure input output plot progress \
-	scan sum_report table verify_directory verify_file verify_report)
+	arguments ask cadence child command_checkpoint command_daemon command_diff command_doctor command_explain \
+	command_export command_get command_import command_merge command_model command_posthoc command_profile \
+	command_rollback command_top command_verify command_watch comparison comparison_report complete copying \
+	doctor_host doctor_judge emactl explain_list explain_plots explain_reference explain_scale facts figure \
+	following kept_files npy numbers operand output placeholders plot progress scan screen sum_report table \
+	top_rows verify_directory verify_file verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
@@ -56,9 +58,15 @@ needs_client/emactl/command_posthoc := jansson
 needs_client/emactl/command_rollback := jansson
 needs_client/emactl/explain_plots := m
 needs_client/emactl/explain_reference := m
+needs_client/emactl/complete := jansson
 needs_client/emactl/facts := jansson
+needs_client/emactl/following := jansson
+needs_client/emactl/command_top := jansson m
+needs_client/emactl/numbers := m
 needs_client/emactl/output := jansson
 needs_client/emactl/plot := m
+needs_client/emactl/screen := ncursesw
+needs_client/emactl/top_rows := jansson
 needs_client/link := nng
 needs_client/posthoc := m
 needs_client/sum := m
@@ -108,6 +116,7 @@ test_apply_change := $(test_apply)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
 test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc served source sum target) \
 	$(addprefix proto/, convert dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
+test_cadence := client/emactl/cadence
 config := $(addprefix daemon/core/, access address config defaults guards) $(schedule) \
 	$(addprefix proto/, dtype message name nearest pack profile)
 test_config := $(config) $(addprefix daemon/core/, config_text json_text)
@@ -133,6 +142,7 @@ test_history := $(addprefix daemon/core/, history json_text) tests/unit/failing_
 test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors \
 	safetensors_write) tests/unit/failing_heap
 test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
+test_kept_files := client/emactl/kept_files proto/status
 test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status
 test_manifest := $(manifest) tests/unit/failing_heap
@@ -142,7 +152,10 @@ test_merge := proto/merge
 test_message := $(addprefix proto/, message name pack status)
 test_name := proto/name proto/status
 test_nearest := proto/nearest
+test_npy := client/emactl/npy
+test_numbers := client/emactl/numbers $(addprefix proto/, convert dtype)
 test_pack := $(addprefix proto/, name pack status)
+test_placeholders := client/emactl/placeholders
 test_plan := $(model_parts)
 test_plot := client/emactl/plot
 test_posthoc := $(schedule) $(addprefix proto/, nearest posthoc) tests/unit/failing_heap
@@ -185,6 +198,7 @@ test_sp := proto/sp proto/status
 test_status := proto/status
 test_systemd := daemon/edge/systemd daemon/core/event
 test_throttle := daemon/core/event daemon/core/throttle
+test_top_rows := $(addprefix client/emactl/, facts figure table top_rows)
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
 test_web := $(service)
 test_web_path := daemon/core/web_path proto/status
@@ -201,7 +215,9 @@ needs_tests/unit/test_guards := m
 needs_tests/unit/test_history := jansson
 needs_tests/unit/test_kernel := m
 needs_tests/unit/test_merge := m
+needs_tests/unit/test_numbers := m
 needs_tests/unit/test_posthoc := jansson m
+needs_tests/unit/test_top_rows := jansson
 needs_tests/unit/test_schedule := m
 needs_tests/unit/test_schedule_advance := m
 needs_tests/unit/test_schedule_formula := jansson m
@@ -295,6 +311,8 @@ module_jansson := jansson
 debian_jansson := libjansson-dev
 module_microhttpd := libmicrohttpd
 debian_microhttpd := libmicrohttpd-dev
+module_ncursesw := ncursesw
+debian_ncursesw := libncurses-dev
 module_check := check
 debian_check := check
 
@@ -314,6 +332,10 @@ presetdir ?= $(PREFIX)/lib/systemd/system-preset
 catalogdir ?= $(PREFIX)/lib/systemd/catalog
 sysusersdir ?= $(PREFIX)/lib/sysusers.d
 tmpfilesdir ?= $(PREFIX)/lib/tmpfiles.d
+mandir ?= $(PREFIX)/share/man
+bashcompdir ?= $(PREFIX)/share/bash-completion/completions
+zshcompdir ?= $(PREFIX)/share/zsh/site-functions
+fishcompdir ?= $(PREFIX)/share/fish/vendor_completions.d
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 CRASH_KILLS ?= 500
@@ -356,7 +378,7 @@ PKG_CONFIG ?= pkg-config
 setting_up := check check-unit check-integration check-python check-stop crash check-systemd check-asan check-tsan fuzz \
 	bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
-libraries := uv nng msgpack systemd xxhash inih jansson microhttpd
+libraries := uv nng msgpack systemd xxhash inih jansson microhttpd ncursesw
 ifneq ($(filter-out all install,$(building)),)
 libraries += check
 endif
@@ -491,7 +513,8 @@ failpoint_names = $(shell sed -n 's/.*[^a-zA-Z]FAILPOINT("\([a-z0-9-]*\)").*/:\1
 
 lints := $(filter-out %/lint.py,$(wildcard tests/lint/*.py))
 unit_jobs := $(unit_programs:%=unit:%)
-integration_jobs := $(integration_programs:%=integration:%) integration:tests/systemd/install.py
+integration_jobs := $(integration_programs:%=integration:%) integration:tests/systemd/install.py \
+	integration:tests/manuals.py
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
 crash_jobs := crash:$(B)/tests/integration/test_crash \
 	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)
@@ -593,6 +616,10 @@ demo: ## trains a small model with a daemon beside it
 demo-run: $(products)
 	@$(test_environment) $(PYTHON) client/demo/digits.py
 
+.PHONY: manuals
+manuals: $(B)/emad $(B)/emactl ## writes the lists in the manual pages from the programs and headers
+	@python3 tests/manuals.py --write
+
 .PHONY: schedules
 schedules: $(B)/emactl ## writes proto/SCHEDULES.md from the table of schedules
 	@$(B)/emactl explain --reference >build/SCHEDULES.md
@@ -613,11 +640,14 @@ bench-run: $(products) $(bench_programs)
 # ---- installing ------------------------------------------------------------------------------------------------------
 
 units := emad.service emad@.service emad-attach.socket emad-http.socket
+manuals := daemon/emad.8 daemon/emad.conf.5 client/emactl/emactl.1 client/libemad.3 proto/emad-protocol.7
 
 installed := $(bindir)/emad $(bindir)/emactl $(libdir)/libemad.so.$(VERSION) $(libdir)/$(SONAME) $(libdir)/libemad.so \
 	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(docdir)/README.md $(docdir)/LICENSE \
 	$(docdir)/emad.rules.yml $(docdir)/grafana.json $(units:%=$(unitdir)/%) \
-	$(presetdir)/50-emad.preset $(catalogdir)/emad.catalog $(sysusersdir)/emad.conf $(tmpfilesdir)/emad.conf
+	$(presetdir)/50-emad.preset $(catalogdir)/emad.catalog $(sysusersdir)/emad.conf $(tmpfilesdir)/emad.conf \
+	$(bashcompdir)/emactl $(zshcompdir)/_emactl $(fishcompdir)/emactl.fish \
+	$(foreach m,$(manuals),$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
 # What `make uninstall` removes when it is empty: what is ours, and below DESTDIR everything.
 directories := $(if $(DESTDIR),$(sort $(dir $(installed))),$(docdir)/)
 
@@ -642,6 +672,10 @@ install: $(products) ## installs under DESTDIR and PREFIX (/usr/local); the Pyth
 	install -d $(DESTDIR)$(sysconfdir)/emad/emad.conf.d
 	test -e $(DESTDIR)$(sysconfdir)/emad/emad.conf || \
 		install -m 644 systemd/emad.conf $(DESTDIR)$(sysconfdir)/emad/emad.conf
+	install -m 644 client/emactl/completion/emactl.bash $(DESTDIR)$(bashcompdir)/emactl
+	install -m 644 client/emactl/completion/_emactl $(DESTDIR)$(zshcompdir)
+	install -m 644 client/emactl/completion/emactl.fish $(DESTDIR)$(fishcompdir)
+	set -e; for manual in $(manuals); do install -m 644 $$manual $(DESTDIR)$(mandir)/man$${manual##*.}; done
 	install -m 644 README.md LICENSE daemon/monitoring/emad.rules.yml daemon/monitoring/grafana.json $(DESTDIR)$(docdir)
 	$(if $(DESTDIR),,-ldconfig)
 

@@ -135,7 +135,8 @@ static int header_take(struct source *source, uint64_t header_bytes, struct safe
 	int code;
 
 	if (!header)
-		return -ENOMEM;
+		return reason_set(reason, -ENOMEM, "%s: not enough memory for its header of %" PRIu64 " bytes",
+		                  source_name(source->path), header_bytes);
 	code = source_read(source, 0, header, header_bytes, reason);
 	if (code == 0) {
 		code = safetensors_parse(header, header_bytes, source->file_bytes, ret_contents, &inner);
@@ -166,4 +167,18 @@ int source_header(struct source *source, struct safetensors **ret_contents, stru
 	if (code)
 		return reason_set(reason, code, "%s: %s", source_name(source->path), inner.text);
 	return header_take(source, header_bytes, ret_contents, reason);
+}
+
+int source_begin_reading(const char *path, struct source *ret_source, struct safetensors **ret_contents,
+                         struct reason *reason)
+{
+	int code;
+
+	*ret_source = (struct source){.path = path, .fd = -1};
+	*ret_contents = NULL;
+	code = source_open(path, true, ret_source, reason);
+	if (code)
+		return code;
+	posix_fadvise(ret_source->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+	return source_header(ret_source, ret_contents, reason);
 }

@@ -33,6 +33,13 @@ void source_close(struct source *source);
 /* The parsed header. STATUS_ECORRUPT, -ENOMEM, -errno; the caller calls safetensors_destroy. */
 int source_header(struct source *source, struct safetensors **ret_contents, struct reason *reason);
 
+/*
+ * Both at once, for one file that is read from its beginning to its end: it stays open. On failure whatever was found
+ * out by then is set, and source_close and safetensors_destroy are still to be called; *ret_contents may be NULL.
+ */
+int source_begin_reading(const char *path, struct source *ret_source, struct safetensors **ret_contents,
+                         struct reason *reason);
+
 /* Exactly byte_count bytes from offset. STATUS_ECORRUPT when the file is shorter or another than it was. */
 int source_read(struct source *source, uint64_t offset, void *bytes, size_t byte_count, struct reason *reason);
 

@@ -33,6 +33,7 @@ struct emad_view {
 	uint64_t region_offset; /* where the image begins */
 	uint64_t region_bytes;
 	struct emad_view_info facts; /* but for tensor_count */
+	double drift;
 	struct safetensors *tensors; /* owned; NULL until it is needed */
 };
 
@@ -124,6 +125,7 @@ static int view_facts(struct emad_view *view, const struct reply *reply, struct 
 	if (index < PROFILE_COUNT_MAX) {
 		view->facts.updates = slot->profiles[index].updates;
 		view->facts.decay = slot->profiles[index].decay;
+		view->drift = slot->profiles[index].drift;
 	}
 	code = view_check(view, reason);
 	if (code)
@@ -271,6 +273,11 @@ int view_tensors(struct emad_view *view, const struct safetensors **ret_tensors,
 	if (code == 0)
 		*ret_tensors = view->tensors;
 	return code;
+}
+
+double view_drift(const struct emad_view *view)
+{
+	return view->drift;
 }
 
 int view_info(struct emad_view *view, struct emad_view_info *ret_info, struct reason *reason)

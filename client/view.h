@@ -10,5 +10,7 @@ int view_open(struct emad_client *client, const char *model, const char *profile
               struct emad_view **ret_view, struct reason *reason);
 int view_check(struct emad_view *view, struct reason *reason);
 int view_info(struct emad_view *view, struct emad_view_info *ret_info, struct reason *reason);
+/* How far the weights of its snapshot were from the average before it. */
+double view_drift(const struct emad_view *view);
 /* The image's header; borrowed until the view is closed. */
 int view_tensors(struct emad_view *view, const struct safetensors **ret_tensors, struct reason *reason);

@@ -37,7 +37,7 @@ packages() {
 	build) echo gcc libc6-dev make pkg-config; sed -n 's/^debian_[a-z]* *:= *//p' Makefile | tr '\n' ' ' ;;
 	check) echo python3 check ;;
 	web) echo prometheus chromium wrk curl jq ;;
-	lint) echo python3 python3-pyflakes shellcheck cppcheck git ;;
+	lint) echo python3 python3-pyflakes shellcheck cppcheck git mandoc ;;
 	fuzz) echo clang llvm ;;
 	systemd) echo python3 systemd procps util-linux passwd ;;
 	python-debian) echo "${debian_python_packages[@]}" ;;

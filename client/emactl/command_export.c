@@ -10,6 +10,7 @@
 #include "client/emactl/ask.h"
 #include "client/emactl/copying.h"
 #include "client/emactl/figure.h"
+#include "client/emactl/operand.h"
 #include "client/emactl/table.h"
 #include "proto/dtype.h"
 
@@ -41,15 +42,23 @@ static void json_text(const char *key, const char *text)
 		printf("null");
 }
 
-static void export_report(const struct emactl *emactl, enum emad_served_dtype dtype,
-                          const struct emad_export_info *info, uint64_t elapsed_us)
+/* What is to be exported. */
+struct wanted {
+	char model[MODEL_NAME_BYTES_MAX + 1];
+	const char *profile; /* NULL: the first */
+	struct emad_export_options options;
+};
+
+static void export_report(const struct emactl *emactl, const struct wanted *wanted, const struct emad_export_info *info,
+                          uint64_t elapsed_us)
 {
+	const enum emad_served_dtype dtype = wanted->options.dtype;
 	const char *path = emactl->values[EXPORT_OUTPUT], *name = export_dtype_name(dtype);
 
 	if (emactl->is_json) {
 		printf("{\"model\":");
-		output_json_string(emactl->arguments[0]);
-		json_text("profile", emactl->argument_count > 1 ? emactl->arguments[1] : NULL);
+		output_json_string(wanted->model);
+		json_text("profile", wanted->profile);
 		json_text("file", path);
 		json_text("dtype", name);
 		printf(",\"version\":%" PRIu64 ",\"step\":%" PRIu64 ",\"updates\":%" PRIu64
@@ -73,9 +82,9 @@ static void export_report(const struct emactl *emactl, enum emad_served_dtype dt
 		            info->overflow_tensor);
 }
 
-static int export_copy(const struct emactl *emactl, struct emad_client *client, struct emad_export_options options)
+static int export_copy(const struct emactl *emactl, struct emad_client *client, const struct wanted *wanted)
 {
-	const char *profile = emactl->argument_count > 1 ? emactl->arguments[1] : NULL;
+	struct emad_export_options options = wanted->options;
 	struct emad_export_info info = {0};
 	struct copying copying;
 	int code;
@@ -84,11 +93,11 @@ static int export_copy(const struct emactl *emactl, struct emad_client *client, 
 	options.progress = copying_progress;
 	options.context = &copying;
 	copying_begin(&copying, emactl);
-	code = emad_export(client, emactl->arguments[0], profile, emactl->values[EXPORT_OUTPUT], &options, &info);
+	code = emad_export(client, wanted->model, wanted->profile, emactl->values[EXPORT_OUTPUT], &options, &info);
 	copying_end(&copying, code);
 	if (code)
 		return copying_error(emactl, code);
-	export_report(emactl, options.dtype, &info, progress_elapsed_us(&copying.progress));
+	export_report(emactl, wanted, &info, progress_elapsed_us(&copying.progress));
 	return 0;
 }
 
@@ -96,27 +105,33 @@ static int export_run(struct emactl *emactl)
 {
 	const char *path = emactl->values[EXPORT_OUTPUT], *min_step_text = emactl->values[EXPORT_MIN_STEP];
 	const char *dtype_text = emactl->values[EXPORT_DTYPE];
-	struct emad_export_options options = {0};
+	struct wanted wanted = {.profile = NULL};
 	struct emad_client *client;
-	int status = 0, code = 0;
+	int status, code = 0;
 
 	if (!path || !*path)
 		return output_error(emactl, EMAD_EARGUMENT, "export needs the file to write: -o FILE");
 	if (strcmp(path, "-") == 0)
 		return output_error(emactl, EMAD_EARGUMENT,
 		                    "export writes a file whole or not at all, so it cannot write to standard output");
-	if (min_step_text)
+	status = operand_split(emactl, emactl->arguments[0], wanted.model, &wanted.profile);
+	if (!status && wanted.profile && emactl->argument_count > 1)
+		status = output_error(emactl, EMAD_EARGUMENT, "two profiles, '%s' and '%s': export takes one", wanted.profile,
+		                      emactl->arguments[1]);
+	if (emactl->argument_count > 1)
+		wanted.profile = emactl->arguments[1];
+	if (!status && min_step_text)
 		status = arguments_number(emactl, "--min-step", min_step_text, (const uint64_t[2]){0, UINT64_MAX},
-		                          &options.min_step);
+		                          &wanted.options.min_step);
 	if (!status && dtype_text)
-		code = emad_dtype_parse(dtype_text, &options.dtype);
+		code = emad_dtype_parse(dtype_text, &wanted.options.dtype);
 	if (code)
 		status = output_library_error(emactl, code);
 	if (!status)
 		status = ask_connect(emactl, &client);
 	if (status)
 		return status;
-	status = export_copy(emactl, client, options);
+	status = export_copy(emactl, client, &wanted);
 	emad_client_close(client);
 	return status;
 }
@@ -127,7 +142,7 @@ const struct command COMMAND_EXPORT = {
 	.argument_count_min = 1,
 	.argument_count_max = 2,
 	.summary = "write an average to a safetensors file",
-	.text = "Writes the newest version of an average (PROFILE, else the model's first) to a file that any\n"
+	.text = "Writes the newest version of an average (PROFILE, also as MODEL:PROFILE, else the first) to a file that any\n"
 		"safetensors reader loads. The version is whole although training goes on, and so is the file: it\n"
 		"is written beside its place, made durable and renamed; on failure FILE is as it was. A terminal\n"
 		"shows the progress.\n"

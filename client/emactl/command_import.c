@@ -8,10 +8,10 @@
 
 #include "client/emactl/ask.h"
 #include "client/emactl/figure.h"
-#include "client/emactl/input.h"
 #include "client/emactl/progress.h"
 #include "client/emactl/scan.h"
 #include "client/emactl/table.h"
+#include "client/source.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -33,7 +33,8 @@ static const struct command_option IMPORT_OPTIONS[] = {
 
 /* What is to be imported. */
 struct import {
-	struct input input;
+	struct source source;
+	struct safetensors *contents; /* owned */
 	char profile[PROFILE_BYTES_MAX + 2]; /* its specification; one byte more, so that the daemon refuses what was cut */
 	char profile_name[PROFILE_NAME_BYTES_MAX + 1];
 	uint64_t updates;
@@ -47,7 +48,8 @@ struct import {
 
 static void import_finish(struct import *import)
 {
-	input_close(&import->input);
+	source_close(&import->source);
+	safetensors_destroy(import->contents);
 	free(import->tensors);
 	free(import->data);
 	free(import->values);
@@ -77,14 +79,14 @@ static int import_open(const struct emactl *emactl, struct import *import)
 		                    "%s: it is a pickle, as torch.save writes them, and loading one runs what is in it; "
 		                    "'python3 -m emad.migrate %s --model %s' takes its tensors out safely",
 		                    path, path, model);
-	code = input_open(&import->input, path, &reason);
-	return code ? output_error(emactl, code, "%s: %s", path, reason.text) : 0;
+	code = source_begin_reading(path, &import->source, &import->contents, &reason);
+	return code ? output_error(emactl, code, "%s", reason.text) : 0;
 }
 
 /* The specification: what is asked for, else what the file says that it is, else the default. */
 static void profile_choose_text(const struct emactl *emactl, struct import *import)
 {
-	const struct safetensors *contents = import->input.contents;
+	const struct safetensors *contents = import->contents;
 	const char *wanted = emactl->values[IMPORT_PROFILE];
 	const char *name = safetensors_metadata_get(contents, "emad.profile");
 	const char *schedule = safetensors_metadata_get(contents, "emad.schedule");
@@ -109,7 +111,7 @@ static int count_choose(const struct emactl *emactl, const struct import *import
 	const char *text = emactl->values[option], *what = option == IMPORT_UPDATES ? "--updates" : "--step";
 
 	if (!text) {
-		text = safetensors_metadata_get(import->input.contents, key);
+		text = safetensors_metadata_get(import->contents, key);
 		what = key;
 	}
 	*ret_count = fallback;
@@ -118,7 +120,7 @@ static int count_choose(const struct emactl *emactl, const struct import *import
 
 static int tensors_choose(const struct emactl *emactl, struct import *import)
 {
-	const struct safetensors *contents = import->input.contents;
+	const struct safetensors *contents = import->contents;
 	const char *prefix = emactl->values[IMPORT_STRIP] ? emactl->values[IMPORT_STRIP] : "";
 	const size_t prefix_bytes = strlen(prefix);
 
@@ -142,13 +144,13 @@ static int tensors_choose(const struct emactl *emactl, struct import *import)
 	if (import->tensor_count > 0)
 		return 0;
 	if (contents->entry_count == 0)
-		return output_error(emactl, EMAD_EMANIFEST, "%s: it holds no tensors", import->input.path);
+		return output_error(emactl, EMAD_EMANIFEST, "%s: it holds no tensors", import->source.path);
 	return output_error(emactl, EMAD_EMANIFEST, "%s: none of its %u tensors begins with '%s'; the first is '%s'",
-	                    import->input.path, contents->entry_count, prefix, contents->entries[0].name);
+	                    import->source.path, contents->entry_count, prefix, contents->entries[0].name);
 }
 
 /* The daemon would refuse NaN and infinity too, but only when a model of that name has already been replaced. */
-static int entry_read(const struct import *import, const struct safetensors_entry *entry, uint8_t *values,
+static int entry_read(struct import *import, const struct safetensors_entry *entry, uint8_t *values,
                       uint64_t before_bytes, struct progress *progress, struct reason *reason)
 {
 	uint64_t done_bytes = 0;
@@ -157,7 +159,7 @@ static int entry_read(const struct import *import, const struct safetensors_entr
 	while (done_bytes < entry->bytes) {
 		const uint64_t left = entry->bytes - done_bytes;
 		const size_t bytes = left < CHUNK_BYTES ? (size_t)left : CHUNK_BYTES;
-		int code = input_read(&import->input, entry->offset + done_bytes, values + done_bytes, bytes, reason);
+		int code = source_read(&import->source, entry->offset + done_bytes, values + done_bytes, bytes, reason);
 
 		if (code)
 			return code;
@@ -167,15 +169,15 @@ static int entry_read(const struct import *import, const struct safetensors_entr
 	}
 	if (scan.nan_count + scan.infinite_count > 0)
 		return reason_set(reason, STATUS_ECORRUPT,
-		                  "tensor '%.200s' holds %" PRIu64 " NaN and %" PRIu64 " infinite values, which would spoil "
+		                  "%s: tensor '%.200s' holds %" PRIu64 " NaN and %" PRIu64 " infinite values, which would spoil "
 		                  "every average that goes on from them",
-		                  entry->name, scan.nan_count, scan.infinite_count);
+		                  source_name(import->source.path), entry->name, scan.nan_count, scan.infinite_count);
 	return 0;
 }
 
 static int values_read(const struct emactl *emactl, struct import *import, struct progress *progress)
 {
-	const struct safetensors *contents = import->input.contents;
+	const struct safetensors *contents = import->contents;
 	struct reason reason = {{0}};
 	uint64_t done_bytes = 0;
 	uint32_t taken = 0;
@@ -195,7 +197,7 @@ static int values_read(const struct emactl *emactl, struct import *import, struc
 		done_bytes += entry->bytes;
 	}
 	progress_end(progress);
-	return code ? output_error(emactl, code, "%s: %s", import->input.path, reason.text) : 0;
+	return code ? output_error(emactl, code, "%s", reason.text) : 0;
 }
 
 /* A model of that name is replaced only by a clear word. */
@@ -226,7 +228,7 @@ static int seed_push(const struct emactl *emactl, struct emad_client *client, co
 		code = emad_push(trainer, import->step, import->data, EMAD_PUSH_WAIT, timeout_ms, ret_result);
 	status = code ? output_library_error(emactl, code) : 0;
 	if (!code && ret_result->version == 0)
-		status = output_error(emactl, EMAD_EREFUSED, "%s: the daemon refused it: %s", import->input.path,
+		status = output_error(emactl, EMAD_EREFUSED, "%s: the daemon refused it: %s", import->source.path,
 		                      ret_result->refusal);
 	/* Nothing is left behind that a trainer would take for an average. */
 	if (status)
@@ -243,7 +245,7 @@ static void import_report(const struct emactl *emactl, const struct import *impo
 		printf("{\"model\":");
 		output_json_string(model);
 		printf(",\"file\":");
-		output_json_string(import->input.path);
+		output_json_string(import->source.path);
 		printf(",\"profile\":");
 		output_json_string(import->profile);
 		printf(",\"step\":%" PRIu64 ",\"updates\":%" PRIu64 ",\"version\":%" PRIu64
@@ -269,7 +271,7 @@ static int import_register(const struct emactl *emactl, struct emad_client *clie
 	const struct emad_trainer_options options = {
 		.profiles = profiles,
 		.profile_count = 1,
-		.attributes = safetensors_metadata_get(import->input.contents, "emad.attributes"),
+		.attributes = safetensors_metadata_get(import->contents, "emad.attributes"),
 		.start_step = import->step,
 		.resume = emactl->values[IMPORT_REPLACE] ? EMAD_RESUME_NEVER : EMAD_RESUME_AUTO,
 		.timeout_ms = emactl->timeout_ms > REGISTER_TIMEOUT_MS_MIN ? emactl->timeout_ms : REGISTER_TIMEOUT_MS_MIN,
@@ -314,7 +316,7 @@ static int import_prepare(const struct emactl *emactl, struct import *import)
 
 static int import_run(struct emactl *emactl)
 {
-	struct import import = {.input.fd = -1};
+	struct import import = {.source.fd = -1};
 	struct emad_client *client;
 	int status = import_prepare(emactl, &import);
 

@@ -19,7 +19,7 @@ enum { FILE_COUNT_MAX = 10000 };
 static const struct command_option MERGE_OPTIONS[] = {
 	[MERGE_SHAPE] = {"shape", 0, "SHAPE", "of the decay: linear, minus-sqrt or uniform (default: linear)"},
 	[MERGE_OUTPUT] = {"output", 'o', "FILE", "the file to write; replaced when it exists (required)"},
-	[MERGE_DTYPE] = {"dtype", 0, "DTYPE", "f64, f32, f16, bf16, f8_e4m3 or f8_e5m2 (default: as in the files)"},
+	[MERGE_DTYPE] = {"dtype", 'd', "DTYPE", "f64, f32, f16, bf16, f8_e4m3 or f8_e5m2 (default: as in the files)"},
 	[MERGE_DRY_RUN] = {"dry-run", 'n', NULL, "only show the weights, write nothing"},
 	{0},
 };

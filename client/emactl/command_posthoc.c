@@ -35,11 +35,11 @@ static const double ERROR_NOTED = .05;
 
 static const struct command_option POSTHOC_OPTIONS[] = {
 	[POSTHOC_STD] = {"std", 0, "WIDTH", "the wanted width, a part of the training so far: 0.15 (required)"},
-	[POSTHOC_STEP] = {"step", 0, "STEP", "at this step, one that a snapshot has (default: the newest)"},
+	[POSTHOC_STEP] = {"step", 'S', "STEP", "at this step, one that a snapshot has (default: the newest)"},
 	[POSTHOC_OUTPUT] = {"output", 'o', "FILE", "the file to write; replaced when it exists (required)"},
 	[POSTHOC_FROM] = {"from", 0, "DIR", "where the snapshots are (default: the daemon says it)"},
 	[POSTHOC_FILES] = {"files", 0, NULL, "the arguments are snapshots or exported files, no daemon is asked"},
-	[POSTHOC_DTYPE] = {"dtype", 0, "DTYPE", "f64, f32, f16, bf16, f8_e4m3 or f8_e5m2 (default: as in the snapshots)"},
+	[POSTHOC_DTYPE] = {"dtype", 'd', "DTYPE", "f64, f32, f16, bf16, f8_e4m3 or f8_e5m2 (default: as in the snapshots)"},
 	[POSTHOC_DRY_RUN] = {"dry-run", 'n', NULL, "only show the weights, write nothing"},
 	{0},
 };

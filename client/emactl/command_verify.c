@@ -31,7 +31,7 @@ static int file_verify(const struct emactl *emactl, const char *path, bool is_la
 	if (code) {
 		/* In order with the report when both go to one place. */
 		fflush(stdout);
-		code = output_error(emactl, code, "%s: %s", path, reason.text);
+		code = output_error(emactl, code, "%s", reason.text);
 	} else if (!emactl->is_json && !emactl->is_quiet) {
 		table_write_safe(stdout, path);
 		printf(": good\n");

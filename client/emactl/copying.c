@@ -48,8 +48,12 @@ void copying_end(struct copying *copying, int code)
 
 int copying_error(const struct emactl *emactl, int code)
 {
-	const int status = output_library_error(emactl, code);
+	output_library_error(emactl, code);
+	return copying_exit_status(code);
+}
 
+int copying_exit_status(int code)
+{
 	switch (-code) {
 	case ENOENT:
 	case ENOTDIR:
@@ -65,6 +69,6 @@ int copying_error(const struct emactl *emactl, int code)
 	case ENXIO:
 		return EX_CANTCREAT;
 	default:
-		return status;
+		return output_exit_status(code);
 	}
 }

@@ -28,3 +28,6 @@ void copying_end(struct copying *copying, int code);
  * alone, whatever else they could mean.
  */
 int copying_error(const struct emactl *emactl, int code);
+
+/* That exit status alone. */
+int copying_exit_status(int code);

@@ -7,6 +7,8 @@
  */
 #include "client/emactl/emactl.h"
 
+#include "client/emactl/complete.h"
+
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,10 +18,10 @@
 #include <unistd.h>
 
 static const struct command *const COMMANDS[] = {
-	&COMMAND_PING,  &COMMAND_STATUS, &COMMAND_LIST,    &COMMAND_SHOW,    &COMMAND_EXPORT, &COMMAND_IMPORT,
-	&COMMAND_POSTHOC, &COMMAND_MERGE, &COMMAND_VERIFY, &COMMAND_EXPLAIN, &COMMAND_PROFILE, &COMMAND_CHECKPOINT,
-	&COMMAND_HISTORY, &COMMAND_ROLLBACK,
-	&COMMAND_REMOVE, &COMMAND_DOCTOR,
+	&COMMAND_PING,    &COMMAND_STATUS,     &COMMAND_LIST,    &COMMAND_SHOW,     &COMMAND_TOP,
+	&COMMAND_WATCH,   &COMMAND_GET,        &COMMAND_DIFF,    &COMMAND_EXPORT,   &COMMAND_IMPORT,
+	&COMMAND_POSTHOC, &COMMAND_MERGE,      &COMMAND_VERIFY,  &COMMAND_EXPLAIN,  &COMMAND_PROFILE,
+	&COMMAND_HISTORY, &COMMAND_CHECKPOINT, &COMMAND_ROLLBACK, &COMMAND_REMOVE,  &COMMAND_DOCTOR,
 };
 
 enum { COMMAND_COUNT = sizeof(COMMANDS) / sizeof(COMMANDS[0]), HELP_INDENT = 26, COMMAND_INDENT = 36 };
@@ -29,7 +31,8 @@ enum { CONNECT_MS = 2000, TIMEOUT_MS = 10000 };
 
 static const char EXITS_TEXT[] =
 	"  0   done\n"
-	"  1   doctor: something fails\n"
+	"  1   diff: there are differences; doctor: something fails;\n"
+	"      watch: a run failed\n"
 	"  64  the command line is wrong\n"
 	"  65  bad data: a damaged file, a schedule that is not valid\n"
 	"  66  no such model, profile, version or file\n"
@@ -127,6 +130,12 @@ static int argument_count_check(const struct emactl *emactl)
 	return 0;
 }
 
+static int version_print(const struct emactl *emactl)
+{
+	printf(emactl->is_json ? "{\"version\":\"%s\"}\n" : "emactl %s\n", emad_version());
+	return EX_OK;
+}
+
 static int command_run(struct emactl *emactl, int argc, char **argv)
 {
 	int first, status;
@@ -138,10 +147,8 @@ static int command_run(struct emactl *emactl, int argc, char **argv)
 		help_command(emactl->command);
 		return EX_OK;
 	}
-	if (emactl->is_version_asked) {
-		printf("emactl %s\n", emad_version());
-		return EX_OK;
-	}
+	if (emactl->is_version_asked)
+		return version_print(emactl);
 	emactl->arguments = argv + first;
 	emactl->argument_count = (unsigned)(argc - first);
 	status = argument_count_check(emactl);
@@ -171,10 +178,8 @@ static int emactl_run(struct emactl *emactl, int argc, char **argv)
 	status = arguments_parse(emactl, argc, argv, &first);
 	if (status)
 		return status;
-	if (emactl->is_version_asked) {
-		printf("emactl %s\n", emad_version());
-		return EX_OK;
-	}
+	if (emactl->is_version_asked)
+		return version_print(emactl);
 	if (first == argc && emactl->is_help_asked) {
 		help_all();
 		return EX_OK;
@@ -183,6 +188,9 @@ static int emactl_run(struct emactl *emactl, int argc, char **argv)
 		return output_error(emactl, EMAD_EARGUMENT, "a command is missing; 'emactl --help' lists all");
 	if (strcmp(argv[first], "help") == 0)
 		return help_run(emactl, argc - first, argv + first);
+	/* For the shells alone, so no help speaks of it. */
+	if (strcmp(argv[first], "complete") == 0)
+		return complete_run(COMMANDS, COMMAND_COUNT, argc - first - 1, argv + first + 1);
 	emactl->command = command_find(argv[first]);
 	if (!emactl->command)
 		return unknown_command(emactl, argv[first]);

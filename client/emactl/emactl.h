@@ -57,6 +57,10 @@ extern const struct command COMMAND_PING, COMMAND_STATUS, COMMAND_REMOVE; /* com
 extern const struct command COMMAND_DOCTOR;                               /* command_doctor.c */
 extern const struct command COMMAND_LIST, COMMAND_SHOW;                   /* command_model.c */
 extern const struct command COMMAND_CHECKPOINT;                           /* command_checkpoint.c */
+extern const struct command COMMAND_GET;                                  /* command_get.c */
+extern const struct command COMMAND_DIFF;                                 /* command_diff.c */
+extern const struct command COMMAND_TOP;                                  /* command_top.c */
+extern const struct command COMMAND_WATCH;                                /* command_watch.c */
 extern const struct command COMMAND_HISTORY, COMMAND_ROLLBACK;            /* command_rollback.c */
 extern const struct command COMMAND_EXPORT;                               /* command_export.c */
 extern const struct command COMMAND_POSTHOC;                              /* command_posthoc.c */

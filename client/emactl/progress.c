@@ -33,7 +33,7 @@ void progress_begin(struct progress *progress, bool is_allowed)
 	const char *terminal = getenv("TERM");
 
 	*progress = (struct progress){
-		.is_shown = is_allowed && isatty(STDERR_FILENO) && (!terminal || strcmp(terminal, "dumb") != 0),
+		.is_shown = is_allowed && isatty(STDERR_FILENO) && terminal && strcmp(terminal, "dumb") != 0,
 		.started_us = clock_us(),
 	};
 	progress->drawn_us = progress->started_us + FIRST_DRAW_US - REDRAW_INTERVAL_US;

@@ -187,6 +187,16 @@ static int manifest_read(const char *directory, struct generation_summary *ret_s
 	return code;
 }
 
+/* A sentence that begins with a path, without it: the path stands elsewhere in what is shown. */
+static void path_leave_out(struct reason *reason, const char *path)
+{
+	const char *name = source_name(path);
+	const size_t bytes = strlen(name);
+
+	if (strncmp(reason->text, name, bytes) == 0 && strncmp(reason->text + bytes, ": ", 2) == 0)
+		memmove(reason->text, reason->text + bytes + 2, strlen(reason->text + bytes + 2) + 1);
+}
+
 /* The sentence gets the file's name in front. */
 static int located(struct reason *reason, const char *name, int code)
 {
@@ -208,20 +218,21 @@ static int file_compare(struct walk *walk, const struct finding *at, const struc
 	if (!path_join(path, at->path, name))
 		return reason_set(reason, -ENAMETOOLONG, "its path is too long");
 	code = verification_run(&file, path, &walk->progress, reason);
-	*ret_bytes = file.input.file_bytes;
+	path_leave_out(reason, path);
+	*ret_bytes = file.source.file_bytes;
 	if (code == -ENOENT)
 		code = reason_set(reason, STATUS_ECORRUPT, "it is missing");
-	else if (file.input.fd >= 0 && file.input.file_bytes != summary->files[index].bytes)
+	else if (file.source.fd >= 0 && file.source.file_bytes != summary->files[index].bytes)
 		code = reason_set(reason, STATUS_ECORRUPT, "it has %" PRIu64 " bytes, the manifest says %" PRIu64,
-		                  file.input.file_bytes, summary->files[index].bytes);
-	if (!code || (code == STATUS_ECORRUPT && file.input.fd >= 0 &&
-	              file.input.file_bytes == summary->files[index].bytes)) {
+		                  file.source.file_bytes, summary->files[index].bytes);
+	if (!code || (code == STATUS_ECORRUPT && file.source.fd >= 0 &&
+	              file.source.file_bytes == summary->files[index].bytes)) {
 		struct reason why;
 		int error = verification_checksum(&file, &checksum, &why);
 
 		/* Damage of the disk comes before what it made of the values. */
 		if (error)
-			code = error, *reason = why;
+			code = error, *reason = why, path_leave_out(reason, path);
 		else if (checksum != summary->files[index].checksum)
 			code = reason_set(reason, STATUS_ECORRUPT, "its checksum is %016" PRIx64 ", the manifest says %016" PRIx64,
 			                  checksum, summary->files[index].checksum);
@@ -328,12 +339,13 @@ static void average_walk(struct walk *walk, const char *path, const char *name, 
 		return;
 	progress_begin(&walk->progress, !walk->emactl->is_json && !walk->emactl->is_quiet);
 	at.code = verification_run(&file, path, &walk->progress, &at.reason);
-	at.bytes = file.input.file_bytes;
-	if (file.input.contents) {
+	path_leave_out(&at.reason, path);
+	at.bytes = file.source.file_bytes;
+	if (file.contents) {
 		at.has_facts = true;
-		snprintf(at.model, sizeof(at.model), "%s", metadata_text(file.input.contents, "emad.model"));
-		at.name.step = metadata_number(file.input.contents, "emad.step");
-		at.name.version = metadata_number(file.input.contents, "emad.version");
+		snprintf(at.model, sizeof(at.model), "%s", metadata_text(file.contents, "emad.model"));
+		at.name.step = metadata_number(file.contents, "emad.step");
+		at.name.version = metadata_number(file.contents, "emad.version");
 	}
 	verification_finish(&file);
 	if (at.code == -ENOENT)

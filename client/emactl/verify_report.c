@@ -56,15 +56,15 @@ static int facts_print(const struct verification *file, const struct dtype_total
 	int code;
 
 	table_cell(table, TABLE_HEAD, "file");
-	table_cell(table, TABLE_PLAIN, "%s", file->input.path);
+	table_cell(table, TABLE_PLAIN, "%s", file->source.path);
 	table_cell(table, TABLE_HEAD, "size");
-	table_cell(table, TABLE_PLAIN, "%s", figure_bytes(file->input.file_bytes).text);
+	table_cell(table, TABLE_PLAIN, "%s", figure_bytes(file->source.file_bytes).text);
 	table_cell(table, TABLE_HEAD, "tensors");
 	table_cell(table, TABLE_PLAIN, "%" PRIu32, all->tensor_count);
 	table_cell(table, TABLE_HEAD, "parameters");
 	table_cell(table, TABLE_PLAIN, "%s", figure_count(all->parameter_count).text);
-	for (uint32_t i = 0; i < file->input.contents->metadata_count; i++) {
-		metadata = &file->input.contents->metadata[i];
+	for (uint32_t i = 0; i < file->contents->metadata_count; i++) {
+		metadata = &file->contents->metadata[i];
 		table_cell(table, TABLE_HEAD, "%s", metadata->key);
 		table_cell(table, TABLE_PLAIN, "%.*s%s", VALUE_CHARS_MAX, metadata->value,
 		           strlen(metadata->value) > VALUE_CHARS_MAX ? "..." : "");
@@ -113,8 +113,8 @@ static int nonfinite_print(const struct verification *file, bool is_colour)
 	if (scan_is_clean(&file->total))
 		return 0;
 	table = table_create(COLUMNS, 5);
-	for (uint32_t i = 0; i < file->input.contents->entry_count; i++) {
-		entry = &file->input.contents->entries[i];
+	for (uint32_t i = 0; i < file->contents->entry_count; i++) {
+		entry = &file->contents->entries[i];
 		scan = &file->scans[i];
 		if (scan_is_clean(scan))
 			continue;
@@ -136,7 +136,7 @@ int verify_report_print(const struct verification *file, bool is_colour)
 	struct dtype_total totals[DTYPE_COUNT] = {0}, all = {0};
 	int code;
 
-	totals_add(file->input.contents, totals, &all);
+	totals_add(file->contents, totals, &all);
 	code = facts_print(file, &all, is_colour);
 	if (!code)
 		code = dtypes_print(totals, is_colour);
@@ -171,8 +171,8 @@ static void nonfinite_json(const struct verification *file)
 	char shape[SHAPE_TEXT_BYTES];
 
 	printf(",\"nonfinite_tensors\":[");
-	for (uint32_t i = 0; i < file->input.contents->entry_count; i++) {
-		entry = &file->input.contents->entries[i];
+	for (uint32_t i = 0; i < file->contents->entry_count; i++) {
+		entry = &file->contents->entries[i];
 		scan = &file->scans[i];
 		if (scan_is_clean(scan))
 			continue;
@@ -190,21 +190,21 @@ static void contents_json(const struct verification *file)
 {
 	struct dtype_total totals[DTYPE_COUNT] = {0}, all = {0};
 
-	totals_add(file->input.contents, totals, &all);
+	totals_add(file->contents, totals, &all);
 	printf(",\"header_bytes\":%" PRIu64 ",\"payload_bytes\":%" PRIu64 ",\"tensors\":%" PRIu32
 	       ",\"parameters\":%" PRIu64,
-	       file->input.contents->data_offset, all.bytes, all.tensor_count, all.parameter_count);
+	       file->contents->data_offset, all.bytes, all.tensor_count, all.parameter_count);
 	dtypes_json(totals);
 	if (file->scans) {
 		printf(",\"nan\":%" PRIu64 ",\"infinite\":%" PRIu64, file->total.nan_count, file->total.infinite_count);
 		nonfinite_json(file);
 	}
 	printf(",\"metadata\":{");
-	for (uint32_t i = 0; i < file->input.contents->metadata_count; i++) {
+	for (uint32_t i = 0; i < file->contents->metadata_count; i++) {
 		fputs(i ? "," : "", stdout);
-		output_json_string(file->input.contents->metadata[i].key);
+		output_json_string(file->contents->metadata[i].key);
 		putchar(':');
-		output_json_string(file->input.contents->metadata[i].value);
+		output_json_string(file->contents->metadata[i].value);
 	}
 	putchar('}');
 }
@@ -212,14 +212,14 @@ static void contents_json(const struct verification *file)
 void verify_report_json(const struct verification *file, int code, const char *sentence)
 {
 	printf("{\"file\":");
-	output_json_string(file->input.path);
+	output_json_string(file->source.path);
 	printf(",\"is_good\":%s,\"reason\":", code ? "false" : "true");
 	if (code)
 		output_json_string(sentence);
 	else
 		printf("null");
-	printf(",\"file_bytes\":%" PRIu64, file->input.file_bytes);
-	if (file->input.contents)
+	printf(",\"file_bytes\":%" PRIu64, file->source.file_bytes);
+	if (file->contents)
 		contents_json(file);
 	printf("}\n");
 }

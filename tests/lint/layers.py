@@ -30,6 +30,7 @@ ONE_FILE_EACH = (
     (r"#include <xxhash", {"proto/": 1}),
     (r"#include <microhttpd", {"daemon/edge/": 1}),
     (r"#include <ini\.h>", {"daemon/edge/": 1}),
+    (r"#include <n?curses", {"client/": 1}),
     (r"\bmemfd_create\b", {"daemon/edge/": 1, "client/emactl/": 1}),
 )
 

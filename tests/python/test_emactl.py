@@ -24,6 +24,10 @@ COMMANDS = (
     "status",
     "list",
     "show",
+    "top",
+    "watch",
+    "get",
+    "diff",
     "export",
     "import",
     "posthoc",
@@ -125,6 +129,22 @@ def test_version_is_one_line_in_any_place(run):
         result = run(*arguments)
         assert result.returncode == 0
         assert result.stdout.startswith("emactl ") and result.stdout.count("\n") == 1
+    assert list(json.loads(run("--version", "--json").stdout)) == ["version"]
+
+
+def test_one_grammar_for_all_commands(run):
+    """An option has one letter wherever it occurs, a letter one option in a command, and none hides a common one."""
+    letters = {}
+    common = set(re.findall(r"--([a-z][\w-]*)", run("--help").stdout.split("options, before", 1)[1].split("environment")[0]))
+    for command in COMMANDS:
+        own, shared = run(command, "--help").stdout.split("common options:")
+        own = re.findall(r"^  (?:-(\w), |    )--([a-z][\w-]*)", own.partition("\noptions:")[2], re.M)
+        shared = re.findall(r"^  (?:-(\w), |    )--([a-z][\w-]*)", shared.partition("examples:")[0], re.M)
+        assert {name for _, name in shared} == common and not common & {name for _, name in own}
+        used = [letter for letter, _ in own + shared if letter]
+        assert len(used) == len(set(used)), (command, used)
+        for letter, name in own:
+            assert letters.setdefault(name, letter) == letter, (command, name)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +168,7 @@ def test_version_is_one_line_in_any_place(run):
         (["show"], "show needs MODEL"),
         (["export"], "export needs MODEL [PROFILE]"),
         (["export", "m"], "-o FILE"),
+        (["export", "m:a", "b", "-o", "f"], "two profiles, 'a' and 'b'"),
         (["export", "m", "-o", "-"], "cannot write to standard output"),
         (["export", "m", "-o", "f", "--min-step", "-1"], "--min-step takes a whole number"),
         (["export", "m", "-o", "f", "--dtype", "bf15"], "not served as 'bf15'; the nearest is 'bf16', all are f64, "),
@@ -166,6 +187,17 @@ def test_version_is_one_line_in_any_place(run):
         (["merge", "f", "-o", "-"], "cannot write to standard output"),
         (["merge", "f", "-n", "--shape", "cubic"], "'cubic' is not one of linear, minus-sqrt, uniform"),
         (["remove"], "remove needs MODEL"),
+        (["get", "m"], "get needs MODEL[:PROFILE]|FILE TENSOR"),
+        (["get", "m:", "w"], "a profile is missing behind the colon"),
+        (["get", "m", "w", "-o", "f"], "get writes a file as --npy alone"),
+        (["get", "m", "w", "--npy", "--stats"], "one of --stats and --npy"),
+        (["diff", "m"], "diff needs MODEL[:PROFILE]|FILE MODEL[:PROFILE]|FILE"),
+        (["diff", "a", "b", "--top", "-1"], "--top takes a whole number"),
+        (["watch", "m", "--every", "0"], "--every takes a whole number from 1"),
+        (["watch", "m", "--keep", "3"], "--keep goes with --exec"),
+        (["watch", "m", "--until-step", "x"], "--until-step takes a whole number"),
+        (["top", "--sort", "sped"], "--sort does not know 'sped'; did you mean 'step'?"),
+        (["top", "--interval", "0"], "--interval takes seconds from 0.1 to 3600, not '0'"),
         (["verify"], "verify needs PATH"),
         (["explain"], "explain needs SCHEDULE"),
         (["explain", "yolo", "--calls", "0"], "--calls takes a whole number from 1"),
@@ -199,7 +231,8 @@ def test_control_characters_from_the_command_line_do_not_reach_the_terminal(run)
     assert "\x1b" not in result.stderr and "li?[2Jst" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["ping", "status", "list", "show m", "remove m", "export m -o f", "posthoc m --std .1 -o f"])
+@pytest.mark.parametrize("command", ["ping", "status", "list", "show m", "remove m", "export m -o f", "posthoc m --std .1 -o f", "top", "watch m",
+     "get m w", "diff m m:slow"])
 def test_without_a_daemon_every_online_command_says_so(run, tmp_path, command):
     command = command.split()
     result = run(*command, "--timeout", "0.2", cwd=tmp_path)
@@ -711,6 +744,8 @@ def test_export_writes_what_verify_finds_good(ask, run, model, tmp_path):
 
     document = json.loads(run("verify", path, "--json").stdout)
     assert document["is_good"] and document["metadata"]["emad.step"] == "3"
+    document = json.loads(ask("export", f"{model}:slow", "--json", "-o", path).stdout)
+    assert document["model"] == model
     document = json.loads(ask("export", model, "slow", "--json", "-o", path).stdout)
     assert (document["profile"], document["step"], document["file_bytes"]) == ("slow", 3, os.path.getsize(path))
 

@@ -31,10 +31,18 @@ FILES = {
     "lib/systemd/system-preset/50-emad.preset": 0o644,
     "lib/sysusers.d/emad.conf": 0o644,
     "lib/tmpfiles.d/emad.conf": 0o644,
+    "share/bash-completion/completions/emactl": 0o644,
     "share/doc/emad/LICENSE": 0o644,
     "share/doc/emad/README.md": 0o644,
     "share/doc/emad/emad.rules.yml": 0o644,
     "share/doc/emad/grafana.json": 0o644,
+    "share/fish/vendor_completions.d/emactl.fish": 0o644,
+    "share/man/man1/emactl.1": 0o644,
+    "share/man/man3/libemad.3": 0o644,
+    "share/man/man5/emad.conf.5": 0o644,
+    "share/man/man7/emad-protocol.7": 0o644,
+    "share/man/man8/emad.8": 0o644,
+    "share/zsh/site-functions/_emactl": 0o644,
     **{f"lib/systemd/system/{unit}": 0o644 for unit in UNITS},
 }
 

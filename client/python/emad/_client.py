@@ -9,13 +9,13 @@ import threading
 import warnings
 import weakref
 from ctypes import byref, c_char_p, c_uint64, c_void_p
-from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, NamedTuple, Optional, Union
 
-from . import _library
+from . import _library, _watch
 from ._errors import ClosedError
 from ._library import CDaemon, CExportInfo, CExportOptions, CRolledBack, milliseconds
 from ._tensors import Piece, served_name, served_number
-from ._trainer import Guards, Profiles, Trainer, _in_slices, specifications_of, step_number
+from ._trainer import Guards, Profiles, Trainer, _in_slices, count_number, specifications_of, step_number
 from ._view import View
 
 
@@ -206,6 +206,36 @@ class Client:
         view = View(self, model, profile, handle, served)
         self._remember(view)
         return view
+
+    def watch(
+        self,
+        model: str,
+        profile: Optional[str] = None,
+        *,
+        every: int = 1,
+        until_step: Optional[int] = None,
+        timeout: Optional[float] = None,
+        dtype: Any = None,
+    ) -> Iterator[View]:
+        """Yields a view of each version that is due, as they come::
+
+            for view in client.watch("run42/net", every=1000):
+                evaluate(view.state_dict(), view.step)
+
+        every: a version is due when its step has reached a multiple of this that was not taken yet; the newest one at
+        the start too, if it is of such a step. While the loop is busy versions pass; the newest due one is next.
+        until_step: the loop ends when a version of this step or later was taken.
+        timeout: seconds that a version may take to come (TimeoutError); None: for ever.
+        profile and dtype: as for view. A view is closed when the next is asked for; nobody else waits for it, but
+        check() it after a long evaluation, or keep a copy.
+
+        It outlives restarts of the daemon. NoModelError and NoProfileError at the start, or when it was removed.
+        """
+        every = count_number(every, "every")
+        if every < 1:
+            raise ValueError("every is 0; a version can be due at each step at most: 1")
+        until = None if until_step is None else step_number(until_step)
+        return _watch.follow(self, model, profile, every, until, timeout, dtype)
 
     def export(
         self,

@@ -313,6 +313,23 @@ def test_a_token_that_cannot_be_used_is_an_error_at_the_start(tmp_path, text, mo
     assert part in process.log()
 
 
+def test_a_credential_of_systemd_is_the_token_where_nothing_else_is_said(tmp_path):
+    program = os.environ.get("EMAD_DAEMON", str(BUILD / "emad"))
+
+    def effective(*options: str) -> str:
+        done = subprocess.run(
+            [program, "--config", "-/nowhere", *options, "--print-config", "--json"],
+            env={**os.environ, "CREDENTIALS_DIRECTORY": str(tmp_path)}, capture_output=True, text=True, check=True,
+        )
+        rows = json.loads(done.stdout)["settings"]
+        return next(row["value"] for row in rows if row["key"] == "http-token-file")
+
+    assert effective() == ""
+    (tmp_path / "http.token").write_text("a-token-of-some-length")
+    assert effective() == str(tmp_path / "http.token")
+    assert effective("--http-token-file", "/another") == "/another"
+
+
 def test_a_port_that_is_taken_is_an_error_at_the_start(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = DaemonProcess(tmp_path, f"[http]\nhttp-listen=127.0.0.1:{taken.getsockname()[1]}\n")

@@ -8,6 +8,9 @@
 
 enum { EXCHANGE_TAG_BYTES = 32 };
 
+/* Peers from here up are downloads by HTTP. They only hold leases, and never ask for anything else. */
+#define PEER_DOWNLOAD_FIRST (UINT64_C(3) << 62)
+
 /* Stands for whoever had something of an earlier daemon and may come back for it. No connection has this number. */
 #define PEER_AWAITED (UINT64_MAX - 1)
 

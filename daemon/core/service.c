@@ -818,6 +818,7 @@ void service_applied(struct service *service, const struct instant *now, struct 
 {
 	struct model *model = apply->owner;
 	uint64_t step = model->applying_next.step;
+	uint64_t apply_us = service->counters.apply_us;
 	enum update_result result = UPDATE_REFUSED;
 	struct reason reason = { "" };
 
@@ -829,6 +830,8 @@ void service_applied(struct service *service, const struct instant *now, struct 
 		service->host.apply_start(service->host.context, &model->apply);
 		return;
 	}
+	if (!model->doomed)
+		metrics_time_add(&service->update_times, service->counters.apply_us - apply_us);
 	if (reason.text[0])
 		snapshot_refused(service, model, step, &reason);
 	if (result == UPDATE_PUBLISHED)

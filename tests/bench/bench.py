@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT / "client" / "python"))
 
 import torch  # noqa: E402
 
+import rows_http  # noqa: E402
 import rows_service  # noqa: E402
 import rows_trainer  # noqa: E402
 import rows_updates  # noqa: E402
@@ -42,6 +43,7 @@ GROUPS: Dict[str, Callable[[bool], List[Row]]] = {
     "memory": rows_service.memory,
     "flat": rows_updates.flat,
     "requests": rows_service.requests,
+    "http": rows_http.rows,
 }
 
 HEADINGS = ("what", "emad", "peer", "", "ratio", "quartiles", "goal", "")

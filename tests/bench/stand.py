@@ -110,11 +110,18 @@ class Daemon:
     quiet_seconds = 0.2  # it is quiet when it has done nothing for so long
 
     def __init__(
-        self, workers: int = 0, slots: int = 3, stages: int = 2, keeps: bool = False, outlived: bool = False,
-    ):  # fmt: skip
+        self,
+        workers: int = 0,
+        slots: int = 3,
+        stages: int = 2,
+        keeps: bool = False,
+        outlived: bool = False,
+        http: bool = False,
+    ):
         """
         keeps: it has a state directory, and writes nothing unless it is asked to.
         outlived: its memory is there for another daemon when it has died.
+        http: at a port of its own.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="emad-bench-"))
         self.segments = Path(tempfile.mkdtemp(prefix="emad-bench-", dir="/dev/shm")) if outlived else None
@@ -125,6 +132,7 @@ class Daemon:
         config.write_text(
             f"[daemon]\nruntime-dir={self.folder}\nworkers={workers}\n{state}{segments}\n"
             f"[limits]\nslots={slots}\nstages={stages}\n\n[checkpoint]\ncheckpoint-interval=0\n"
+            + ("\n[http]\nhttp-listen=127.0.0.1:0\n" if http else "")
         )
         program = os.environ.get("EMAD_DAEMON", str(BUILD / "emad"))
         self.command = [program, "--config", str(config)]

@@ -3,6 +3,8 @@
 EMAD_DAEMON names the program, EMAD_LIBRARY the library; without them those of build/$BUILD are used.
 """
 
+import http.client
+import json
 import os
 import re
 import select
@@ -146,3 +148,52 @@ def run_python(daemon):
         )
 
     return run
+
+
+# ---- HTTP -----------------------------------------------------------------------------------------------------------
+
+HTTP_SETTINGS = "[http]\nhttp-listen=127.0.0.1:0\n"
+
+
+def port_of(process: DaemonProcess) -> int:
+    return int(re.findall(r"HTTP at 127\.0\.0\.1:(\d+)", process.log())[-1])
+
+
+class Web:
+    """Requests to a daemon, each on a connection of its own."""
+
+    def __init__(self, process: DaemonProcess):
+        self.port = port_of(process)
+
+    def request(self, path: str, method: str = "GET", **headers):
+        """The response, its body read."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        response.text = response.read()
+        connection.close()
+        return response
+
+    def json(self, path: str, status: int = 200, **headers):
+        response = self.request(path, **headers)
+        assert response.status == status, response.text
+        assert response.headers["Content-Type"] == "application/json"
+        return json.loads(response.text)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A daemon with HTTP."""
+    process = DaemonProcess(tmp_path_factory.mktemp("http"), HTTP_SETTINGS + "[limits]\nlease-min=200ms\n")
+    process.start()
+    yield process
+    assert process.process.poll() is None, process.log()
+    assert process.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def web(served):
+    return Web(served)

@@ -7,6 +7,7 @@ The tests build on each other and run in this order.
 """
 import json
 import re
+import socket
 import sys
 import time
 
@@ -26,9 +27,10 @@ def the_user_is_made(host):
 
 def the_preset_enables_the_service_alone(host):
     host.run("systemctl", "daemon-reload")
-    host.run("systemctl", "preset", "emad.service", "emad@x.service", "emad-attach.socket")
-    states = host.run("systemctl", "is-enabled", "emad.service", "emad@x.service", "emad-attach.socket", check=False)
-    assert states.stdout.split() == ["enabled", "disabled", "disabled"], states.stdout
+    units = ("emad.service", "emad@x.service", "emad-attach.socket", "emad-http.socket")
+    host.run("systemctl", "preset", *units)
+    states = host.run("systemctl", "is-enabled", *units, check=False)
+    assert states.stdout.split() == ["enabled", "disabled", "disabled", "disabled"], states.stdout
 
 
 def starts_and_says_what_it_is(host):
@@ -250,6 +252,26 @@ def its_attach_socket_can_be_the_service_managers(host):
     assert host.run("stat", "-c", "%F", "/run/emad/attach.sock").stdout.strip() == "socket"
 
 
+def its_http_port_can_be_the_service_managers(host):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = "/run/systemd/system/emad-http.socket.d/port.conf"
+    host.run("mkdir", "-p", os.path.dirname(settings))
+    host.run("sh", "-c", f"printf '[Socket]\nListenStream=\nListenStream=127.0.0.1:{port}\n' >{settings}")
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "stop", "emad")
+    host.run("systemctl", "start", "emad-http.socket")
+    # The request itself starts the service.
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:%d/%s', timeout=30).read())"
+    assert "alive" in host.run("python3", "-c", ask % (port, "healthz")).stdout
+    host.wait("readiness", lambda: host.run("python3", "-c", ask % (port, "readyz"), check=False).returncode == 0)
+    assert host.property("ActiveState") == "active"
+    host.run("systemctl", "stop", "emad-http.socket", "emad")
+    host.run("rm", settings)
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "start", "emad")
+
+
 def stops_in_order(host):
     begun = time.monotonic()
     host.run("systemctl", "stop", "emad")
@@ -260,7 +282,8 @@ def stops_in_order(host):
 
 
 def systemd_has_nothing_to_complain_of(host):
-    done = host.run("systemd-analyze", "verify", "emad.service", "emad@x.service", "emad-attach.socket")
+    done = host.run("systemd-analyze", "verify", "emad.service", "emad@x.service", "emad-attach.socket",
+                    "emad-http.socket")
     complaints = [line for line in (done.stdout + done.stderr).splitlines() if "emad" in line]
     assert not complaints, complaints
     for unit in ("emad.service", "emad@x.service"):
@@ -274,7 +297,8 @@ TESTS = (
     the_doctor_sees_what_is_wrong, the_journal_tells_of_models,
     segments_are_stored_while_their_model_is_there, segments_are_handed_back_after_a_restart,
     comes_back_when_it_is_killed, restarts_on_request, is_killed_and_comes_back_when_it_hangs_and_not_otherwise,
-    a_wrong_setting_is_said_once_and_not_tried_again, its_status_line_tells_of_models_and_checkpoints, instances_live_beside_it, its_attach_socket_can_be_the_service_managers,
+    a_wrong_setting_is_said_once_and_not_tried_again, its_status_line_tells_of_models_and_checkpoints,
+    instances_live_beside_it, its_attach_socket_can_be_the_service_managers, its_http_port_can_be_the_service_managers,
     stops_in_order, systemd_has_nothing_to_complain_of,
 )
 

@@ -6,6 +6,7 @@ it writes into the journal, and how it ends. Exit status 77, with a reason, wher
 The tests build on each other and run in this order.
 """
 import json
+import os
 import re
 import socket
 import sys

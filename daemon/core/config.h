@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "daemon/core/access.h"
+#include "daemon/core/address.h"
 #include "daemon/core/defaults.h"
 #include "daemon/core/settings.h"
 #include "proto/status.h"
@@ -37,6 +38,7 @@ enum config_kind {
 	CONFIG_GUARDS,
 	CONFIG_URLS, /* addresses to listen at */
 	CONFIG_FILE, /* a path, or the name of one of systemd's credentials */
+	CONFIG_ADDRESSES,
 };
 
 struct config_key {
@@ -90,6 +92,10 @@ struct config {
 	uint64_t handshake_timeout_ms;
 	uint64_t message_timeout_ms;
 	uint64_t socket_mode;
+	char http_listen[ADDRESS_TEXT_BYTES_MAX + 1];
+	char http_token_file[CONFIG_PATH_BYTES_MAX];
+	uint64_t http_connection_count_max;
+	uint64_t http_timeout_ms;
 	struct access_rules access;
 	char listen[CONFIG_URLS_BYTES_MAX + 1]; /* urls, divided by one blank each */
 	char tls_certificate[CONFIG_PATH_BYTES_MAX];
@@ -150,6 +156,9 @@ void config_keep(struct config *a, const struct config *b);
 
 /* What of it the core wants. The settings borrow from the config. */
 struct settings config_settings(const struct config *config);
+
+/* Whether a value may go on in further lines. */
+bool config_is_list(const struct config_key *key);
 
 /* Whether the key's section is [model PATTERN]. */
 bool config_is_default(const struct config_key *key);

@@ -8,12 +8,19 @@
 
 enum { EXCHANGE_TAG_BYTES = 32, PEER_NAME_BYTES_MAX = 32 };
 
-/* The other end of a connection. */
+/* Peers from here up are downloads by HTTP. They only hold leases, and never ask for anything else. */
+#define PEER_DOWNLOAD_FIRST (UINT64_C(3) << 62)
+
 /* Stands for whoever had something of an earlier daemon and may come back for it. No connection has this number. */
 #define PEER_AWAITED (UINT64_MAX - 1)
-/* Those from here on stand for leases of readers without a connection of their own. */
-#define LOAN_PEER_FIRST (UINT64_C(3) << 62)
 
+/* Stands for a remote trainer whose connection has ended. No connection has this number. */
+#define PEER_AWAY (UINT64_MAX - 2)
+
+/* Those from here up to PEER_DOWNLOAD_FIRST stand for leases of remote readers, which no connection holds. */
+#define PEER_LOAN_FIRST (UINT64_C(5) << 61)
+
+/* The other end of a connection. */
 struct peer {
 	uint64_t id;   /* never used twice */
 	bool attach;   /* on the attach socket: can be sent file descriptors, can hold leases */

@@ -168,7 +168,7 @@ void remote_settle(const struct service *service, struct model *model, uint32_t 
 
 void remote_gone(const struct service *service, const struct instant *now, struct rank *rank)
 {
-	rank->attached_peer = PEER_AWAITED;
+	rank->attached_peer = PEER_AWAY;
 	rank->away_due_ms = now->monotonic_ms + service->settings.keepalive_ms;
 }
 
@@ -239,7 +239,7 @@ static int loan_make(struct call *call, struct model *model, uint32_t profile, s
 	*loan = (struct loan){
 		.next = service->loans,
 		.number = call->request->lease,
-		.peer = LOAN_PEER_FIRST + service->loan_next,
+		.peer = PEER_LOAN_FIRST + service->loan_next,
 		.model = model->id,
 		.profile = profile,
 		.version = versions_newest(&model->versions)->version,

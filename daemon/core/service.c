@@ -832,6 +832,7 @@ void service_applied(struct service *service, const struct instant *now, struct 
 {
 	struct model *model = apply->owner;
 	uint64_t step = model->applying_next.step;
+	uint64_t apply_us = service->counters.apply_us;
 	enum update_result result = UPDATE_REFUSED;
 	struct reason reason = { "" };
 
@@ -843,6 +844,8 @@ void service_applied(struct service *service, const struct instant *now, struct 
 		service->host.apply_start(service->host.context, &model->apply);
 		return;
 	}
+	if (!model->doomed)
+		metrics_time_add(&service->update_times, service->counters.apply_us - apply_us);
 	if (reason.text[0])
 		snapshot_refused(service, model, step, &reason);
 	if (result == UPDATE_PUBLISHED)
@@ -868,23 +871,22 @@ static void model_file_written(struct service *service, const struct instant *no
 	service_touch(service, model);
 }
 
-/* Orders that belong to none. */
+/* Orders that belong to none: a model that they are about may be gone. */
 static void stray_file_written(struct service *service, struct file_order *order)
 {
 	struct model *model = service_model(service, order->model);
 
 	service->stray_count--;
+	if (model)
+		service_touch(service, model);
 	if (order->work == FILE_LIST || order->work == FILE_MARK) {
 		inquiry_done(service, order);
-		if (model)
-			service_touch(service, model);
 		return;
 	}
 	if (order->work == FILE_BACK)
 		keep_went_back(service, model, order);
-	else if (order->status != 0)
-		service_event(service, EVENT_ERROR, NULL, order->status,
-		              "the checkpoints of a removed model stay on disk: %s", order->reason.text);
+	else
+		checkpoint_discarded(service, model, order);
 	free(order);
 }
 
@@ -930,6 +932,10 @@ void service_tick(struct service *service, const struct instant *now)
 		if ((model->room_due_ms != 0 && model->room_due_ms <= now->monotonic_ms) ||
 		    checkpoint_due_ms(service, model) <= now->monotonic_ms)
 			service_touch(service, model);
+	if (service->awaited_due_ms != 0 && service->awaited_due_ms <= now->monotonic_ms) {
+		service->awaited_due_ms = 0;
+		service_peer_gone(service, now, PEER_AWAITED);
+	}
 	service_settle(service, now);
 }
 
@@ -937,6 +943,8 @@ uint64_t service_due_ms(const struct service *service)
 {
 	uint64_t due_ms = remote_due_ms(service);
 
+	if (service->awaited_due_ms != 0 && service->awaited_due_ms < due_ms)
+		due_ms = service->awaited_due_ms;
 	for (const struct parked *parked = service->parked; parked; parked = parked->next)
 		if (parked->deadline_ms < due_ms)
 			due_ms = parked->deadline_ms;

@@ -46,10 +46,10 @@ static int line_parse(char *line, int number, struct tokens *tokens, struct reas
 	if (strlen(name) > PEER_NAME_BYTES_MAX || tokens_find(tokens, name))
 		return reason_set(reason, STATUS_EARGUMENT, "line %d: the name '%.40s' %s", number, name,
 		                  strlen(name) > PEER_NAME_BYTES_MAX ? "has more than 32 bytes" : "is there twice");
-	if (strlen(secret) < TOKEN_BYTES_MIN || strlen(secret) > TOKEN_BYTES_MAX)
+	if (strlen(secret) < SECRET_BYTES_MIN || strlen(secret) > SECRET_BYTES_MAX)
 		return reason_set(reason, STATUS_EARGUMENT, "line %d: the token of '%s' has %zu bytes, and must have %d to %d "
-		                  "('openssl rand -hex 32' makes one)", number, name, strlen(secret), TOKEN_BYTES_MIN,
-		                  TOKEN_BYTES_MAX);
+		                  "('openssl rand -hex 32' makes one)", number, name, strlen(secret), SECRET_BYTES_MIN,
+		                  SECRET_BYTES_MAX);
 	if (class_parse(class, &token->granted) != 0)
 		return reason_set(reason, STATUS_EARGUMENT, "line %d: the class of '%s' is '%.20s': read, push or admin is wanted",
 		                  number, name, class);
@@ -82,21 +82,21 @@ int tokens_parse(const char *text, struct tokens *ret_tokens, struct reason *rea
 }
 
 /* Looks at all bytes, whatever the first ones are. */
-static bool is_secret(const struct token *token, const char shown[TOKEN_BYTES_MAX], size_t shown_bytes)
+static bool is_secret(const struct token *token, const char shown[SECRET_BYTES_MAX], size_t shown_bytes)
 {
 	volatile unsigned char difference = token->secret_bytes != shown_bytes;
 
-	for (size_t i = 0; i < TOKEN_BYTES_MAX; i++)
+	for (size_t i = 0; i < SECRET_BYTES_MAX; i++)
 		difference |= (unsigned char)(token->secret[i] ^ shown[i]);
 	return difference == 0;
 }
 
 const struct token *tokens_match(const struct tokens *tokens, struct text secret)
 {
-	char shown[TOKEN_BYTES_MAX] = "";
+	char shown[SECRET_BYTES_MAX] = "";
 	const struct token *found = NULL;
 
-	if (secret.count > 0 && secret.count <= TOKEN_BYTES_MAX)
+	if (secret.count > 0 && secret.count <= SECRET_BYTES_MAX)
 		memcpy(shown, secret.bytes, secret.count);
 	for (uint32_t i = 0; i < tokens->count; i++)
 		if (is_secret(&tokens->items[i], shown, secret.count))

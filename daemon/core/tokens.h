@@ -15,13 +15,13 @@
 
 enum {
 	TOKEN_COUNT_MAX = 256,
-	TOKEN_BYTES_MIN = 16,
-	TOKEN_BYTES_MAX = 128,
+	SECRET_BYTES_MIN = 16,
+	SECRET_BYTES_MAX = 128,
 };
 
 struct token {
 	char name[PEER_NAME_BYTES_MAX + 1];
-	char secret[TOKEN_BYTES_MAX]; /* padded with zeros */
+	char secret[SECRET_BYTES_MAX]; /* padded with zeros */
 	uint32_t secret_bytes;
 	enum access granted;
 };

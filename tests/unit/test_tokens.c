@@ -31,7 +31,7 @@ END_TEST
 
 START_TEST(only_the_whole_token_matches)
 {
-	char longest[TOKEN_BYTES_MAX + 2];
+	char longest[SECRET_BYTES_MAX + 2];
 	struct reason reason;
 
 	ck_assert_int_eq(tokens_parse("a " LONG " read", &tokens, &reason), 0);

@@ -56,9 +56,11 @@ struct apply {
 	void *owner;                       /* the model */
 
 	/* The workers' own, while the update is with them. */
-	struct apply *next;
 	_Atomic uint32_t block_next;
-	uint32_t user_count; /* guarded by the workers' lock */
+	struct apply *next, *previous; /* guarded by the workers' lock, like the following */
+	uint32_t user_count;
+	uint32_t credit; /* of its share, not yet used up */
+	bool queued;
 };
 
 /* Makes room for the results of a plan, so that updates allocate nothing. -ENOMEM. */

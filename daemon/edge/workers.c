@@ -9,12 +9,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* What a block with one profile moves: the snapshot is read, the shadow is read and written. */
+enum { TURN_CREDIT = 3 };
+
+/* A ring would have no place to begin at: a list whose first moves to the end. */
+struct apply_list {
+	struct apply *first, *last;
+};
+
 struct workers {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
-	struct apply *queue; /* guarded by lock; the first is being done */
-	struct apply *done;  /* guarded by lock */
-	bool stopping;       /* guarded by lock */
+	struct apply_list queue; /* guarded by lock; updates that may have blocks left, the first's turn is next */
+	struct apply_list done;  /* guarded by lock */
+	_Atomic uint32_t queued_count; /* in the queue; written with lock */
+	bool stopping;                 /* guarded by lock */
 	_Atomic uint32_t pulse;     /* number of the sign of life that is asked for; written with lock */
 	uint32_t pulse_given_count; /* guarded by lock; workers that have given it */
 	bool pulse_ended;           /* guarded by lock; the loop has seen that all have */
@@ -24,29 +33,92 @@ struct workers {
 	pthread_t threads[];
 };
 
-/* The first update that has blocks left for another worker. With the lock. */
-static struct apply *find_work(const struct workers *workers)
+static void list_append(struct apply_list *list, struct apply *apply)
 {
-	struct apply *apply = workers->queue;
+	apply->next = NULL;
+	apply->previous = list->last;
+	if (list->last)
+		list->last->next = apply;
+	else
+		list->first = apply;
+	list->last = apply;
+}
 
-	while (apply && atomic_load_explicit(&apply->block_next, memory_order_relaxed) >= apply->plan->block_count)
-		apply = apply->next;
-	return apply;
+static void list_remove(struct apply_list *list, struct apply *apply)
+{
+	if (apply->previous)
+		apply->previous->next = apply->next;
+	else
+		list->first = apply->next;
+	if (apply->next)
+		apply->next->previous = apply->previous;
+	else
+		list->last = apply->previous;
+}
+
+static bool has_blocks(const struct apply *apply)
+{
+	return atomic_load(&apply->block_next) < apply->plan->block_count;
+}
+
+/* Its turn was now. With the lock. */
+static void queue_rotate(struct workers *workers, struct apply *apply)
+{
+	if (workers->queue.last == apply)
+		return;
+	list_remove(&workers->queue, apply);
+	list_append(&workers->queue, apply);
+}
+
+static void queue_remove(struct workers *workers, struct apply *apply)
+{
+	list_remove(&workers->queue, apply);
+	apply->queued = false;
+	workers->queued_count--;
+}
+
+/*
+ * Whose block is next: deficit round robin (Shreedhar and Varghese, 1995). An update saves its turns up until they are
+ * worth a block of it; alone it needs no credit. With the lock.
+ */
+static struct apply *queue_next(struct workers *workers)
+{
+	struct apply *apply;
+
+	while ((apply = workers->queue.first)) {
+		uint32_t cost = 1 + 2 * apply->plan->geometry->profile_count;
+
+		/* Those that have its last blocks in hand hand it back. */
+		if (!has_blocks(apply)) {
+			queue_remove(workers, apply);
+			continue;
+		}
+		if (!apply->next)
+			return apply;
+		queue_rotate(workers, apply);
+		apply->credit += TURN_CREDIT;
+		if (apply->credit < cost)
+			continue;
+		apply->credit -= cost;
+		return apply;
+	}
+	return NULL;
 }
 
 /* Leaves an update; the last to leave a finished one hands it back. With the lock. True when it did. */
 static bool leave(struct workers *workers, struct apply *apply)
 {
-	struct apply **link = &workers->queue;
-
 	apply->user_count--;
-	if (apply->user_count > 0 || atomic_load(&apply->block_next) < apply->plan->block_count)
+	if (has_blocks(apply)) {
+		/* It may have been alone until now, and has had more than its turn. */
+		queue_rotate(workers, apply);
 		return false;
-	while (*link != apply)
-		link = &(*link)->next;
-	*link = apply->next;
-	apply->next = workers->done;
-	workers->done = apply;
+	}
+	if (apply->queued)
+		queue_remove(workers, apply);
+	if (apply->user_count > 0)
+		return false;
+	list_append(&workers->done, apply);
 	return true;
 }
 
@@ -61,13 +133,19 @@ static void pulse_give(struct workers *workers, uint32_t *pulse_given)
 		workers->wake(workers->wake_context);
 }
 
-/* Does blocks of an update until there are none left. A large update takes longer than a sign of life may. */
+/*
+ * Does blocks of an update until there are none left, or one when others are under way. A large update takes longer than
+ * a sign of life may.
+ */
 static void blocks_do(struct workers *workers, struct apply *apply, uint32_t *pulse_given)
 {
 	uint32_t block;
 
 	while ((block = atomic_fetch_add(&apply->block_next, 1)) < apply->plan->block_count) {
 		apply_block(apply, block);
+		/* The sign of life is given on the way. */
+		if (atomic_load_explicit(&workers->queued_count, memory_order_relaxed) > 1)
+			return;
 		if (atomic_load_explicit(&workers->pulse, memory_order_relaxed) == *pulse_given)
 			continue;
 		pthread_mutex_lock(&workers->lock);
@@ -83,7 +161,7 @@ static void *run(void *context)
 
 	pthread_mutex_lock(&workers->lock);
 	while (!workers->stopping) {
-		struct apply *apply = find_work(workers);
+		struct apply *apply = queue_next(workers);
 
 		pulse_give(workers, &pulse_given);
 		if (!apply) {
@@ -145,21 +223,15 @@ void workers_stop(struct workers *workers)
 
 void workers_submit(struct workers *workers, struct apply *apply)
 {
-	struct apply **end = &workers->queue;
 	bool empty = apply->plan->block_count == 0;
 
-	apply->next = NULL;
 	apply->user_count = 0;
+	apply->credit = 0;
+	apply->queued = !empty;
 	atomic_store(&apply->block_next, 0);
 	pthread_mutex_lock(&workers->lock);
-	while (!empty && *end)
-		end = &(*end)->next;
-	if (empty) {
-		apply->next = workers->done;
-		workers->done = apply;
-	} else {
-		*end = apply;
-	}
+	list_append(empty ? &workers->done : &workers->queue, apply);
+	workers->queued_count += !empty;
 	pthread_cond_broadcast(&workers->cond);
 	pthread_mutex_unlock(&workers->lock);
 	if (empty)
@@ -171,8 +243,8 @@ void workers_poll(struct workers *workers, void (*done)(void *context, struct ap
 	struct apply *apply;
 
 	pthread_mutex_lock(&workers->lock);
-	apply = workers->done;
-	workers->done = NULL;
+	apply = workers->done.first;
+	workers->done = (struct apply_list){ NULL, NULL };
 	pthread_mutex_unlock(&workers->lock);
 	while (apply) {
 		struct apply *next = apply->next;

@@ -1,9 +1,14 @@
 /*
  * The workers: threads that do the blocks of updates.
  *
- * Updates wait in one queue; every worker takes blocks of the first one off its counter until there are none left, then
- * goes on to the next, so that all workers share one large update and several small ones alike. A finished update comes
- * back by workers_poll on the loop thread. Workers touch no other state.
+ * Updates under way stand in a ring. While there is one, every worker takes blocks off its counter and no lock is taken;
+ * as soon as there are several, each worker goes round the ring between two blocks, so that every update gets the same
+ * share of the workers, however large the others are. A share is of what the pass moves, not of blocks: those of an
+ * update with many profiles take longer, and its turns come more rarely. A finished update comes back by workers_poll on
+ * the loop thread, in the order in which they were finished. Workers touch no other state.
+ *
+ * A block is some hundred microseconds of streaming through memory that nobody looks at again, so blocks of other
+ * updates in between cost nothing in the caches, and an update that has come waits for a block or two, not for others.
  */
 #pragma once
 
@@ -19,10 +24,10 @@ int workers_start(uint32_t count, void (*wake)(void *context), void *context, st
 /* Ends the threads after the block that each has in hand. */
 void workers_stop(struct workers *workers);
 
-/* Queues an update; it is the workers' until workers_poll hands it back. */
+/* Adds an update to those under way; it is the workers' until workers_poll hands it back. */
 void workers_submit(struct workers *workers, struct apply *apply);
 
-/* Calls done for every update that is finished. Loop thread. */
+/* Calls done for every update that is finished, oldest first. Loop thread. */
 void workers_poll(struct workers *workers, void (*done)(void *context, struct apply *apply), void *context);
 
 /*

@@ -39,8 +39,8 @@ const struct config_key config_keys[] = {
 	{ "daemon", "stop-timeout", CONFIG_DURATION_MS, AT(stop_timeout_ms), "20s", 0, DAY_MS, NULL, true,
 	  "How long an orderly end may take to apply what was accepted." },
 	{ "limits", "memory-max", CONFIG_MEMORY, AT(memory_bytes_max), "80%", MEBI, 1024 * TEBI, NULL, true,
-	  "Shared memory of all models together; a percentage is of the host's memory. When it is lowered below what is in "
-	  "use, models stay and new ones are refused." },
+	  "Shared memory of all models together; a percentage is of the host's memory, or of what control groups leave of "
+	  "it (MemoryMax=). When it is lowered below what is in use, models stay and new ones are refused." },
 	{ "limits", "models-max", CONFIG_COUNT, AT(model_count_max), "256", 1, 65536, NULL, true, "Models at once." },
 	{ "limits", "segments-max", CONFIG_COUNT, AT(segment_count_max), "4096", 4, 1000000, NULL, true,
 	  "Segments of shared memory of all models together: a model has one, one for each slot and one for each rank. Each takes "

@@ -23,7 +23,7 @@ proto := $(addprefix proto/, \
 core := $(addprefix daemon/core/, \
 	access adopt apply attributes book checkpoint config config_text defaults description event generation_text \
 	geometry guards history inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable \
-	kernel_scalar model notes plan profiles push query recover register registration_report relay report \
+	kernel_scalar model notes owner plan profiles push query recover register registration_report relay report \
 	report_history restore retention service throttle update verdict version_metadata versions)
 
 edge := $(addprefix daemon/edge/, \
@@ -186,6 +186,7 @@ test_service_register := $(service)
 test_service_rewind := $(service)
 test_service_rollback := $(service)
 test_service_seeds := $(service)
+test_service_owners := $(service)
 test_service_settings := $(service)
 test_service_waits := $(service)
 test_service_walk := $(service) tests/unit/service_walk
@@ -232,6 +233,7 @@ needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_rewind := m
 needs_tests/unit/test_service_rollback := m
 needs_tests/unit/test_service_seeds := m
+needs_tests/unit/test_service_owners := m
 needs_tests/unit/test_service_settings := m
 needs_tests/unit/test_service_waits := m
 needs_tests/unit/service_walk := m

@@ -114,14 +114,15 @@ struct model *service_find(const struct service *service, const char *name, size
 int service_admit(struct service *service, struct model *model, struct model *other, bool inherits,
                   struct reason *reason);
 
-/* Bytes of all models' segments, also those on their way. */
+/* Bytes of a model's segments, also those on their way; 0 when it is gone. Of all models. */
+uint64_t service_model_bytes(const struct model *model);
 uint64_t service_memory_bytes(const struct service *service);
 
 /*
- * Whether a model's segments fit beside all others', by their bytes and their number. freed_bytes: that will have been
- * given back. STATUS_EMEMORY, STATUS_ELIMIT.
+ * Whether a model's segments fit beside all others' and its owner's, by their bytes and their number. replaced: a model
+ * that gives its own back for it; NULL for none. STATUS_EMEMORY, STATUS_ELIMIT.
  */
-int service_memory_check(const struct service *service, const struct model *model, uint64_t freed_bytes,
+int service_memory_check(const struct service *service, const struct model *model, const struct model *replaced,
                          struct reason *reason);
 
 /* Whether a request waits that has that number in `awaited`. */

@@ -15,6 +15,7 @@
 #include "daemon/core/call.h"
 #include "daemon/core/failpoint.h"
 #include "daemon/core/inquiry.h"
+#include "daemon/core/owner.h"
 #include "daemon/core/relay.h"
 
 enum { PARKED_SPARE_BYTES = 512 }; /* of a waiting request whose node is kept for the next one */
@@ -201,12 +202,17 @@ static bool is_held(const struct model *model)
 	return !model->doomed || keep_busy(model);
 }
 
+uint64_t service_model_bytes(const struct model *model)
+{
+	return is_held(model) ? model_bytes(model) : 0;
+}
+
 uint64_t service_memory_bytes(const struct service *service)
 {
 	uint64_t bytes = 0;
 
 	for (const struct model *model = service->models; model; model = model->next)
-		bytes += is_held(model) ? model_bytes(model) : 0;
+		bytes += service_model_bytes(model);
 	return bytes;
 }
 
@@ -234,17 +240,20 @@ static int segments_check(const struct service *service, const struct model *mod
 	                  model->relay.geometry ? ", and its old slots meanwhile" : "", most > used ? most - used : 0, most);
 }
 
-int service_memory_check(const struct service *service, const struct model *model, uint64_t freed_bytes,
+int service_memory_check(const struct service *service, const struct model *model, const struct model *replaced,
                          struct reason *reason)
 {
 	const struct geometry *geometry = model->relay.geometry ? model->relay.geometry : model->geometry;
 	uint64_t most = service->settings.memory_bytes_max, needed = model_bytes(model), used = 0;
 
 	for (const struct model *other = service->models; other; other = other->next)
-		used += is_held(other) && other != model ? model_bytes(other) : 0;
-	used -= freed_bytes;
-	if (needed <= most && used <= most - needed)
-		return segments_check(service, model, reason);
+		if (other != model && (other != replaced || other->doomed))
+			used += service_model_bytes(other);
+	if (needed <= most && used <= most - needed) {
+		int error = segments_check(service, model, reason);
+
+		return error ? error : owner_memory_check(service, model, replaced, reason);
+	}
 	return reason_set(reason, STATUS_EMEMORY,
 	                  "model '%s' needs %" PRIu64 " bytes (%" PRIu32 " slots of %" PRIu64 ", %" PRIu32
 	                  " stages of %" PRIu64 "%s), but %" PRIu64 " of %" PRIu64
@@ -270,7 +279,9 @@ int service_admit(struct service *service, struct model *model, struct model *ot
 		                  "%" PRIu64 " models are the limit of %" PRIu64
 		                  " (models-max): remove one with 'emactl remove MODEL', or raise models-max",
 		                  count, service->settings.model_count_max);
-	error = service_memory_check(service, model, replaced && !replaced->doomed ? model_bytes(replaced) : 0, reason);
+	error = owner_count_check(service, model, other, reason);
+	if (!error)
+		error = service_memory_check(service, model, replaced, reason);
 	if (error)
 		return error;
 	model->id = service->model_id_next;
@@ -961,6 +972,7 @@ void service_reconfigure(struct service *service, const struct instant *now, con
 		service_event(service, EVENT_WARNING, NULL, 0, "segments-max is %" PRIu64 " now, and the models take %" PRIu64
 		              ": they stay, and new ones are refused until 'emactl remove' has made room",
 		              settings->segment_count_max, segments);
+	owner_warn(service);
 	service_settle(service, now);
 }
 

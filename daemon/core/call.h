@@ -33,11 +33,13 @@ struct service {
 	struct counters counters;
 	struct unpacked *unpacked; /* owned */
 	struct model *models;      /* owned; by name those that are not doomed */
-	struct model *touched;     /* to be looked at when the entry point settles */
+	struct model *touched;     /* to be looked at when the entry point settles, in this order */
+	struct model **touched_end;
 	struct parked *parked;     /* owned; oldest first */
 	struct parked **parked_end;
 	struct parked *parked_spare; /* owned; so that waiting for pushes in turn allocates nothing */
 	uint64_t parked_count;
+	uint64_t parked_due_ms; /* no deadline of theirs is earlier; the earliest of all when service_tick has been */
 	uint64_t parked_bytes;
 	uint64_t instance; /* random */
 	uint64_t model_id_next;

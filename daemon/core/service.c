@@ -45,6 +45,8 @@ int service_create(const struct host *host, const struct settings *settings, con
 	service->settings = *settings;
 	service->facts = *facts;
 	service->parked_end = &service->parked;
+	service->parked_due_ms = UINT64_MAX;
+	service->touched_end = &service->touched;
 	service->instance = host->random(host->context) >> 1; /* JSON's integers are signed */
 	service->model_id_next = 1;
 	service->epoch_next = 1;
@@ -163,8 +165,9 @@ void service_touch(struct service *service, struct model *model)
 	if (model->touched)
 		return;
 	model->touched = true;
-	model->touched_next = service->touched;
-	service->touched = model;
+	model->touched_next = NULL;
+	*service->touched_end = model;
+	service->touched_end = &model->touched_next;
 }
 
 int service_order(struct service *service, const struct segment_order *order)
@@ -505,6 +508,8 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 	*service->parked_end = parked;
 	service->parked_end = &parked->next;
 	service->parked_count++;
+	if (parked->deadline_ms < service->parked_due_ms)
+		service->parked_due_ms = parked->deadline_ms;
 	service->parked_bytes += header_bytes + call->body_bytes;
 	return 0;
 }
@@ -710,7 +715,10 @@ void service_settle(struct service *service, const struct instant *now)
 		struct model *model = service->touched;
 		uint64_t id = model->id;
 
+		/* One that is touched again meanwhile comes behind all others. */
 		service->touched = model->touched_next;
+		if (!service->touched)
+			service->touched_end = &service->touched;
 		model->touched = false;
 		if (model->doomed && !model->applying && !keep_busy(model)) {
 			model_unlink(service, model);
@@ -918,10 +926,16 @@ void service_file_written(struct service *service, const struct instant *now, st
 void service_tick(struct service *service, const struct instant *now)
 {
 	struct parked **link = &service->parked;
+	bool is_due = service->parked_due_ms <= now->monotonic_ms;
 
-	while (*link)
+	while (is_due && *link)
 		if ((*link)->deadline_ms > now->monotonic_ms || !retry(service, now, link))
 			link = &(*link)->next;
+	if (is_due)
+		service->parked_due_ms = UINT64_MAX;
+	for (const struct parked *parked = service->parked; is_due && parked; parked = parked->next)
+		if (parked->deadline_ms < service->parked_due_ms)
+			service->parked_due_ms = parked->deadline_ms;
 	for (struct model *model = service->models; model; model = model->next)
 		if ((model->room_due_ms != 0 && model->room_due_ms <= now->monotonic_ms) ||
 		    checkpoint_due_ms(service, model) <= now->monotonic_ms)
@@ -931,11 +945,9 @@ void service_tick(struct service *service, const struct instant *now)
 
 uint64_t service_due_ms(const struct service *service)
 {
-	uint64_t due_ms = UINT64_MAX;
+	/* Asked for after every event: not by looking at all that wait. */
+	uint64_t due_ms = service->parked_count > 0 ? service->parked_due_ms : UINT64_MAX;
 
-	for (const struct parked *parked = service->parked; parked; parked = parked->next)
-		if (parked->deadline_ms < due_ms)
-			due_ms = parked->deadline_ms;
 	for (const struct model *model = service->models; model; model = model->next) {
 		uint64_t checkpoint_ms = checkpoint_due_ms(service, model);
 

@@ -39,6 +39,7 @@ GROUPS: Dict[str, Callable[[bool], List[Row]]] = {
     "checkpoints": rows_updates.checkpoints,
     "views": rows_service.views,
     "memory": rows_service.memory,
+    "fair": rows_updates.fair,
     "flat": rows_updates.flat,
     "requests": rows_service.requests,
 }

@@ -55,11 +55,11 @@ struct apply {
 	double *drifts;                    /* owned; [run * profile_count + profile] sum (x-s)^2 */
 	void *owner;                       /* the model */
 
-	/* The workers' own, while the update is with them. */
+	/* The workers' own. */
 	_Atomic uint32_t block_next;
 	struct apply *next, *previous; /* guarded by the workers' lock, like the following */
 	uint32_t user_count;
-	uint32_t credit; /* of its share, not yet used up */
+	uint64_t served; /* of the workers' time, counted in what it moved; stays from one update to the next */
 	bool queued;
 };
 

@@ -9,10 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* What a block with one profile moves: the snapshot is read, the shadow is read and written. */
-enum { TURN_CREDIT = 3 };
+/* What a model may have at once before those that were served all the while: 16 blocks of one profile. */
+enum { SERVED_AHEAD = 16 * 3 };
 
-/* A ring would have no place to begin at: a list whose first moves to the end. */
 struct apply_list {
 	struct apply *first, *last;
 };
@@ -20,8 +19,9 @@ struct apply_list {
 struct workers {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
-	struct apply_list queue; /* guarded by lock; updates that may have blocks left, the first's turn is next */
+	struct apply_list queue; /* guarded by lock; updates that may have blocks left */
 	struct apply_list done;  /* guarded by lock */
+	uint64_t served;         /* guarded by lock; what whoever got the latest block had had before it */
 	_Atomic uint32_t queued_count; /* in the queue; written with lock */
 	bool stopping;                 /* guarded by lock */
 	_Atomic uint32_t pulse;     /* number of the sign of life that is asked for; written with lock */
@@ -61,15 +61,6 @@ static bool has_blocks(const struct apply *apply)
 	return atomic_load(&apply->block_next) < apply->plan->block_count;
 }
 
-/* Its turn was now. With the lock. */
-static void queue_rotate(struct workers *workers, struct apply *apply)
-{
-	if (workers->queue.last == apply)
-		return;
-	list_remove(&workers->queue, apply);
-	list_append(&workers->queue, apply);
-}
-
 static void queue_remove(struct workers *workers, struct apply *apply)
 {
 	list_remove(&workers->queue, apply);
@@ -77,43 +68,57 @@ static void queue_remove(struct workers *workers, struct apply *apply)
 	workers->queued_count--;
 }
 
+/* A block's cost: the snapshot is read, each profile's shadow read and written. */
+static uint64_t block_cost(const struct apply *apply)
+{
+	return 1 + 2 * (uint64_t)apply->plan->geometry->profile_count;
+}
+
 /*
- * Whose block is next: deficit round robin (Shreedhar and Varghese, 1995). An update saves its turns up until they are
- * worth a block of it; alone it needs no credit. With the lock.
+ * Whose block is next: that of the model that has been served least, as in start-time fair queueing (Goyal, Vin and
+ * Cheng, 1996): `served` is their virtual time. With the lock.
  */
 static struct apply *queue_next(struct workers *workers)
 {
-	struct apply *apply;
+	struct apply *least = NULL, *next;
 
-	while ((apply = workers->queue.first)) {
-		uint32_t cost = 1 + 2 * apply->plan->geometry->profile_count;
-
+	for (struct apply *apply = workers->queue.first; apply; apply = next) {
+		next = apply->next;
+		/* Who was not there has saved up so much and no more. */
+		if (apply->served + SERVED_AHEAD < workers->served)
+			apply->served = workers->served - SERVED_AHEAD;
 		/* Those that have its last blocks in hand hand it back. */
-		if (!has_blocks(apply)) {
+		if (!has_blocks(apply))
 			queue_remove(workers, apply);
-			continue;
-		}
-		if (!apply->next)
-			return apply;
-		queue_rotate(workers, apply);
-		apply->credit += TURN_CREDIT;
-		if (apply->credit < cost)
-			continue;
-		apply->credit -= cost;
-		return apply;
+		else if (!least || apply->served < least->served)
+			least = apply;
 	}
-	return NULL;
+	if (!least)
+		return NULL;
+	/* Alone it needs nothing that it has saved up. */
+	if (workers->queued_count == 1 && least->served < workers->served)
+		least->served = workers->served;
+	if (least->served > workers->served)
+		workers->served = least->served;
+	least->served += block_cost(least);
+	return least;
 }
 
-/* Leaves an update; the last to leave a finished one hands it back. With the lock. True when it did. */
-static bool leave(struct workers *workers, struct apply *apply)
+/*
+ * Leaves an update of which so many blocks were done, one of them paid for; the last to leave a finished one hands it
+ * back. With the lock. True when it did.
+ */
+static bool leave(struct workers *workers, struct apply *apply, uint32_t block_count)
 {
-	apply->user_count--;
-	if (has_blocks(apply)) {
-		/* It may have been alone until now, and has had more than its turn. */
-		queue_rotate(workers, apply);
-		return false;
+	if (block_count > 1) {
+		apply->served += (block_count - 1) * block_cost(apply);
+		/* It was alone: time went on with it. */
+		if (apply->served - block_cost(apply) > workers->served)
+			workers->served = apply->served - block_cost(apply);
 	}
+	apply->user_count--;
+	if (has_blocks(apply))
+		return false;
 	if (apply->queued)
 		queue_remove(workers, apply);
 	if (apply->user_count > 0)
@@ -135,23 +140,25 @@ static void pulse_give(struct workers *workers, uint32_t *pulse_given)
 
 /*
  * Does blocks of an update until there are none left, or one when others are under way. A large update takes longer than
- * a sign of life may.
+ * a sign of life may. How many it did.
  */
-static void blocks_do(struct workers *workers, struct apply *apply, uint32_t *pulse_given)
+static uint32_t blocks_do(struct workers *workers, struct apply *apply, uint32_t *pulse_given)
 {
-	uint32_t block;
+	uint32_t block, count = 0;
 
 	while ((block = atomic_fetch_add(&apply->block_next, 1)) < apply->plan->block_count) {
 		apply_block(apply, block);
+		count++;
 		/* The sign of life is given on the way. */
 		if (atomic_load_explicit(&workers->queued_count, memory_order_relaxed) > 1)
-			return;
+			break;
 		if (atomic_load_explicit(&workers->pulse, memory_order_relaxed) == *pulse_given)
 			continue;
 		pthread_mutex_lock(&workers->lock);
 		pulse_give(workers, pulse_given);
 		pthread_mutex_unlock(&workers->lock);
 	}
+	return count;
 }
 
 static void *run(void *context)
@@ -162,6 +169,7 @@ static void *run(void *context)
 	pthread_mutex_lock(&workers->lock);
 	while (!workers->stopping) {
 		struct apply *apply = queue_next(workers);
+		uint32_t block_count;
 
 		pulse_give(workers, &pulse_given);
 		if (!apply) {
@@ -170,9 +178,9 @@ static void *run(void *context)
 		}
 		apply->user_count++;
 		pthread_mutex_unlock(&workers->lock);
-		blocks_do(workers, apply, &pulse_given);
+		block_count = blocks_do(workers, apply, &pulse_given);
 		pthread_mutex_lock(&workers->lock);
-		if (leave(workers, apply))
+		if (leave(workers, apply, block_count))
 			workers->wake(workers->wake_context);
 	}
 	pthread_mutex_unlock(&workers->lock);
@@ -189,6 +197,7 @@ int workers_start(uint32_t count, void (*wake)(void *context), void *context, st
 	pthread_mutex_init(&workers->lock, NULL);
 	pthread_cond_init(&workers->cond, NULL);
 	workers->pulse_ended = true;
+	workers->served = SERVED_AHEAD;
 	workers->wake = wake;
 	workers->wake_context = context;
 	while (workers->thread_count < count) {
@@ -226,7 +235,6 @@ void workers_submit(struct workers *workers, struct apply *apply)
 	bool empty = apply->plan->block_count == 0;
 
 	apply->user_count = 0;
-	apply->credit = 0;
 	apply->queued = !empty;
 	atomic_store(&apply->block_next, 0);
 	pthread_mutex_lock(&workers->lock);

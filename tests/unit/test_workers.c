@@ -361,10 +361,15 @@ static void done_counting(void *context, struct apply *apply)
 }
 
 static const struct {
-	uint32_t huge_profiles, small_profiles, blocks; /* of the huge one beside twelve of the small one */
-} shares[] = { { 1, 1, 12 }, { 4, 1, 4 }, { 1, 4, 36 }, { 4, 4, 12 } };
+	uint32_t huge_profiles, small_profiles, small_blocks;
+	uint32_t blocks; /* of the huge one, until the small one is done */
+} shares[] = {
+	/* By what they move, not by blocks: (1 + 2 * 4) / (1 + 2 * 1) = 3 blocks of one profile go for one of four. */
+	{ 1, 1, 216, 200 }, { 4, 1, 216, 200 / 3 }, { 1, 4, 216, 216 * 3 - 16 }, { 4, 4, 216, 216 - 5 },
+	/* What takes less than was saved up waits for nothing but the block in hand. */
+	{ 1, 1, 15, 1 }, { 4, 1, 15, 1 }, { 1, 4, 5, 1 },
+};
 
-/* By what they move, not by blocks: (1 + 2 * 4) / (1 + 2 * 1) = 3 blocks of one profile go for one of four. */
 START_TEST(a_small_update_gets_its_share_beside_a_huge_one)
 {
 	struct paced large, small;
@@ -376,7 +381,7 @@ START_TEST(a_small_update_gets_its_share_beside_a_huge_one)
 	sem_init(&gate, 0, 0);
 	huge = &large;
 	paced_init(&large, shares[_i].huge_profiles, 100000, true);
-	paced_init(&small, shares[_i].small_profiles, 12, false);
+	paced_init(&small, shares[_i].small_profiles, shares[_i].small_blocks, false);
 	ck_assert_int_eq(workers_start(1, wake_noting, &blocks, &workers), 0);
 	workers_submit(workers, &large.apply);
 	sem_wait(&reached);
@@ -387,7 +392,7 @@ START_TEST(a_small_update_gets_its_share_beside_a_huge_one)
 		sem_wait(&woken);
 		workers_poll(workers, done_counting, &count);
 	}
-	ck_assert_uint_ge(blocks, shares[_i].blocks - 1);
+	ck_assert_uint_ge(blocks + 2, shares[_i].blocks);
 	ck_assert_uint_le(blocks, shares[_i].blocks + 2);
 	workers_stop(workers);
 	paced_finish(&large);

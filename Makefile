@@ -21,14 +21,16 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access adopt apply attributes book checkpoint config config_text defaults description event generation_text \
-	geometry guards history inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 kernel_portable \
-	kernel_scalar model notes owner plan profiles push query recover register registration_report relay report \
-	report_history restore retention service throttle update verdict version_metadata versions)
+	access address adopt apply attributes book checkpoint config config_text defaults description event \
+	generation_text geometry guards history inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 \
+	kernel_portable kernel_scalar metrics model notes owner plan profiles push query recover register \
+	registration_report relay report report_history restore retention service throttle update verdict \
+	version_metadata versions web web_page web_path web_range)
 
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file descriptors files files_generation files_list files_pace files_place files_way \
-	files_write log memory memory_directory memory_segment runtime scribe systemd transport workers)
+	files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd token transport \
+	workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
@@ -82,6 +84,7 @@ needs_daemon/core/verdict := m
 needs_daemon/daemon := uv
 needs_daemon/edge/attach := uv
 needs_daemon/edge/config_file := inih
+needs_daemon/edge/http := microhttpd
 needs_daemon/edge/systemd := systemd
 needs_daemon/edge/transport := nng
 needs_proto/layout := xxhash
@@ -104,16 +107,21 @@ model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix dae
 	$(addprefix tests/unit/, failing_heap random_model)
 service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, generation json_read message safetensors) tests/unit/fake_host
 
+files := $(addprefix daemon/edge/, files_generation files_list files_pace files_place files_way files_write) \
+	daemon/core/retention $(addprefix proto/, generation json_read layout name status)
+disk := $(files) $(addprefix tests/unit/, disk_generations disk_model)
+
 apply := daemon/core/apply $(filter-out $(model_parts),$(kernel)) $(model_parts)
 test_access := daemon/core/access $(addprefix proto/, message name pack status)
 test_accounts := daemon/edge/accounts
+test_address := daemon/core/address proto/status
 test_apply := $(apply) tests/unit/apply_bench
 test_apply_change := $(test_apply)
 test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
 test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc served source sum target) \
 	$(addprefix proto/, convert dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
 test_cadence := client/emactl/cadence
-config := $(addprefix daemon/core/, access config defaults guards) $(schedule) \
+config := $(addprefix daemon/core/, access address config defaults guards) $(schedule) \
 	$(addprefix proto/, dtype message name nearest pack profile)
 test_config := $(config) $(addprefix daemon/core/, config_text json_text)
 test_config_file := $(config) daemon/edge/config_file
@@ -123,13 +131,12 @@ test_descriptors := daemon/edge/descriptors proto/status
 test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
-files := $(addprefix daemon/edge/, files_generation files_list files_pace files_place files_way files_write) \
-	daemon/core/retention $(addprefix proto/, generation json_read layout name status)
 test_files := daemon/edge/files $(files)
 test_files_generation := $(files)
 test_files_write := $(addprefix daemon/edge/, files_pace files_place files_write) $(addprefix proto/, layout status)
 test_figure := client/emactl/figure
 test_generation := $(addprefix proto/, generation json_read layout name status)
+test_generation_faults := $(disk)
 test_generation_text := $(addprefix daemon/core/, attributes generation_text guards json_text) \
 	$(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix proto/, generation json_read layout message nearest profile)
 test_geometry := $(model_parts)
@@ -155,6 +162,7 @@ test_placeholders := client/emactl/placeholders
 test_plan := $(model_parts)
 test_plot := client/emactl/plot
 test_posthoc := $(schedule) $(addprefix proto/, nearest posthoc) tests/unit/failing_heap
+test_power_cut := $(disk)
 test_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 test_protocol_doc := $(addprefix proto/, message name pack sp status)
 test_recast := client/recast $(addprefix proto/, dtype json_read name safetensors safetensors_write status) \
@@ -183,6 +191,7 @@ test_service_keep := $(service)
 test_service_kill := $(service) tests/unit/service_walk tests/unit/kill_faults
 test_service_profiles := $(service)
 test_service_register := $(service)
+test_service_restore := $(service) $(filter-out $(service),$(files)) tests/unit/disk_model
 test_service_rewind := $(service)
 test_service_rollback := $(service)
 test_service_seeds := $(service)
@@ -197,6 +206,9 @@ test_systemd := daemon/edge/systemd daemon/core/event
 test_throttle := daemon/core/event daemon/core/throttle
 test_top_rows := $(addprefix client/emactl/, facts figure table top_rows)
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
+test_web := $(service)
+test_web_path := daemon/core/web_path proto/status
+test_web_range := daemon/core/web_range
 test_workers := daemon/edge/workers $(apply)
 
 needs_tests/unit/failing_heap := failing_heap
@@ -230,6 +242,7 @@ needs_tests/unit/test_service_keep := jansson m
 needs_tests/unit/test_service_kill := m
 needs_tests/unit/test_service_profiles := m
 needs_tests/unit/test_service_register := m
+needs_tests/unit/test_service_restore := jansson m
 needs_tests/unit/test_service_rewind := m
 needs_tests/unit/test_service_rollback := m
 needs_tests/unit/test_service_seeds := m
@@ -238,6 +251,7 @@ needs_tests/unit/test_service_settings := m
 needs_tests/unit/test_service_waits := m
 needs_tests/unit/service_walk := m
 needs_tests/unit/test_service_walk := m
+needs_tests/unit/test_web := m
 
 wire := $(manifest) $(addprefix proto/, layout message) \
 	$(addprefix tests/integration/, harness process wire)
@@ -246,7 +260,8 @@ roles := $(library) $(addprefix tests/integration/, harness process role wire)
 integration_test_choices := $(library) tests/integration/harness
 integration_test_client := $(library) tests/integration/harness
 integration_test_config := $(roles)
-integration_test_crash := $(library) $(addprefix tests/integration/, crew harness inspector ledger process reference sample)
+integration_test_crash := $(library) $(addprefix tests/integration/, attend crew harness inspector ledger process \
+	reference sample)
 integration_test_daemon := $(wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
@@ -279,6 +294,7 @@ fuzz_profile := $(schedule) $(addprefix proto/, dtype name nearest profile)
 fuzz_safetensors := $(addprefix proto/, dtype json_read name safetensors status)
 fuzz_schedule := $(schedule) proto/nearest
 fuzz_sp := proto/sp proto/status
+fuzz_web := $(addprefix daemon/core/, address web_path web_range) proto/status
 
 bench_convert := $(addprefix proto/, convert dtype)
 bench_kernel := $(kernel) proto/dtype
@@ -302,6 +318,8 @@ module_inih := inih
 debian_inih := libinih-dev
 module_jansson := jansson
 debian_jansson := libjansson-dev
+module_microhttpd := libmicrohttpd
+debian_microhttpd := libmicrohttpd-dev
 module_ncursesw := ncursesw
 debian_ncursesw := libncurses-dev
 module_check := check
@@ -366,10 +384,10 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-stop crash check-systemd check-asan check-tsan fuzz \
-	bench demo lint
+setting_up := check check-unit check-integration check-python check-stop check-kill crash check-systemd check-asan \
+	check-tsan fuzz bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
-libraries := uv nng msgpack systemd xxhash inih jansson ncursesw
+libraries := uv nng msgpack systemd xxhash inih jansson microhttpd ncursesw
 ifneq ($(filter-out all install,$(building)),)
 libraries += check
 endif
@@ -475,6 +493,9 @@ $(B)/%.o: %.c $(B)/flags
 
 $(library:%=$(B)/%.o): CFLAGS_OBJECT := $(PIC)
 
+# It takes the page into the program.
+$(B)/daemon/core/web_page.o: daemon/core/web_page.html
+
 # Everything is compiled anew when the flags change.
 flags := $(strip $(compile) | $(link))
 differs = $(if $(subst x$(strip $(1)),,x$(strip $(2)))$(subst x$(strip $(2)),,x$(strip $(1))),yes)
@@ -506,7 +527,9 @@ integration_jobs := $(integration_programs:%=integration:%) integration:tests/sy
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
 crash_jobs := crash:$(B)/tests/integration/test_crash \
 	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)
-systemd_jobs := systemd:tests/systemd/service.py
+systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py)
+kill_jobs := python:tests/python/test_kill_sweep.py
+kill_needs := $(products)
 stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
 lint_jobs := $(lints:%=lint:%)
@@ -515,7 +538,7 @@ integration_needs := $(integration_programs) $(products)
 replay_needs := $(replay_programs)
 crash_needs := $(B)/tests/integration/test_crash $(products)
 stop_needs := $(B)/tests/integration/test_stop $(products)
-systemd_needs := $(B)/tests/integration/test_stop $(products)
+systemd_needs := $(addprefix $(B)/tests/integration/, test_crash test_stop) $(products)
 python_needs := $(products)
 
 # Sanitizers slow programs down, and the thread sanitizer wants addresses where it expects them.
@@ -539,6 +562,7 @@ inner = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
 .PHONY: $(setting_up)
 check: ## installs what is missing, builds, and runs every test and lint
 	@tests/setup.sh build check lint
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES='unit replay lint integration python' PYTHON="$$python"
 
 check-unit: ## the unit tests
@@ -551,6 +575,7 @@ check-integration: ## the tests with real processes
 
 check-python: ## the tests of the Python package
 	@tests/setup.sh build check
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=python PYTHON="$$python"
 
 crash: ## kills the daemon CRASH_KILLS (500) times under load, and at every failpoint, and compares with a reference
@@ -561,6 +586,10 @@ crash: ## kills the daemon CRASH_KILLS (500) times under load, and at every fail
 check-stop: ## ends the daemon under load a hundred times
 	@tests/setup.sh build check
 	+@EMAD_STOP_ROUNDS=100 $(inner) tests-run SUITES=stop
+
+check-kill: ## kills the daemon at every system call of a checkpoint and of a recovery
+	@tests/setup.sh build check
+	+@python=$$(tests/setup.sh python) && EMAD_KILL_ALL=1 $(inner) tests-run SUITES=kill PYTHON="$$python"
 
 check-systemd: ## the service in a systemd of its own, in namespaces; needs root
 	@tests/setup.sh build check
@@ -625,11 +654,12 @@ bench-run: $(products) $(bench_programs)
 
 # ---- installing ------------------------------------------------------------------------------------------------------
 
-units := emad.service emad@.service emad-attach.socket
+units := emad.service emad@.service emad-attach.socket emad-http.socket
 manuals := daemon/emad.8 daemon/emad.conf.5 client/emactl/emactl.1 client/libemad.3 proto/emad-protocol.7
 
 installed := $(bindir)/emad $(bindir)/emactl $(libdir)/libemad.so.$(VERSION) $(libdir)/$(SONAME) $(libdir)/libemad.so \
-	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(docdir)/README.md $(docdir)/LICENSE $(units:%=$(unitdir)/%) \
+	$(includedir)/emad.h $(libdir)/pkgconfig/emad.pc $(docdir)/README.md $(docdir)/LICENSE \
+	$(docdir)/emad.rules.yml $(docdir)/grafana.json $(units:%=$(unitdir)/%) \
 	$(presetdir)/50-emad.preset $(catalogdir)/emad.catalog $(sysusersdir)/emad.conf $(tmpfilesdir)/emad.conf \
 	$(bashcompdir)/emactl $(zshcompdir)/_emactl $(fishcompdir)/emactl.fish \
 	$(foreach m,$(manuals),$(mandir)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
@@ -661,7 +691,7 @@ install: $(products) ## installs under DESTDIR and PREFIX (/usr/local); the Pyth
 	install -m 644 client/emactl/completion/_emactl $(DESTDIR)$(zshcompdir)
 	install -m 644 client/emactl/completion/emactl.fish $(DESTDIR)$(fishcompdir)
 	set -e; for manual in $(manuals); do install -m 644 $$manual $(DESTDIR)$(mandir)/man$${manual##*.}; done
-	install -m 644 README.md LICENSE $(DESTDIR)$(docdir)
+	install -m 644 README.md LICENSE daemon/monitoring/emad.rules.yml daemon/monitoring/grafana.json $(DESTDIR)$(docdir)
 	$(if $(DESTDIR),,-ldconfig)
 
 .PHONY: uninstall

@@ -100,7 +100,10 @@ int emad_status_json(struct emad_client *client, int timeout_ms, char **ret_json
 int emad_list_json(struct emad_client *client, int timeout_ms, char **ret_json);
 int emad_show_json(struct emad_client *client, const char *model, int timeout_ms, char **ret_json);
 
-/* Forgets a model and frees its memory. Views that are open stay readable. ret_freed_bytes may be NULL. */
+/*
+ * Forgets a model and frees its memory; its checkpoints are set aside before. Views that are open stay readable.
+ * ret_freed_bytes may be NULL.
+ */
 int emad_remove(struct emad_client *client, const char *model, int timeout_ms, uint64_t *ret_freed_bytes);
 
 /*

@@ -1,14 +1,14 @@
 /*
  * The composition root: the only file that knows everybody.
  *
- *      NNG's threads      attach socket     maker thread        worker threads      files thread     signals, timers
- *            |                  |          (makes, drops       (blocks of updates)   (writes files)         |
- *         [ready]               |            segments)              |                    |                  |
- *            |                  |            [done]              [done]               [done]                |
- *            +------- wake -----|--------------+---- wake ----------+------- wake -------+                  |
- *                      v        v              v                    v                    v                  v
- *     loop thread:   transport  attach       memory              workers               files              libuv
- *                      \________|______________|____________________|____________________|_________________/
+ *    NNG's threads    attach socket    maker thread    worker threads     files thread    HTTP's threads    signals,
+ *          |                |         (makes, drops   (blocks of updates) (writes files) (read and send)    timers
+ *       [ready]             |           segments)           |                  |               |              |
+ *          |                |           [done]           [done]             [done]      [asked, ended]        |
+ *          +----- wake -----|-------------+----- wake ------+------ wake ------+----- wake ----+              |
+ *                    v      v             v                 v                  v               v              v
+ *   loop thread:  transport attach      memory           workers             files            http          libuv
+ *                    \______|_____________|_________________|__________________|_______________|______________/
  *                                              service (all state, all decisions)
  *
  * What the loop has to say goes to the scribe, a thread that writes the log and never wakes anybody.
@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,15 +33,18 @@
 #include "daemon/core/access.h"
 #include "daemon/core/service.h"
 #include "daemon/core/throttle.h"
+#include "daemon/core/web.h"
 #include "daemon/edge/accounts.h"
 #include "daemon/edge/attach.h"
 #include "daemon/edge/descriptors.h"
 #include "daemon/edge/files.h"
+#include "daemon/edge/http.h"
 #include "daemon/edge/log.h"
 #include "daemon/edge/memory.h"
 #include "daemon/edge/runtime.h"
 #include "daemon/edge/scribe.h"
 #include "daemon/edge/systemd.h"
+#include "daemon/edge/token.h"
 #include "daemon/edge/transport.h"
 #include "daemon/edge/workers.h"
 #include "daemon/reload.h"
@@ -73,6 +77,8 @@ struct daemon {
 	struct memory_maker *maker;
 	struct workers *workers;
 	struct files *files; /* NULL: nothing is kept on disk */
+	struct http *http;   /* NULL: nothing is served by HTTP */
+	char http_token[WEB_TOKEN_BYTES_MAX + 1];
 	struct service *service;
 	struct service_facts facts;
 	char state_dir[CONFIG_PATH_BYTES_MAX];
@@ -251,6 +257,27 @@ static void on_files(void *context, struct file_order *order)
 	rearm(daemon);
 }
 
+static void on_http(void *context, const struct web_request *request, struct web_answer *ret_answer)
+{
+	struct daemon *daemon = context;
+	struct instant now = instant_now();
+	const struct web_rules rules = {
+		.token = daemon->http_token,
+		.is_ready = daemon->listening && !daemon->error,
+		.is_unread = classify(daemon, -1, -1, NULL, 0) & UINT32_C(1) << ACCESS_READ,
+	};
+
+	web_handle(daemon->service, &now, request, &rules, ret_answer);
+}
+
+static bool on_http_over(void *context, uint64_t peer, uint64_t since_ms)
+{
+	struct daemon *daemon = context;
+	struct instant now = instant_now();
+
+	return web_is_over(daemon->service, &now, peer, since_ms);
+}
+
 static void on_wake(uv_async_t *wake)
 {
 	struct daemon *daemon = wake->data;
@@ -261,6 +288,8 @@ static void on_wake(uv_async_t *wake)
 		files_poll(daemon->files, on_files, daemon);
 	if (daemon->transport)
 		transport_poll(daemon->transport);
+	if (daemon->http)
+		http_poll(daemon->http);
 	if (workers_pulse_end(daemon->workers))
 		systemd_alive();
 }
@@ -345,6 +374,8 @@ static void on_status(uv_timer_t *timer)
 		systemd_extend(RECOVER_MS_MORE);
 	service_summary(daemon->service, &now, text, sizeof text);
 	systemd_status(text);
+	if (daemon->http)
+		http_sweep(daemon->http);
 	say_left_out(daemon, now.monotonic_ms);
 }
 
@@ -433,7 +464,12 @@ static void reconfigure(struct daemon *daemon, struct config *config)
 	const struct settings settings = config_settings(config);
 	struct transport_options transport;
 	struct instant now = instant_now();
+	struct reason reason;
 
+	if (daemon->http && token_read(config->http_token_file, daemon->http_token, &reason) != 0) {
+		say(daemon, EVENT_ERROR, reason.text);
+		say(daemon, EVENT_ERROR, "the token for HTTP stays as it was");
+	}
 	daemon->config = config;
 	/* Users may be in other groups meanwhile. */
 	daemon->accounts = (struct accounts){ .next = 0 };
@@ -709,6 +745,44 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 	return error;
 }
 
+/* From the beginning, so that it can be asked whether the daemon lives and is ready yet. */
+static int web_start(struct daemon *daemon, struct reason *reason)
+{
+	struct address addresses[ADDRESS_COUNT_MAX];
+	int listeners[ADDRESS_COUNT_MAX];
+	char name[HTTP_NAME_BYTES_MAX], text[HTTP_NAME_BYTES_MAX + 160];
+	bool is_loopback;
+	struct http_options options = {
+		.connection_count_max = (uint32_t)daemon->config->http_connection_count_max,
+		.timeout_ms = (uint32_t)daemon->config->http_timeout_ms,
+		.addresses = addresses,
+		.listeners = listeners,
+		.counters = service_counters(daemon->service),
+		.context = daemon,
+		.wake = wake_loop,
+		.request = on_http,
+		.gone = on_gone,
+		.is_over = on_http_over,
+	};
+	int error = address_list_parse(daemon->config->http_listen, addresses, &options.address_count, reason), fd;
+
+	while (options.listener_count < ADDRESS_COUNT_MAX &&
+	       (fd = systemd_listener(&daemon->handed, "http", SOCK_STREAM)) >= 0)
+		listeners[options.listener_count++] = fd;
+	if (error || options.address_count + options.listener_count == 0)
+		return error;
+	error = token_read(daemon->config->http_token_file, daemon->http_token, reason);
+	if (!error)
+		error = http_start(&options, &daemon->http, reason);
+	for (uint32_t i = 0; !error && http_name(daemon->http, i, name, &is_loopback); i++) {
+		snprintf(text, sizeof text, "HTTP at %s, %s", name, daemon->http_token[0]
+		         ? "for whoever bears the token"
+		         : "where everybody who reaches it may read (http-token-file= is not set)");
+		say(daemon, daemon->http_token[0] || is_loopback ? EVENT_NOTICE : EVENT_WARNING, text);
+	}
+	return error;
+}
+
 /* From now on there are clients. */
 static void listen_begin(struct daemon *daemon)
 {
@@ -738,7 +812,7 @@ static int start(struct daemon *daemon, struct reason *reason)
 
 	if (error)
 		return reason_set(reason, error, "not enough memory to start");
-	daemon->attach_listener_fd = systemd_listener(&daemon->handed, "attach");
+	daemon->attach_listener_fd = systemd_listener(&daemon->handed, "attach", SOCK_SEQPACKET);
 	descriptors_raise();
 	error = runtime_open(daemon->config->runtime_dir, &daemon->runtime, reason);
 	if (!error)
@@ -747,6 +821,8 @@ static int start(struct daemon *daemon, struct reason *reason)
 		error = state_claim(daemon, reason);
 	if (!error)
 		error = threads_start(daemon, reason);
+	if (!error)
+		error = web_start(daemon, reason);
 	if (error)
 		return error;
 	(void)uv_signal_start(&daemon->terminate, on_signal, SIGTERM);
@@ -783,6 +859,8 @@ static void stop(struct daemon *daemon)
 {
 	uint32_t close_ms = daemon->hurried ? HURRIED_CLOSE_MS_MAX : CLOSE_MS_MAX;
 
+	http_stop(daemon->http);
+	daemon->http = NULL;
 	transport_stop(daemon->transport, close_ms);
 	attach_stop(daemon->attach);
 	workers_stop(daemon->workers);

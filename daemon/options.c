@@ -20,6 +20,9 @@ static const struct {
 	const char *variable, *key;
 } variables[] = { { "RUNTIME_DIRECTORY", "runtime-dir" }, { "STATE_DIRECTORY", "state-dir" } };
 
+/* And a file in the directory of its credentials. */
+static const char TOKEN_CREDENTIAL[] = "http.token";
+
 static void table_make(struct option table[OWN_COUNT + CONFIG_KEY_COUNT_MAX + 1])
 {
 	static const struct option own[OWN_COUNT] = {
@@ -155,6 +158,20 @@ int options_parse(struct options *options, int argc, char **argv)
 	return values_check(options);
 }
 
+/* systemd's copy of the token, where there is one. */
+static void token_configure(const struct options *options, struct config *config)
+{
+	const char *directory = getenv("CREDENTIALS_DIRECTORY");
+	int key = config_find("http", "http-token-file");
+	char path[CONFIG_PATH_BYTES_MAX];
+
+	if (!directory || strlen(directory) + sizeof TOKEN_CREDENTIAL + 1 > sizeof path)
+		return;
+	snprintf(path, sizeof path, "%s/%s", directory, TOKEN_CREDENTIAL);
+	if (access(path, F_OK) == 0 && config_set(config, key, path, false, &options->host, NULL) == 0)
+		config->origins[key].place = CONFIG_BY_ENVIRONMENT;
+}
+
 void options_configure(const struct options *options, struct config *ret_config, struct config_faults *faults)
 {
 	struct config *config = ret_config;
@@ -171,6 +188,7 @@ void options_configure(const struct options *options, struct config *ret_config,
 		if (config_set(config, key, value, false, &options->host, &reason) != 0)
 			config_fault(faults, STATUS_EARGUMENT, "the environment's %s: %s", variables[i].variable, reason.text);
 	}
+	token_configure(options, config);
 	config_file_read(config, options->config_path, &options->host, faults);
 	for (int i = 0; i < config_key_count; i++) {
 		if (!options->values[i])

@@ -38,6 +38,13 @@
 	X(snapshots_adopted, "snapshots that an earlier daemon had acknowledged and not averaged yet")                \
 	X(views_opened, "views opened")                                                                               \
 	X(leases_revoked, "leases revoked because updates needed their memory")                                       \
+	X(http_requests, "requests by HTTP")                                                                          \
+	X(http_failed, "requests by HTTP answered with an error")                                                     \
+	X(http_timeouts, "HTTP connections closed because their request did not come")                                \
+	X(downloads_begun, "downloads of averages begun, ranges of them too")                                         \
+	X(downloads_ended, "downloads that ended, in whatever way")                                                   \
+	X(downloads_cut, "downloads cut off because updates needed their memory")                                     \
+	X(download_bytes, "bytes of averages sent by HTTP")                                                           \
 	X(apply_us, "microseconds spent in updates")                                                                  \
 	X(apply_bytes, "bytes of weights averaged, as pushed")
 

@@ -9,7 +9,8 @@
  *
  * In the model's directory '/' of its name is '%', which no name holds, so that the directories of all models lie side
  * by side. What was set aside has a name that is none of these: ".bad-TIME" behind a generation's (with a file
- * "reason.txt" that says why), "%%old-TIME" behind a model's.
+ * "reason.txt" that says why; ".old-TIME": it is of a later version than the training that is continued), "%%old-TIME"
+ * behind a model's.
  *
  * The manifest is JSON whose end is made here: the files with their checksums, and a checksum over all text before it.
  */

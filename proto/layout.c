@@ -125,7 +125,7 @@ MEMBER_AT(head_header, epoch, 288);
 MEMBER_AT(head_header, leased, 296);
 MEMBER_AT(head_header, version, 304);
 
-TYPE_IS(book, 184);
+TYPE_IS(book, 192);
 MEMBER_AT(book, number, 0);
 MEMBER_AT(book, checksum, 8);
 MEMBER_AT(book, text_bytes, 16);
@@ -133,8 +133,9 @@ MEMBER_AT(book, ancestor, 24);
 MEMBER_AT(book, heirloom, 32);
 MEMBER_AT(book, checkpoint_version, 40);
 MEMBER_AT(book, checkpoint_step, 48);
-MEMBER_AT(book, slots, 56);
-MEMBER_AT(book, text, 184);
+MEMBER_AT(book, checkpoint_lags, 56);
+MEMBER_AT(book, slots, 64);
+MEMBER_AT(book, text, 192);
 _Static_assert(BOOK_BYTES % LAYOUT_PAGE_BYTES == 0, "books begin on pages");
 
 uint64_t layout_metadata_offset(uint32_t world, uint32_t stage)

@@ -187,6 +187,7 @@ struct book {
 	uint64_t heirloom; /* identity of the segment of an earlier geometry that holds the newest version; 0: none */
 	uint64_t checkpoint_version; /* the newest on disk of this very average; 0: none */
 	uint64_t checkpoint_step;
+	uint64_t checkpoint_lags; /* 1: more was said of the model since */
 	uint64_t slots[SLOT_COUNT_MAX]; /* identities of the slots' segments */
 	uint8_t text[];
 };

@@ -2,7 +2,7 @@
 #
 # Makes a Debian machine ready, installing only what is missing, so that running it again costs a moment.
 #
-#   tests/setup.sh build ...    Debian packages by purpose: build, check, lint, fuzz, systemd, python-debian
+#   tests/setup.sh build ...    Debian packages by purpose: build, check, lint, web, fuzz, systemd, python-debian
 #   tests/setup.sh python       an interpreter with PyTorch for tests, demo and bench; prints its path
 #
 # Packages are installed by root alone; anybody else is shown the command. The interpreter is PYTHON if that is set,
@@ -14,9 +14,9 @@ cd "$(dirname "$0")/.."
 # PyTorch is always asked for by its version, so that everybody tests with the same.
 requirements=(torch==2.13.0 safetensors numpy scikit-learn pytest matplotlib)
 
-# Other libraries' averages, which tests compare with; without them those tests are skipped. Their own requirements are
-# left out: torch is there, and the tests take from timm the one file that needs nothing else.
-peers=(torch-ema==0.3 ema-pytorch==0.8.3 timm==1.0.31)
+# Other libraries' averages, which tests compare with, and a parser of metrics; without them those tests are skipped.
+# Their own requirements are left out: torch is there, and the tests take from timm the one file that needs nothing else.
+peers=(torch-ema==0.3 ema-pytorch==0.8.3 timm==1.0.31 prometheus-client)
 
 debian_python=/usr/bin/python3
 debian_python_packages=(python3 python3-torch python3-numpy python3-sklearn python3-pytest python3-matplotlib)
@@ -35,12 +35,13 @@ die() {
 packages() {
 	case $1 in
 	build) echo gcc libc6-dev make pkg-config; sed -n 's/^debian_[a-z]* *:= *//p' Makefile | tr '\n' ' ' ;;
-	check) echo python3 check ;;
+	check) echo python3 check strace ;;
+	web) echo prometheus chromium wrk curl jq ;;
 	lint) echo python3 python3-pyflakes shellcheck cppcheck git mandoc ;;
 	fuzz) echo clang llvm ;;
 	systemd) echo python3 systemd procps util-linux passwd ;;
 	python-debian) echo "${debian_python_packages[@]}" ;;
-	*) die "unknown purpose '$1': build, check, lint, fuzz, systemd, python-debian, python" ;;
+	*) die "unknown purpose '$1': build, check, lint, web, fuzz, systemd, python-debian, python" ;;
 	esac
 }
 
@@ -151,7 +152,7 @@ python() {
 	fi
 }
 
-[ $# -gt 0 ] || die "usage: tests/setup.sh build|check|lint|fuzz|systemd|python-debian ... | python"
+[ $# -gt 0 ] || die "usage: tests/setup.sh build|check|lint|web|fuzz|systemd|python-debian ... | python"
 if [ "$1" = python ]; then
 	python
 else

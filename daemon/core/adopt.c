@@ -23,6 +23,12 @@
 #include "daemon/core/notes.h"
 #include "daemon/core/relay.h"
 
+/*
+ * How long stages and views of before are kept for those who had them. A trainer that comes later gets other stages, as
+ * after any lost connection.
+ */
+enum { AWAITED_MS = 600000 };
+
 /* What is left behind. base is NULL where a model has taken it. */
 struct estate {
 	struct memory *segments; /* owned */
@@ -129,8 +135,8 @@ static int geometry_read(const struct memory *segment, struct geometry **ret_geo
 	if (geometry->checksum != slot->segment.geometry || geometry->slot_bytes != segment->bytes ||
 	    geometry->notes_offset != slot->notes_offset) {
 		geometry_destroy(geometry);
-		return reason_set(reason, STATUS_EVERSION, "this emad lays its averages out otherwise: start the emad that "
-		                  "made them, and have it write a checkpoint");
+		return reason_set(reason, STATUS_EVERSION, "this emad lays its averages out otherwise than the one that made "
+		                  "them: what that one has written to disk is left of them");
 	}
 	*ret_geometry = geometry;
 	return 0;
@@ -344,8 +350,10 @@ static int facts_take(struct service *service, struct adoption *adoption, const 
 	book_restore(model, &adoption->book.generation);
 	model->version_next = (before > model->head->version ? before : model->head->version) + 1;
 	model->checkpoint.owns = book->checkpoint_version != 0;
+	model->checkpoint.suspects = true;
 	model->checkpoint.version = book->checkpoint_version;
 	model->checkpoint.step = book->checkpoint_step;
+	model->facts_changed = book->checkpoint_lags;
 	model->checkpoint.since_ms = now->monotonic_ms;
 	if (!newest)
 		return 0;
@@ -689,6 +697,10 @@ int service_adopt(struct service *service, const struct instant *now, const stru
 		return error;
 	for (struct model *model = service->models; model; model = model->next)
 		keep_adopted(service, now, model);
+	if (service->models)
+		service->awaited_due_ms =
+		        now->monotonic_ms + (service->settings.lease_min_ms > AWAITED_MS ? service->settings.lease_min_ms
+		                                                                         : AWAITED_MS);
 	if (service_memory_bytes(service) > service->settings.memory_bytes_max)
 		service_event(service, EVENT_WARNING, NULL, 0, "memory-max is %" PRIu64 " bytes, and the models of before use %"
 		              PRIu64 ": they stay, and new ones are refused until 'emactl remove' has made room",

@@ -160,6 +160,7 @@ int book_write(struct model *model)
 	book->heirloom = model->heirloom.memory.base ? model->heirloom.memory.segment : 0;
 	book->checkpoint_version = model->checkpoint.owns ? model->checkpoint.version : 0;
 	book->checkpoint_step = model->checkpoint.step;
+	book->checkpoint_lags = model->facts_changed != model->checkpoint.facts;
 	for (uint32_t i = 0; i < SLOT_COUNT_MAX; i++)
 		book->slots[i] = i < model->slot_count ? model->slot_memory[i].segment : 0;
 	memcpy(book->text, text, book->text_bytes);
@@ -177,6 +178,12 @@ void book_note(struct model *model)
 {
 	if (model->head && !model->recovers && book_write(model) != 0)
 		model->book_is_stale = true;
+}
+
+void book_change(struct model *model)
+{
+	model->facts_changed++;
+	book_note(model);
 }
 
 int book_read(const struct head_header *head, struct book_facts *ret_facts, struct reason *reason)
@@ -206,6 +213,7 @@ int book_read(const struct head_header *head, struct book_facts *ret_facts, stru
 	facts.heirloom = book->heirloom;
 	facts.checkpoint_version = book->checkpoint_version;
 	facts.checkpoint_step = book->checkpoint_step;
+	facts.checkpoint_lags = book->checkpoint_lags != 0;
 	memcpy(facts.slots, book->slots, sizeof facts.slots);
 	*ret_facts = facts;
 	return 0;

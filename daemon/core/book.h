@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "daemon/core/generation_text.h"
@@ -24,12 +25,16 @@ int book_write(struct model *model);
 /* The same; without memory it is tried again when the model is next looked at. */
 void book_note(struct model *model);
 
+/* The same for what a checkpoint says too: one that is on disk lags from now on. */
+void book_change(struct model *model);
+
 /* What a book said. */
 struct book_facts {
 	uint64_t number;
 	bool is_other; /* the other one is damaged, and may have been the newer */
 	uint64_t ancestor, heirloom;
 	uint64_t checkpoint_version, checkpoint_step;
+	bool checkpoint_lags;
 	uint64_t slots[SLOT_COUNT_MAX];
 	struct generation generation; /* to be freed with generation_finish */
 };

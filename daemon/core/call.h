@@ -4,6 +4,7 @@
 #pragma once
 
 #include "daemon/core/host.h"
+#include "daemon/core/metrics.h"
 #include "daemon/core/model.h"
 #include "daemon/core/recover.h"
 #include "daemon/core/service.h"
@@ -31,6 +32,7 @@ struct service {
 	struct settings settings;
 	struct service_facts facts;
 	struct counters counters;
+	struct metrics_times update_times;
 	struct unpacked *unpacked; /* owned */
 	struct model *models;      /* owned; by name those that are not doomed */
 	struct model *touched;     /* to be looked at when the entry point settles, in this order */
@@ -44,6 +46,7 @@ struct service {
 	uint64_t instance; /* random */
 	uint64_t model_id_next;
 	uint64_t epoch_next;
+	uint64_t awaited_due_ms; /* when nobody is waited for any more who has not come back; 0: nobody is */
 	uint64_t asks;        /* requests that wait for the disk, numbered from 1 */
 	uint64_t stray_count; /* orders for the disk that belong to no model and are with the host */
 	struct file_order *inquiries; /* owned; orders that are done, until their requests have looked at them */
@@ -95,6 +98,12 @@ int call_model(struct call *call, struct model **ret_model);
 
 /* The rank of request->rank in that model. STATUS_EARGUMENT. */
 int call_rank(struct call *call, struct model **ret_model, uint32_t *ret_rank);
+
+/*
+ * The index of the profile that the request names, the first when it names none. STATUS_ENOPROFILE with a sentence that
+ * lists what there is, STATUS_ENAME.
+ */
+int call_profile(struct call *call, const struct model *model, const struct geometry *geometry, uint32_t *ret_index);
 
 /* The client that the request names; where it names none, whoever holds the rank. */
 uint64_t call_client(const struct call *call, const struct rank_record *record);

@@ -11,6 +11,7 @@
 
 #include "daemon/core/book.h"
 #include "daemon/core/call.h"
+#include "daemon/core/failpoint.h"
 
 enum { RETRY_MS_MIN = 1000, RETRY_MS_MAX = 300000 };
 
@@ -21,11 +22,18 @@ bool checkpoint_possible(const struct service *service)
 
 /* ---- when -------------------------------------------------------------------------------------------------------- */
 
+/*
+ * Whether there is more than what is on disk. A generation that an earlier daemon has written is written anew when more
+ * was said of the model since, because what is in its files is not known here.
+ */
 static bool is_newer(const struct model *model)
 {
 	const struct slot_header *newest = versions_newest(&model->versions);
+	const struct checkpoint *checkpoint = &model->checkpoint;
 
-	return newest && newest->version > model->checkpoint.version;
+	return newest && (newest->version > checkpoint->version ||
+	                  (newest->version == checkpoint->version && checkpoint->file_count == 0 &&
+	                   model->facts_changed != checkpoint->facts));
 }
 
 /* Whether the files on disk are those that a manifest of now would be about. */
@@ -54,6 +62,14 @@ static bool has_news(const struct service *service, const struct model *model)
 	return is_newer(model) || has_new_facts(service, model);
 }
 
+/* Whoever asked for it may have gone away meanwhile. */
+static bool is_removed(const struct service *service, const struct model *model)
+{
+	const struct checkpoint *checkpoint = &model->checkpoint;
+
+	return checkpoint->discarding || (checkpoint->remover != 0 && service_awaited(service, checkpoint->remover));
+}
+
 /*
  * Whether one could begin now. A version of an earlier geometry is dropped with the next update, so only at the end,
  * when there is none, it can be written.
@@ -61,7 +77,7 @@ static bool has_news(const struct service *service, const struct model *model)
 static bool is_able(const struct service *service, const struct model *model)
 {
 	if (!checkpoint_possible(service) || !model->serving || model->doomed || model->ancestor || keep_busy(model) ||
-	    !has_news(service, model))
+	    is_removed(service, model) || !has_news(service, model))
 		return false;
 	if (service->stopping)
 		return !model->applying && model->room_due_ms == 0;
@@ -141,6 +157,7 @@ static void order_fill(const struct service *service, const struct instant *now,
 	generation_directory_write(model->name, order->directory);
 	order->generation = (struct generation_name){ newest->step, newest->version };
 	order->starts = !model->checkpoint.owns;
+	order->founds = service->counters.checkpoints_written + service->counters.models_recovered == 0;
 	order->keep_count = service->settings.checkpoint_keep_count;
 	if (order->keep_count < GENERATION_COUNT_MIN)
 		order->keep_count = GENERATION_COUNT_MIN;
@@ -247,6 +264,7 @@ void checkpoint_written(struct service *service, const struct instant *now, stru
 	struct file_order *order = checkpoint->order;
 	const char *why = order->reason.text[0] ? order->reason.text : status_text(order->status);
 
+	FAILPOINT("checkpoint-unnoted");
 	checkpoint->writing = false;
 	versions_unpin(&model->versions, checkpoint->slot);
 	free(order->text);
@@ -278,23 +296,48 @@ void checkpoint_written(struct service *service, const struct instant *now, stru
 	              checkpoint->step, checkpoint->version, order->reason.text[0] ? ", but " : "", order->reason.text);
 }
 
-void checkpoint_discard(struct service *service, const struct instant *now, const struct model *model)
+int checkpoint_discard(struct call *call, struct model *model)
 {
+	struct service *service = call->service;
+	struct checkpoint *checkpoint = &model->checkpoint;
 	struct file_order *order;
 
-	if (!checkpoint_possible(service) || (!model->checkpoint.owns && !model->checkpoint.writing))
-		return;
+	if (!call->retried)
+		call->awaited = ++service->asks;
+	checkpoint->remover = call->awaited;
+	call->waits = model;
+	if (checkpoint->discarding)
+		return CALL_PARK;
+	if (!checkpoint_possible(service) || (!checkpoint->owns && !checkpoint->writing && !checkpoint->suspects))
+		return 0;
 	order = calloc(1, sizeof *order);
-	if (!order) {
-		service_event(service, EVENT_WARNING, model->name, -ENOMEM,
-		              "%s: its checkpoints stay on disk, for want of memory", model->name);
-		return;
-	}
+	if (!order)
+		return -ENOMEM;
 	order->work = FILE_DISCARD;
-	order->wall_us = now->wall_us;
+	order->model = model->id;
+	order->wall_us = call->now->wall_us;
 	generation_directory_write(model->name, order->directory);
+	checkpoint->discarding = true;
 	service->stray_count++;
 	service->host.file_write(service->host.context, order);
+	return CALL_PARK;
+}
+
+void checkpoint_discarded(struct service *service, struct model *model, const struct file_order *order)
+{
+	FAILPOINT("checkpoint-aside");
+	if (order->status != 0)
+		service_event(service, EVENT_ERROR, NULL, order->status,
+		              "the checkpoints of a removed model stay on disk: %s", order->reason.text);
+	if (!model)
+		return;
+	/* Also where that has failed: the model is removed nevertheless, as it was asked for. */
+	model->checkpoint.discarding = false;
+	model->checkpoint.suspects = false;
+	model->checkpoint.owns = false;
+	model->checkpoint.version = 0;
+	model->checkpoint.file_count = 0;
+	book_note(model);
 }
 
 void checkpoint_hasten(struct service *service, struct model *model)
@@ -306,6 +349,7 @@ void checkpoint_hasten(struct service *service, struct model *model)
 void checkpoint_inherit(struct model *heir, const struct model *ancestor)
 {
 	heir->checkpoint.owns = ancestor->checkpoint.owns;
+	heir->checkpoint.suspects = ancestor->checkpoint.suspects;
 	heir->checkpoint.version = ancestor->checkpoint.version;
 	heir->checkpoint.step = ancestor->checkpoint.step;
 	heir->checkpoint.file_count = ancestor->checkpoint.file_count;

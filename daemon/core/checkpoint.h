@@ -37,6 +37,7 @@ struct checkpoint {
 	uint32_t slot;            /* pinned while writing */
 	struct file_order *order; /* owned; made for the first one; the host's while writing */
 	bool owns;         /* what the model's directory holds is of this very average */
+	bool suspects;     /* it may: the daemon before could have died between a checkpoint and its note */
 	uint64_t version;  /* the newest on disk; 0: none */
 	uint64_t step;
 	uint32_t file_count; /* of that; 0: not known */
@@ -51,6 +52,8 @@ struct checkpoint {
 	uint64_t asked, asked_writing, answered;
 	int answer;
 	bool gives_up; /* the last one, at the end, could not be written */
+	uint64_t remover; /* number of the request that removes the model: nothing is written while it waits; 0: none */
+	bool discarding; /* what is on disk is on its way aside */
 };
 
 /* Begins what is due. */
@@ -65,8 +68,15 @@ void checkpoint_written(struct service *service, const struct instant *now, stru
 /* Whether the end must wait for it. */
 bool checkpoint_owed(const struct service *service, const struct model *model);
 
-/* The model was removed on request: what is on disk goes aside, so that it does not come back. */
-void checkpoint_discard(struct service *service, const struct instant *now, const struct model *model);
+/*
+ * The model is to be removed on request: what is on disk goes aside first, so that nobody is told of a removal that a
+ * crash would undo. 0 when that is done, or has failed; until then CALL_PARK, and nothing is written for as long as the
+ * request waits. -ENOMEM: nothing has happened.
+ */
+int checkpoint_discard(struct call *call, struct model *model);
+
+/* It is aside, or failed. model: NULL when it is gone. */
+void checkpoint_discarded(struct service *service, struct model *model, const struct file_order *order);
 
 /* The newest version is written as soon as it can be, as if somebody had asked for it. */
 void checkpoint_hasten(struct service *service, struct model *model);

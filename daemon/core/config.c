@@ -89,6 +89,18 @@ const struct config_key config_keys[] = {
 	{ "checkpoint", "checkpoint-bandwidth", CONFIG_BYTES, AT(checkpoint_bytes_per_s), "0", 0, TEBI, NULL, true,
 	  "Bytes a second that checkpoints and averages kept with snapshot= may take of the disk, such as 200M; 0: no limit. "
 	  "When the daemon ends there is none." },
+	{ "http", "http-listen", CONFIG_ADDRESSES, AT(http_listen), "", 0, 0, NULL, false,
+	  "Where metrics, a page to look at and the averages can be had by HTTP, as 127.0.0.1:9464 or [::1]:9464; port 0: any, "
+	  "and the log says which. Empty: nowhere, because on a port, unlike on the sockets, nobody's user is known: without "
+	  "http-token-file= every process that reaches it may read." },
+	{ "http", "http-token-file", CONFIG_PATH, AT(http_token_file), "", 0, 0, NULL, true,
+	  "A file whose first line every HTTP request must bear as its token, but for /healthz and /readyz. A credential "
+	  "http.token that systemd hands over comes before the default. A reload reads the file again." },
+	{ "http", "http-connections-max", CONFIG_COUNT, AT(http_connection_count_max), "64", 1, 4096, NULL, false,
+	  "HTTP connections at once, for each address; more wait to be accepted. Each takes 256K of memory while it downloads." },
+	{ "http", "http-timeout", CONFIG_DURATION_MS, AT(http_timeout_ms), "30s", 1000, DAY_MS, NULL, false,
+	  "An HTTP connection on which nothing moves, and one without a whole request for twice as long, is closed. Whole "
+	  "seconds." },
 	{ "access", "socket-mode", CONFIG_MODE, AT(socket_mode), "0660", 0, 0777, NULL, false,
 	  "Permissions of the sockets: who may connect at all." },
 	{ "access", "read-users", CONFIG_USERS, AT(access.users[ACCESS_READ]), "", 0, 0, NULL, true,
@@ -139,6 +151,12 @@ static const struct unit duration_units[] = {
 };
 static const struct unit no_units[] = { { "", 1 }, { NULL, 0 } };
 
+bool config_is_list(const struct config_key *key)
+{
+	return key->kind == CONFIG_PROFILES || key->kind == CONFIG_USERS || key->kind == CONFIG_GROUPS ||
+	       key->kind == CONFIG_ADDRESSES;
+}
+
 bool config_is_default(const struct config_key *key)
 {
 	return strcmp(key->section, "model") == 0;
@@ -178,6 +196,7 @@ static const char *wanted(const struct config_key *key)
 		return "a time such as 500ms, 10s, 5min or 1h";
 	case CONFIG_MODE:
 		return "permissions in octal such as 0660";
+	case CONFIG_ADDRESSES:
 	case CONFIG_WORD:
 	case CONFIG_USERS:
 	case CONFIG_GROUPS:
@@ -370,7 +389,7 @@ int config_set(void *values, int index, const char *text, bool continues, const 
 	void *place = (char *)values + key->offset;
 	int error;
 
-	if (continues && key->kind != CONFIG_USERS && key->kind != CONFIG_GROUPS && key->kind != CONFIG_PROFILES)
+	if (continues && !config_is_list(key))
 		return reason_set(reason, STATUS_EARGUMENT,
 		                  "a line that begins with a blank goes on with the key before it, and %s is not a list", key->name);
 	switch (key->kind) {
@@ -387,6 +406,10 @@ int config_set(void *values, int index, const char *text, bool continues, const 
 		             : checked_set(key, place, joined, sizeof joined, defaults_profiles_check, reason);
 	case CONFIG_GUARDS:
 		return checked_set(key, place, text, DEFAULTS_GUARDS_BYTES_MAX + 1, defaults_guards_check, reason);
+	case CONFIG_ADDRESSES:
+		error = words_join(key, continues ? place : "", text, " \t,", joined, ADDRESS_TEXT_BYTES_MAX + 1, reason);
+		return error ? error
+		             : checked_set(key, place, joined, ADDRESS_TEXT_BYTES_MAX + 1, address_list_check, reason);
 	case CONFIG_COUNT:
 	case CONFIG_BYTES:
 	case CONFIG_MEMORY:
@@ -426,6 +449,7 @@ bool config_format(const struct config_key *key, const void *values, char *text,
 	case CONFIG_PATH:
 	case CONFIG_PROFILES:
 	case CONFIG_GUARDS:
+	case CONFIG_ADDRESSES:
 		snprintf(text, capacity, "%s", (const char *)place);
 		return true;
 	case CONFIG_USERS:
@@ -492,6 +516,7 @@ bool config_differs(const struct config_key *key, const struct config *a, const 
 
 	switch (key->kind) {
 	case CONFIG_PATH:
+	case CONFIG_ADDRESSES:
 		return strcmp(at, other) != 0;
 	case CONFIG_USERS:
 	case CONFIG_GROUPS:
@@ -518,7 +543,7 @@ void config_keep(struct config *a, const struct config *b)
 
 		if (key->reloads)
 			continue;
-		if (key->kind == CONFIG_PATH)
+		if (key->kind == CONFIG_PATH || key->kind == CONFIG_ADDRESSES)
 			strcpy((char *)a + key->offset, (const char *)b + key->offset);
 		else
 			memcpy((char *)a + key->offset, (const char *)b + key->offset, sizeof(uint64_t));

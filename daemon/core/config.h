@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "daemon/core/access.h"
+#include "daemon/core/address.h"
 #include "daemon/core/defaults.h"
 #include "daemon/core/settings.h"
 #include "proto/status.h"
@@ -18,7 +19,7 @@
 enum {
 	CONFIG_PATH_BYTES_MAX = 256,
 	CONFIG_FILE_COUNT_MAX = 64,
-	CONFIG_KEY_COUNT_MAX = 48,
+	CONFIG_KEY_COUNT_MAX = 64,
 	CONFIG_VALUE_BYTES_MAX = DEFAULTS_PROFILES_BYTES_MAX, /* as written */
 };
 
@@ -35,6 +36,7 @@ enum config_kind {
 	CONFIG_GROUPS,
 	CONFIG_PROFILES,
 	CONFIG_GUARDS,
+	CONFIG_ADDRESSES,
 };
 
 /* In a value of CONFIG_PART. */
@@ -93,6 +95,10 @@ struct config {
 	uint64_t handshake_timeout_ms;
 	uint64_t message_timeout_ms;
 	uint64_t socket_mode;
+	char http_listen[ADDRESS_TEXT_BYTES_MAX + 1];
+	char http_token_file[CONFIG_PATH_BYTES_MAX];
+	uint64_t http_connection_count_max;
+	uint64_t http_timeout_ms;
 	struct access_rules access;
 	uint32_t default_count;
 	struct defaults defaults[DEFAULTS_COUNT_MAX];
@@ -146,6 +152,9 @@ void config_keep(struct config *a, const struct config *b);
 
 /* What of it the core wants. The settings borrow from the config. */
 struct settings config_settings(const struct config *config);
+
+/* Whether a value may go on in further lines. */
+bool config_is_list(const struct config_key *key);
 
 /* Whether the key's section is [model PATTERN]. */
 bool config_is_default(const struct config_key *key);

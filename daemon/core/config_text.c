@@ -144,7 +144,7 @@ enum { LINE_BYTES = 180 }; /* what inih can surely read in one */
 /* A value; of a list each word in a line of its own. */
 static void value_print(const struct config_key *key, const char *value, FILE *file)
 {
-	bool is_list = key->kind == CONFIG_PROFILES || key->kind == CONFIG_USERS || key->kind == CONFIG_GROUPS;
+	bool is_list = config_is_list(key);
 
 	fprintf(file, "%s=", key->name);
 	for (bool first = true; *value; first = false) {

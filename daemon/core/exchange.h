@@ -8,10 +8,13 @@
 
 enum { EXCHANGE_TAG_BYTES = 32 };
 
-/* The other end of a connection. */
+/* Peers from here up are downloads by HTTP. They only hold leases, and never ask for anything else. */
+#define PEER_DOWNLOAD_FIRST (UINT64_C(3) << 62)
+
 /* Stands for whoever had something of an earlier daemon and may come back for it. No connection has this number. */
 #define PEER_AWAITED (UINT64_MAX - 1)
 
+/* The other end of a connection. */
 struct peer {
 	uint64_t id;   /* never used twice */
 	bool attach;   /* on the attach socket: can be sent file descriptors, can hold leases */

@@ -7,8 +7,8 @@
  *     *answer = ...
  *
  * In an ordinary build nothing is left of them. With BUILD=failpoints the daemon dies when it comes to the place that
- * EMAD_FAILPOINT=NAME:COUNT names for the COUNT-th time. A name stands in one place of the source, so that it says which;
- * tests find all names by looking for the macro.
+ * EMAD_FAILPOINT=NAME:COUNT names for the COUNT-th time. A name stands in one place of the source, so that it says
+ * which; tests find all names by looking for the macro.
  */
 #pragma once
 

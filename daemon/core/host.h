@@ -100,6 +100,7 @@ struct file_order {
 	char directory[GENERATION_DIRECTORY_BYTES]; /* of the model, below "checkpoints" */
 	struct generation_name generation;
 	bool starts;         /* FILE_CHECKPOINT: the directory holds another average, which goes aside */
+	bool founds;         /* FILE_CHECKPOINT: the state directory has held nothing yet, and may have to be made */
 	uint64_t keep_count; /* FILE_CHECKPOINT: generations that stay */
 	bool marks;          /* FILE_MARK: with the mark, or without */
 	uint64_t ask;        /* FILE_LIST, FILE_MARK: number of the request that it is for */

@@ -140,11 +140,8 @@ static int profiles_change(struct call *call,
 	free(profiles);
 	if (result)
 		return result;
-	if (!model->managed) {
-		model->managed = true;
-		book_note(model);
-	}
-	model->facts_changed++;
+	model->managed = true;
+	book_change(model);
 	service_event(call->service, EVENT_NOTICE, model->name, 0, "%s: profiles changed on request: %" PRIu32 " now",
 	              model->name, model->geometry->profile_count);
 	return profiles_reply(call, model);

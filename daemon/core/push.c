@@ -291,8 +291,7 @@ int attributes_handle(struct call *call)
 		return error;
 	free(model->attributes);
 	model->attributes = json;
-	model->facts_changed++;
-	book_note(model);
+	book_change(model);
 	call_reply(call, &reply, NULL);
 	return 0;
 }

@@ -25,9 +25,7 @@ int hello_handle(struct call *call)
 	return 0;
 }
 
-/* The index of the profile that the request names, the first when it names none. */
-static int profile_find(struct call *call, const struct model *model, const struct geometry *geometry,
-                        uint32_t *ret_index)
+int call_profile(struct call *call, const struct model *model, const struct geometry *geometry, uint32_t *ret_index)
 {
 	const struct request *request = call->request;
 	char shown[PROFILE_NAME_BYTES_MAX + 1], known[300] = "";
@@ -81,12 +79,12 @@ int view_handle(struct call *call)
 	newest = versions_newest(&model->versions);
 	geometry = model_newest_geometry(model);
 	/* A profile that is wanted but not yet there comes with the next version. */
-	if (waits && !call->expired && profile_find(call, model, geometry, &profile) == STATUS_ENOPROFILE &&
-	    profile_find(call, model, model->geometry, &profile) == 0) {
+	if (waits && !call->expired && call_profile(call, model, geometry, &profile) == STATUS_ENOPROFILE &&
+	    call_profile(call, model, model->geometry, &profile) == 0) {
 		call->waits = model;
 		return CALL_PARK;
 	}
-	error = profile_find(call, model, geometry, &profile);
+	error = call_profile(call, model, geometry, &profile);
 	if (error)
 		return error;
 	if (!newest || (request->present & REQUEST_HAS(min_step) && newest->step < request->min_step)) {
@@ -139,7 +137,7 @@ int show_handle(struct call *call)
 	struct model *model;
 	int error = call_model(call, &model);
 
-	return error ? error : json_reply(call, report_show(call->service, model));
+	return error ? error : json_reply(call, report_show(call->service, model, true));
 }
 
 int remove_handle(struct call *call)
@@ -151,11 +149,13 @@ int remove_handle(struct call *call)
 
 	if (error)
 		return error;
+	error = checkpoint_discard(call, model);
+	if (error)
+		return error;
 	about.model = model->name;
 	about.step = model->has_step ? model->step : UINT64_MAX;
 	service_event_about(call->service, &about, "%s: removed on request", model->name);
 	reply_set(&reply, freed_bytes, model->memory_bytes);
-	checkpoint_discard(call->service, call->now, model);
 	service_doom(call->service, model);
 	call_reply(call, &reply, NULL);
 	return 0;

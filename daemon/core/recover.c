@@ -221,7 +221,7 @@ static void filled(struct service *service, const struct instant *now)
 	struct recovery *recovery = &service->recovery;
 	struct model *model = recovery->model;
 	const struct event about = {
-		.severity = EVENT_NOTICE,
+		.severity = recovery->order->reason.text[0] ? EVENT_WARNING : EVENT_NOTICE,
 		.kind = EVENT_MODEL_RESUMED,
 		.model = model->name,
 		.step = recovery->generation.step,
@@ -237,9 +237,10 @@ static void filled(struct service *service, const struct instant *now)
 		service->counters.models_recovered++;
 		recovery->model_count++;
 		service_event_about(service, &about, "%s: recovered from %s: step %" PRIu64 ", version %" PRIu64 ", %" PRIu64
-		                    " updates", model->name, place_of(recovery->order).text,
+		                    " updates%s%s", model->name, place_of(recovery->order).text,
 		                    recovery->generation.step, recovery->generation.version,
-		                    recovery->generation.updates);
+		                    recovery->generation.updates, recovery->order->reason.text[0] ? ", but " : "",
+		                    recovery->order->reason.text);
 		recovery->order->generation = OLDEST;
 		next(service, now);
 		return;

@@ -284,7 +284,6 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 	model->guards = wish->guards;
 	model->stride = wish->stride;
 	model->coalesces = wish->coalesces;
-	model->facts_changed++;
 	model_stage_drop(model, wish->rank, &service->host);
 	if (wish->attributes) {
 		free(model->attributes);
@@ -292,7 +291,7 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 		wish->attributes = NULL;
 	}
 	/* A repeated request is answered from the record: what it asks for must be in force by then. */
-	book_note(model);
+	book_change(model);
 	FAILPOINT("rank-booked");
 	model->head->epoch = service->epoch_next;
 	intake_claim(&model->records[wish->rank], call->request->client, call->request->sequence,

@@ -106,7 +106,7 @@ static int geometry_swap(struct model *model, struct geometry *geometry, struct 
 	geometry_settle(geometry, model->geometry);
 	geometry_destroy(model->geometry);
 	model->geometry = geometry;
-	book_note(model);
+	book_change(model);
 	return 0;
 }
 
@@ -234,7 +234,6 @@ static int swap_adopt(struct model *model, const struct host *host, bool *ret_ad
 
 	*ret_adopted = !error;
 	model->managed = model->managed || (!error && model->relay.manages);
-	model->facts_changed++;
 	if (error)
 		relay_drop(model, host);
 	else

@@ -12,6 +12,8 @@
 #include "daemon/core/json_text.h"
 #include "daemon/core/owner.h"
 
+enum { MOVER_COUNT_MAX = 10 };
+
 static json_t *number(uint64_t value)
 {
 	return json_integer((json_int_t)value);
@@ -199,6 +201,37 @@ static void kept_members(bool *whole, const struct model *model, const char *pro
 	put(whole, row, "snapshot_error", kept && kept->error.text[0] ? json_string(kept->error.text) : json_null());
 }
 
+/* The averaged tensors that the latest snapshot was furthest away from, in units of the snapshot's own norm. */
+static json_t *mover_rows(bool *whole, const struct model *model, uint32_t p)
+{
+	const struct tensor_result *results = model->results;
+	uint32_t movers[MOVER_COUNT_MAX], count = 0;
+	json_t *rows = json_array();
+
+	for (uint32_t t = 0; t < model->manifest->tensor_count; t++) {
+		uint32_t at = count;
+
+		if (!(results[t].drift_squares[p] > 0) || !isfinite(results[t].drift_squares[p]))
+			continue;
+		while (at > 0 && results[t].drift_squares[p] > results[movers[at - 1]].drift_squares[p])
+			at--;
+		if (at == MOVER_COUNT_MAX)
+			continue;
+		count += count < MOVER_COUNT_MAX;
+		memmove(&movers[at + 1], &movers[at], (count - at - 1) * sizeof movers[0]);
+		movers[at] = t;
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		const struct tensor_result *result = &results[movers[i]];
+
+		append(whole, rows, json_pack("{s:s, s:o, s:o}",
+		                              "tensor", model->manifest->tensors[movers[i]].name,
+		                              "drift", real(sqrt(result->drift_squares[p])),
+		                              "value_norm", real(sqrt(result->value_squares))));
+	}
+	return rows;
+}
+
 static json_t *profile_row(bool *whole, const struct model *model, uint32_t p)
 {
 	const struct profile *profile = &model->geometry->profiles[p];
@@ -221,6 +254,9 @@ static json_t *profile_row(bool *whole, const struct model *model, uint32_t p)
 		put(whole, row, "value_norm", real(facts->value_norm));
 		put(whole, row, "nonfinite", number(facts->nonfinite));
 	}
+	/* The sums of an earlier geometry are by its profiles. */
+	if (facts && !model->heirloom.geometry)
+		put(whole, row, "movers", mover_rows(whole, model, p));
 	kept_members(whole, model, profile->name, row);
 	if (model->histories[p])
 		put(whole, row, "history", json_loads(model->histories[p], 0, NULL));
@@ -267,6 +303,24 @@ static json_t *rank_rows(bool *whole, const struct model *model)
 	return rows;
 }
 
+/* Who holds a slot: readers on the attach socket, downloads, and the daemon while it writes the slot to disk. */
+static json_t *holders(const struct versions *versions, uint32_t slot)
+{
+	uint64_t views = 0, downloads = 0, own = 0;
+
+	for (uint32_t i = 0; i < versions->lease_count; i++) {
+		const struct lease *lease = &versions->leases[i];
+
+		if (lease->slot != slot)
+			continue;
+		own += lease->peer == VERSIONS_KEEPER;
+		downloads += lease->peer != VERSIONS_KEEPER && lease->peer >= PEER_DOWNLOAD_FIRST;
+		views += lease->peer < PEER_DOWNLOAD_FIRST;
+	}
+	return json_pack("{s:I, s:I, s:I}", "views", (json_int_t)views, "downloads", (json_int_t)downloads, "daemon",
+	                 (json_int_t)own);
+}
+
 static const char *slot_state(const struct model *model, uint32_t slot)
 {
 	if ((int32_t)slot == model->versions.current)
@@ -291,6 +345,7 @@ static json_t *slot_rows(bool *whole, const struct model *model)
 		put(whole, row, "updates", number(slot->updates));
 		put(whole, row, "calls", number(slot->calls));
 		put(whole, row, "leases", number(versions_lease_count(&model->versions, i)));
+		put(whole, row, "holders", holders(&model->versions, i));
 		append(whole, rows, row);
 	}
 	return rows;
@@ -373,7 +428,7 @@ static json_t *checkpoint_members(bool *whole, const struct service *service, co
 	return row;
 }
 
-char *report_show(const struct service *service, const struct model *model)
+char *report_show(const struct service *service, const struct model *model, bool tensors)
 {
 	bool is_whole = true, *whole = &is_whole;
 	json_t *root = json_object();
@@ -394,6 +449,8 @@ char *report_show(const struct service *service, const struct model *model)
 	put(whole, root, "guards", json_string(guards));
 	put(whole, root, "stride", number(model->stride));
 	put(whole, root, "policy", json_string(model->coalesces ? "coalesce" : "block"));
+	if (!tensors)
+		return dump(root, is_whole);
 	(void)json_object_del(root, "tensors"); /* the number gives way to the rows */
 	facts = dump(root, is_whole);
 	file = facts ? open_memstream(&text, &text_bytes) : NULL;
@@ -410,4 +467,11 @@ char *report_show(const struct service *service, const struct model *model)
 		return text;
 	free(text);
 	return NULL;
+}
+
+char *report_error(int status, const char *sentence)
+{
+	json_t *root = json_pack("{s:s, s:s}", "error", status_name(status), "message", sentence);
+
+	return dump(root, root != NULL);
 }

@@ -837,6 +837,7 @@ void service_applied(struct service *service, const struct instant *now, struct 
 {
 	struct model *model = apply->owner;
 	uint64_t step = model->applying_next.step;
+	uint64_t apply_us = service->counters.apply_us;
 	enum update_result result = UPDATE_REFUSED;
 	struct reason reason = { "" };
 
@@ -848,6 +849,8 @@ void service_applied(struct service *service, const struct instant *now, struct 
 		service->host.apply_start(service->host.context, &model->apply);
 		return;
 	}
+	if (!model->doomed)
+		metrics_time_add(&service->update_times, service->counters.apply_us - apply_us);
 	if (reason.text[0])
 		snapshot_refused(service, model, step, &reason);
 	if (result == UPDATE_PUBLISHED)
@@ -873,23 +876,22 @@ static void model_file_written(struct service *service, const struct instant *no
 	service_touch(service, model);
 }
 
-/* Orders that belong to none. */
+/* Orders that belong to none: a model that they are about may be gone. */
 static void stray_file_written(struct service *service, struct file_order *order)
 {
 	struct model *model = model_by_id(service, order->model);
 
 	service->stray_count--;
+	if (model)
+		service_touch(service, model);
 	if (order->work == FILE_LIST || order->work == FILE_MARK) {
 		inquiry_done(service, order);
-		if (model)
-			service_touch(service, model);
 		return;
 	}
 	if (order->work == FILE_BACK)
 		keep_went_back(service, model, order);
-	else if (order->status != 0)
-		service_event(service, EVENT_ERROR, NULL, order->status,
-		              "the checkpoints of a removed model stay on disk: %s", order->reason.text);
+	else
+		checkpoint_discarded(service, model, order);
 	free(order);
 }
 
@@ -940,14 +942,20 @@ void service_tick(struct service *service, const struct instant *now)
 		if ((model->room_due_ms != 0 && model->room_due_ms <= now->monotonic_ms) ||
 		    checkpoint_due_ms(service, model) <= now->monotonic_ms)
 			service_touch(service, model);
+	if (service->awaited_due_ms != 0 && service->awaited_due_ms <= now->monotonic_ms) {
+		service->awaited_due_ms = 0;
+		service_peer_gone(service, now, PEER_AWAITED);
+	}
 	service_settle(service, now);
 }
 
 uint64_t service_due_ms(const struct service *service)
 {
-	/* Asked for after every event: not by looking at all that wait. */
-	uint64_t due_ms = service->parked_count > 0 ? service->parked_due_ms : UINT64_MAX;
+	uint64_t due_ms = service->awaited_due_ms != 0 ? service->awaited_due_ms : UINT64_MAX;
 
+	/* Asked for after every event: not by looking at all that wait. */
+	if (service->parked_count > 0 && service->parked_due_ms < due_ms)
+		due_ms = service->parked_due_ms;
 	for (const struct model *model = service->models; model; model = model->next) {
 		uint64_t checkpoint_ms = checkpoint_due_ms(service, model);
 

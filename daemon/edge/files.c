@@ -127,8 +127,8 @@ static int place_open(const struct files *files, struct file_item *item, struct 
 		place->directory = directory_open(files, place->parent, place->name, &made);
 		if (place->directory < 0)
 			return failed(files, item, "opening the directory", item->directory);
-		/* A new directory's name must outlive a power cut, or the files in it do not. */
-		if (made && files->calls->fsync(place->parent) != 0)
+		/* Its name must outlive a power cut, or the files in it do not; whoever made it may have died since. */
+		if (files->calls->fsync(place->parent) != 0)
 			return failed(files, item, "synchronising the parent of", item->directory);
 		at += bytes + (at[bytes] == '/');
 	}
@@ -200,7 +200,7 @@ static int place_list(const struct files *files, const struct place *place, stru
 	}
 	if (!error && errno != 0)
 		error = failed(files, item, "listing", item->directory);
-	closedir(stream);
+	calls->closedir(stream);
 	if (steps->count > 0)
 		qsort(steps->items, steps->count, sizeof *steps->items, steps_compare);
 	return error;
@@ -445,6 +445,7 @@ int files_start(const char *state_dir, const struct files_calls *calls, void (*w
 		files_free(files);
 		return -error;
 	}
+	(void)pthread_setname_np(files->thread, "emad-files");
 	*ret_files = files;
 	return 0;
 }

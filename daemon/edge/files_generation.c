@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/core/failpoint.h"
 #include "daemon/core/host.h"
 #include "daemon/edge/files_list.h"
 #include "daemon/edge/files_way.h"
@@ -19,21 +20,90 @@
 
 static const char MANIFEST_NEW[] = ".manifest.json.tmp";
 
-enum { ASIDE_NAME_BYTES = GENERATION_DIRECTORY_BYTES + 32 };
+enum {
+	ASIDE_NAME_BYTES = GENERATION_DIRECTORY_BYTES + 32,
+	ASIDE_COUNT_MAX = 100, /* names of the same second */
+};
+
+/* ---- the way there ----------------------------------------------------------------------------------------------- */
+
+/*
+ * As far as the model's directory, which is made where there is none. "checkpoints" is only made for the first of all:
+ * where it was and is no more, its file system was unmounted, and what was written there now would be hidden afterwards.
+ */
+static int way_make(const struct files_place *place, const struct file_order *order, struct files_way *way,
+                    struct reason *reason)
+{
+	int error = files_way_begin(place, true, order->founds, way, reason);
+
+	if (error == -ENOENT && !order->founds)
+		return reason_set(reason, error, "'checkpoints' is gone from the state directory '%.200s': mount it again, or make it anew, empty, to go on without what was in it", place->state_dir);
+	return error ? error : files_step_open(place, way->all, order->directory, true, &way->directory, reason);
+}
 
 /* ---- aside ------------------------------------------------------------------------------------------------------- */
 
-/* All generations of a model: they are of another average, or of a model that was removed. */
-static int model_aside(const struct files_place *place, const struct files_way *way, const struct file_order *order,
-                       struct reason *reason)
+/* Gives a name another one, with "-2", "-3", ... behind it where that is taken. Returns 0 or -1 with errno. */
+static int name_aside(const struct files_place *place, int directory, const char *name, const char *aside)
+{
+	char numbered[ASIDE_NAME_BYTES + 8];
+	int result;
+
+	snprintf(numbered, sizeof numbered, "%s", aside);
+	for (int i = 2;; i++) {
+		result = place->calls->renameat(directory, name, directory, numbered);
+		if (result == 0 || (errno != ENOTEMPTY && errno != EEXIST) || i > ASIDE_COUNT_MAX)
+			return result;
+		snprintf(numbered, sizeof numbered, "%s-%d", aside, i);
+	}
+}
+
+/* All generations in a directory: they are of another average, or of a model that was removed. */
+static int model_aside(const struct files_place *place, const struct files_way *way, const char *name,
+                       struct file_order *order)
 {
 	char aside[ASIDE_NAME_BYTES];
 
 	snprintf(aside, sizeof aside, "%s%%%%old-%" PRIu64, order->directory, order->wall_us / 1000000);
-	if (place->calls->renameat(way->all, order->directory, way->all, aside) != 0)
-		return files_failed(place, reason, "moving earlier checkpoints aside into", aside);
+	if (name_aside(place, way->all, name, aside) != 0)
+		return files_failed(place, &order->reason, "moving earlier checkpoints aside into", aside);
 	if (place->calls->fsync(way->all) != 0)
-		return files_failed(place, reason, "synchronising the directory of", aside);
+		return files_failed(place, &order->reason, "synchronising the directory of", aside);
+	return 0;
+}
+
+static int generation_old_aside(const struct files_place *place, const struct files_way *way, const char *there,
+                                const char *name, struct file_order *order)
+{
+	char aside[ASIDE_NAME_BYTES];
+
+	snprintf(aside, sizeof aside, "%s.old-%" PRIu64, name, order->wall_us / 1000000);
+	if (name_aside(place, way->directory, there, aside) != 0)
+		return files_failed(place, &order->reason, "moving an earlier checkpoint aside into", aside);
+	return 0;
+}
+
+/*
+ * Generations of later versions than the one that is to be written are of a training that went on from one that could
+ * not be read at the start, or from one that was reported as failed. They would pass for newer at the next start. One of
+ * the very same name stays until the new one takes its place: a daemon may have died before it could note it.
+ */
+static int later_aside(const struct files_place *place, const struct files_way *way, struct file_order *order,
+                       struct files_names *names)
+{
+	char name[GENERATION_NAME_BYTES];
+
+	while (names->count > 0 && names->items[names->count - 1].version >= order->generation.version) {
+		const struct generation_name *last = &names->items[names->count - 1];
+		int error = 0;
+
+		generation_name_write(last, name);
+		if (last->version != order->generation.version || last->step != order->generation.step)
+			error = generation_old_aside(place, way, name, name, order);
+		if (error)
+			return error;
+		names->count--;
+	}
 	return 0;
 }
 
@@ -58,25 +128,25 @@ static void reason_write(const struct files_place *place, const struct files_way
 static void generation_aside(const struct files_place *place, const struct files_way *way, const struct file_order *order,
                              struct reason *reason)
 {
-	char name[GENERATION_NAME_BYTES], aside[GENERATION_NAME_BYTES + 32];
+	char name[GENERATION_NAME_BYTES], aside[ASIDE_NAME_BYTES];
 	struct reason why = *reason;
 
 	generation_name_write(&order->generation, name);
 	snprintf(aside, sizeof aside, "%s.bad-%" PRIu64, name, order->wall_us / 1000000);
 	reason_write(place, way, name, why.text);
-	if (place->calls->renameat(way->directory, name, way->directory, aside) == 0 &&
-	    place->calls->fsync(way->directory) == 0)
-		return;
-	reason_set(reason, 0, "%.300s (it stays in its place: %s)", why.text, strerror(errno));
+	if (name_aside(place, way->directory, name, aside) != 0)
+		reason_set(reason, 0, "%.300s (it stays in its place: %s)", why.text, strerror(errno));
+	else if (place->calls->fsync(way->directory) != 0)
+		reason_set(reason, 0, "%.300s (it may be back after a power cut: %s)", why.text, strerror(errno));
 }
 
 static int model_discard(const struct files_place *place, struct file_order *order)
 {
 	struct files_way way;
-	int error = files_way_begin(place, false, &way, &order->reason);
+	int error = files_way_begin(place, false, false, &way, &order->reason);
 
 	if (!error)
-		error = model_aside(place, &way, order, &order->reason);
+		error = model_aside(place, &way, order->directory, order);
 	files_way_close(place, &way);
 	return error == -ENOENT ? 0 : error;
 }
@@ -115,6 +185,27 @@ static int contents_write(const struct files_place *place, int directory, struct
 	return error;
 }
 
+/* The generation gets its name; whatever had it goes aside, so that there is one under it at any moment. */
+static int generation_name(const struct files_place *place, const struct files_way *way, const char *temporary,
+                           const char *name, struct file_order *order)
+{
+	const struct files_calls *calls = place->calls;
+
+	if (calls->renameat(way->directory, temporary, way->directory, name) == 0)
+		return 0;
+	if (errno != ENOTEMPTY && errno != EEXIST)
+		return files_failed(place, &order->reason, "renaming", name);
+	if (calls->exchange(way->directory, temporary, name) == 0)
+		return generation_old_aside(place, way, temporary, name, order);
+	if (errno != EINVAL && errno != ENOSYS)
+		return files_failed(place, &order->reason, "exchanging", name);
+	if (generation_old_aside(place, way, name, name, order) != 0)
+		return -errno;
+	if (calls->renameat(way->directory, temporary, way->directory, name) != 0)
+		return files_failed(place, &order->reason, "renaming", name);
+	return 0;
+}
+
 static int generation_write(const struct files_place *place, const struct files_way *way, struct file_order *order)
 {
 	const struct files_calls *calls = place->calls;
@@ -130,13 +221,14 @@ static int generation_write(const struct files_place *place, const struct files_
 		error = contents_write(place, directory, order);
 	if (directory >= 0)
 		calls->close(directory);
-	if (!error && calls->renameat(way->directory, temporary, way->directory, name) != 0)
-		error = files_failed(place, &order->reason, "renaming", name);
+	if (!error)
+		error = generation_name(place, way, temporary, name, order);
 	if (error) {
 		/* What cannot be removed now is when the model is next written. */
 		(void)files_directory_remove(place, way->directory, temporary);
 		return error;
 	}
+	FAILPOINT("checkpoint-named");
 	if (calls->fsync(way->directory) == 0)
 		return 0;
 	/* Nobody knows whether its name outlives a power cut. */
@@ -177,6 +269,78 @@ static void generations_thin(const struct files_place *place, const struct files
 	}
 }
 
+/* The next generation of the same average. */
+static int model_continue(const struct files_place *place, const struct files_way *way, struct file_order *order,
+                          struct files_names *names)
+{
+	int error = later_aside(place, way, order, names);
+
+	if (!error)
+		error = generation_write(place, way, order);
+	if (!error)
+		generations_thin(place, way, order, names);
+	return error;
+}
+
+/* Opens an empty directory for an average that is to take the place of another one. */
+static int fresh_open(const struct files_place *place, const struct files_way *way, const char *fresh,
+                      struct file_order *order, int *ret_directory)
+{
+	struct files_names names = { NULL, 0, 0 };
+	int error = files_step_open(place, way->all, fresh, true, ret_directory, &order->reason);
+
+	if (!error)
+		error = files_names_list(place, *ret_directory, true, &names, &order->reason);
+	/* A crash has left it here, and it may be what was to be moved aside. */
+	if (!error && names.count > 0) {
+		place->calls->close(*ret_directory);
+		*ret_directory = -1;
+		error = model_aside(place, way, fresh, order);
+		if (!error)
+			error = files_step_open(place, way->all, fresh, true, ret_directory, &order->reason);
+	}
+	free(names.items);
+	return error;
+}
+
+/* Some file systems cannot exchange two names; then a crash in between leaves the model without either. */
+static int names_exchange(const struct files_place *place, const struct files_way *way, const char *fresh,
+                          struct file_order *order)
+{
+	int error;
+
+	if (place->calls->exchange(way->all, fresh, order->directory) == 0)
+		return model_aside(place, way, fresh, order);
+	if (errno != EINVAL && errno != ENOSYS)
+		return files_failed(place, &order->reason, "exchanging", fresh);
+	error = model_aside(place, way, order->directory, order);
+	if (!error && place->calls->renameat(way->all, fresh, way->all, order->directory) != 0)
+		error = files_failed(place, &order->reason, "renaming", fresh);
+	if (!error && place->calls->fsync(way->all) != 0)
+		error = files_failed(place, &order->reason, "synchronising the directory of", order->directory);
+	return error;
+}
+
+/* The first generation of another average: those of the one before stay in place until it is whole. */
+static int model_replace(const struct files_place *place, const struct files_way *way, struct file_order *order)
+{
+	struct files_way in = { way->root, way->all, -1 };
+	char fresh[ASIDE_NAME_BYTES];
+	int error;
+
+	snprintf(fresh, sizeof fresh, "%s%%%%new", order->directory);
+	error = fresh_open(place, way, fresh, order, &in.directory);
+	if (!error)
+		error = generation_write(place, &in, order);
+	if (in.directory >= 0)
+		place->calls->close(in.directory);
+	if (!error)
+		return names_exchange(place, way, fresh, order);
+	/* What is left in it, the next try finds. */
+	(void)place->calls->unlinkat(way->all, fresh, AT_REMOVEDIR);
+	return error;
+}
+
 static int checkpoint_write(const struct files_place *place, struct file_order *order)
 {
 	struct files_names names = { NULL, 0, 0 };
@@ -185,20 +349,13 @@ static int checkpoint_write(const struct files_place *place, struct file_order *
 
 	if (atomic_load_explicit(place->abandons, memory_order_relaxed))
 		return reason_set(&order->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
-	error = files_way_open(place, order->directory, true, &way, &order->reason);
+	error = way_make(place, order, &way, &order->reason);
 	if (!error)
 		error = files_names_list(place, way.directory, true, &names, &order->reason);
-	if (!error && order->starts && names.count > 0) {
-		names.count = 0;
-		error = model_aside(place, &way, order, &order->reason);
-		files_way_close(place, &way);
-		if (!error)
-			error = files_way_open(place, order->directory, true, &way, &order->reason);
-	}
-	if (!error)
-		error = generation_write(place, &way, order);
-	if (!error)
-		generations_thin(place, &way, order, &names);
+	if (!error && order->starts && names.count > 0)
+		error = model_replace(place, &way, order);
+	else if (!error)
+		error = model_continue(place, &way, order, &names);
 	files_way_close(place, &way);
 	free(names.items);
 	return error;
@@ -216,7 +373,7 @@ static int facts_write(const struct files_place *place, struct file_order *order
 	struct files_way way;
 
 	generation_name_write(&order->generation, name);
-	error = files_way_open(place, order->directory, false, &way, &order->reason);
+	error = files_way_open(place, order->directory, &way, &order->reason);
 	if (!error)
 		error = files_step_open(place, way.directory, name, false, &directory, &order->reason);
 	/* What a crash has left. */
@@ -269,7 +426,7 @@ static int directory_after(const struct files_place *place, int all, const char 
 			strcpy(ret_name, entry->d_name);
 	if (errno != 0)
 		error = files_failed(place, reason, "listing", "checkpoints");
-	closedir(stream);
+	place->calls->closedir(stream);
 	return error;
 }
 
@@ -340,7 +497,7 @@ static int generation_seek(const struct files_place *place, struct file_order *o
 {
 	struct files_names names = { NULL, 0, 0 };
 	struct files_way way;
-	int error = files_way_open(place, order->directory, false, &way, &order->reason);
+	int error = files_way_open(place, order->directory, &way, &order->reason);
 
 	if (!error)
 		error = files_names_list(place, way.directory, false, &names, &order->reason);
@@ -360,7 +517,7 @@ static int generation_find(const struct files_place *place, struct file_order *o
 	char next[GENERATION_DIRECTORY_BYTES];
 	bool found = false;
 	struct files_way way;
-	int error = files_way_begin(place, false, &way, &order->reason);
+	int error = files_way_begin(place, false, false, &way, &order->reason);
 
 	while (!error) {
 		/* Below version 0 there is nothing: the model is done with, or its directory cannot be read. */
@@ -407,11 +564,25 @@ static int item_fill(const struct files_place *place, int directory, const struc
 	return error;
 }
 
+/*
+ * From now on the generation counts as written. Whoever wrote it may have died before its name was synchronised, or that
+ * of its manifest, or of one that was moved out of its way.
+ */
+static void names_settle(const struct files_place *place, const struct files_way *way, int directory,
+                         struct file_order *order)
+{
+	const struct files_calls *calls = place->calls;
+
+	if (calls->fsync(directory) != 0 || calls->fsync(way->directory) != 0 || calls->fsync(way->all) != 0)
+		(void)files_failed(place, &order->reason, "it may be gone after a power cut: synchronising the directory of",
+		                   order->directory);
+}
+
 static int generation_fill(const struct files_place *place, struct file_order *order)
 {
 	char name[GENERATION_NAME_BYTES];
 	struct files_way way;
-	int directory, error = files_way_open(place, order->directory, false, &way, &order->reason);
+	int directory, error = files_way_open(place, order->directory, &way, &order->reason);
 
 	generation_name_write(&order->generation, name);
 	if (!error)
@@ -419,6 +590,8 @@ static int generation_fill(const struct files_place *place, struct file_order *o
 	if (!error) {
 		for (uint32_t i = 0; i < order->count && !error; i++)
 			error = item_fill(place, directory, &order->items[i], &order->reason);
+		if (!error)
+			names_settle(place, &way, directory, order);
 		place->calls->close(directory);
 	}
 	if (error == STATUS_ECORRUPT)
@@ -430,7 +603,7 @@ static int generation_fill(const struct files_place *place, struct file_order *o
 static int generation_bad(const struct files_place *place, struct file_order *order)
 {
 	struct files_way way;
-	int error = files_way_open(place, order->directory, false, &way, &order->reason);
+	int error = files_way_open(place, order->directory, &way, &order->reason);
 
 	if (!error)
 		generation_aside(place, &way, order, &order->reason);

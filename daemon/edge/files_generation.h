@@ -3,7 +3,11 @@
  *
  * A generation is written under another name, ".NAME.tmp", with every file and the directory synchronised, then renamed
  * and the directory above synchronised: under its name it is whole, or not there. One that is removed is renamed back
- * first. What a crash has left under such a name is removed when the model is next written.
+ * first. What a crash has left under such a name is removed when the model is next written. The first generation of
+ * another average is written in "MODEL%%new", which then changes places with the model's directory.
+ *
+ * Only what was read and is wrong is set aside. What cannot be read (EIO, EACCES, EMFILE, no memory) may be as good as
+ * ever: it stays, and whoever looks for it goes on to the one before.
  */
 #pragma once
 

@@ -170,7 +170,7 @@ static int generations_list(const struct files_place *place, struct file_order *
 	struct listing *listing = order->listing;
 	struct files_way way;
 	const struct dirent *entry;
-	int error = files_way_open(place, order->directory, false, &way, &order->reason);
+	int error = files_way_open(place, order->directory, &way, &order->reason);
 	DIR *stream = error ? NULL : files_list_open(place, way.directory);
 
 	if (!error && !stream)
@@ -185,7 +185,7 @@ static int generations_list(const struct files_place *place, struct file_order *
 	if (!error && errno != 0)
 		error = files_failed(place, &order->reason, "listing", order->directory);
 	if (stream)
-		closedir(stream);
+		place->calls->closedir(stream);
 	qsort(listing->generations, listing->generation_count, sizeof listing->generations[0], generations_compare);
 	for (uint32_t i = 0; i < listing->generation_count && !error; i++)
 		generation_look(place, &way, &listing->generations[i]);
@@ -265,7 +265,7 @@ static int snapshots_list(const struct files_place *place, struct file_order *or
 	if (!error && errno != 0)
 		error = files_failed(place, &order->reason, "listing", item->directory);
 	if (stream)
-		closedir(stream);
+		place->calls->closedir(stream);
 	place->calls->close(directory);
 	return error;
 }
@@ -316,7 +316,7 @@ int files_mark(const struct files_place *place, struct file_order *order)
 	char name[GENERATION_NAME_BYTES];
 	const struct generation_name *found = NULL;
 	struct files_way way;
-	int directory, error = files_way_open(place, order->directory, false, &way, &order->reason);
+	int directory, error = files_way_open(place, order->directory, &way, &order->reason);
 
 	if (!error)
 		error = files_names_list(place, way.directory, false, &names, &order->reason);

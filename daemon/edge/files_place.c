@@ -30,6 +30,11 @@ static int system_fstat(int fd, struct stat *ret_facts)
 	return fstat(fd, ret_facts);
 }
 
+static int system_exchange(int directory, const char *name, const char *other)
+{
+	return renameat2(directory, name, directory, other, RENAME_EXCHANGE);
+}
+
 static ssize_t system_read(int fd, void *bytes, size_t count)
 {
 	return read(fd, bytes, count);
@@ -64,11 +69,13 @@ const struct files_calls files_system = {
 	.flock = flock,
 	.fdopendir = fdopendir,
 	.readdir = readdir,
+	.closedir = closedir,
 	.read = system_read,
 	.write = write,
 	.fsync = fsync,
 	.close = close,
 	.renameat = renameat,
+	.exchange = system_exchange,
 	.unlinkat = unlinkat,
 	.flags_set = system_flags_set,
 	.sync_range = sync_file_range,
@@ -85,7 +92,9 @@ int files_failed(const struct files_place *place, struct reason *reason, const c
 
 	if (error == ENOSPC || error == EDQUOT)
 		hint = place->space_hint;
-	else if (error == EACCES || error == EPERM || error == EROFS)
+	else if (error == EROFS)
+		hint = "; mount it for writing";
+	else if (error == EACCES || error == EPERM)
 		hint = "; the state directory (--state-dir) and all below it must be the daemon's user's own";
 	else if (error == ENOTDIR || error == ELOOP)
 		hint = "; a link or a file is in the place of a directory";
@@ -120,6 +129,31 @@ int files_directory_open(const struct files_place *place, int parent, const char
 	return fd;
 }
 
+/* Also where it was there: whoever made it may have died before its name was synchronised. */
+static int root_synchronise(const struct files_place *place, int root, struct reason *reason)
+{
+	int above = place->calls->openat(root, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), error = 0;
+
+	if (above < 0 && (errno == EACCES || errno == EPERM))
+		return 0;
+	if (above < 0 || place->calls->fsync(above) != 0)
+		error = files_failed(place, reason, "synchronising the directory above", place->state_dir);
+	if (above >= 0)
+		place->calls->close(above);
+	return error;
+}
+
+/*
+ * A state directory that is made anew has a place for checkpoints at once: one without, where some have been written, is
+ * a mount point whose file system is gone (files_generation.c).
+ */
+static int root_furnish(const struct files_place *place, int root, struct reason *reason)
+{
+	if ((place->calls->mkdirat(root, "checkpoints", 0777) != 0 && errno != EEXIST) || place->calls->fsync(root) != 0)
+		return files_failed(place, reason, "making the directory", "checkpoints");
+	return 0;
+}
+
 /* Where there can be no lock, as on a full disk, what is to be done in the directory is tried all the same. */
 static int root_claim(const struct files_place *place, struct reason *reason)
 {
@@ -134,27 +168,29 @@ int files_root_open(const struct files_place *place, bool makes, struct reason *
 {
 	const struct files_calls *calls = place->calls;
 	const char *state_dir = place->state_dir;
+	bool made = makes && calls->mkdir(state_dir, 0777) == 0;
 	int fd, error;
 
-	if (makes && calls->mkdir(state_dir, 0777) != 0 && errno != EEXIST)
+	if (makes && !made && errno != EEXIST)
 		return files_failed(place, reason, "making the state directory", state_dir);
 	fd = calls->open(state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return files_failed(place, reason, "opening the state directory", state_dir);
 	error = root_claim(place, reason);
-	if (error) {
-		calls->close(fd);
-		return error;
-	}
-	if (calls->flock(fd, LOCK_EX | LOCK_NB) == 0) {
-		*ret_root = fd;
-		return 0;
-	}
-	if (errno == EWOULDBLOCK)
+	if (error)
+		;
+	else if (calls->flock(fd, LOCK_EX | LOCK_NB) == 0)
+		error = makes ? root_synchronise(place, fd, reason) : 0;
+	else if (errno == EWOULDBLOCK)
 		error = reason_set(reason, -EBUSY, "another emad writes to the state directory '%.200s': give "
 		                   "each its own with --state-dir", state_dir);
 	else
 		error = files_failed(place, reason, "locking the state directory", state_dir);
-	calls->close(fd);
+	if (!error && made)
+		error = root_furnish(place, fd, reason);
+	if (error)
+		calls->close(fd);
+	else
+		*ret_root = fd;
 	return error;
 }

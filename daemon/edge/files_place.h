@@ -24,11 +24,13 @@ struct files_calls {
 	int (*flock)(int fd, int operation);
 	DIR *(*fdopendir)(int fd);
 	struct dirent *(*readdir)(DIR *stream);
+	int (*closedir)(DIR *stream);
 	ssize_t (*read)(int fd, void *bytes, size_t count);
 	ssize_t (*write)(int fd, const void *bytes, size_t count);
 	int (*fsync)(int fd);
 	int (*close)(int fd);
 	int (*renameat)(int from_directory, const char *from, int to_directory, const char *to);
+	int (*exchange)(int directory, const char *name, const char *other); /* two names change places at once */
 	int (*unlinkat)(int directory, const char *name, int flags);
 	/* Only for speed: NULL where there is no such thing. */
 	int (*flags_set)(int fd, int flags); /* fcntl's F_SETFL */
@@ -67,6 +69,7 @@ int files_directory_open(const struct files_place *place, int parent, const char
 
 /*
  * The state directory itself may be a link: where it lies is the operator's choice. It is opened anew for every order,
- * so that it can be mounted anew meanwhile, and locked until it is closed.
+ * so that it can be mounted anew meanwhile, and locked until it is closed. makes: it is made where there is none, and
+ * its name synchronised, unless the directory above is none of ours to open.
  */
 int files_root_open(const struct files_place *place, bool makes, struct reason *reason, int *ret_root);

@@ -39,8 +39,8 @@ int files_step_open(const struct files_place *place, int parent, const char *nam
 
 	if (fd < 0)
 		return files_failed(place, reason, "opening the directory", name);
-	/* A new directory's name must outlive a power cut, or the files in it do not. */
-	if (made && place->calls->fsync(parent) != 0) {
+	/* Its name must outlive a power cut, or the files in it do not; whoever made it may have died before that. */
+	if (makes && place->calls->fsync(parent) != 0) {
 		int error = files_failed(place, reason, "synchronising the parent of", name);
 
 		place->calls->close(fd);
@@ -50,22 +50,21 @@ int files_step_open(const struct files_place *place, int parent, const char *nam
 	return 0;
 }
 
-/* As far as "checkpoints"; on failure files_way_close is right. */
-int files_way_begin(const struct files_place *place, bool makes, struct files_way *way, struct reason *reason)
+int files_way_begin(const struct files_place *place, bool makes, bool founds, struct files_way *way,
+                    struct reason *reason)
 {
 	int error;
 
 	*way = (struct files_way){ -1, -1, -1 };
 	error = files_root_open(place, makes, reason, &way->root);
-	return error ? error : files_step_open(place, way->root, "checkpoints", makes, &way->all, reason);
+	return error ? error : files_step_open(place, way->root, "checkpoints", founds, &way->all, reason);
 }
 
-int files_way_open(const struct files_place *place, const char *directory, bool makes, struct files_way *way,
-                   struct reason *reason)
+int files_way_open(const struct files_place *place, const char *directory, struct files_way *way, struct reason *reason)
 {
-	int error = files_way_begin(place, makes, way, reason);
+	int error = files_way_begin(place, false, false, way, reason);
 
-	return error ? error : files_step_open(place, way->all, directory, makes, &way->directory, reason);
+	return error ? error : files_step_open(place, way->all, directory, false, &way->directory, reason);
 }
 
 /* ---- lists ------------------------------------------------------------------------------------------------------- */
@@ -140,7 +139,7 @@ int files_directory_remove(const struct files_place *place, int parent, const ch
 		    place->calls->unlinkat(directory, entry->d_name, 0) != 0)
 			error = errno;
 	if (stream)
-		closedir(stream);
+		place->calls->closedir(stream);
 	place->calls->close(directory);
 	if (!error && place->calls->unlinkat(parent, name, AT_REMOVEDIR) == 0)
 		return 0;
@@ -167,7 +166,7 @@ int files_names_list(const struct files_place *place, int directory, bool cleans
 	}
 	if (!error && errno != 0)
 		error = files_failed(place, reason, "listing", "checkpoints");
-	closedir(stream);
+	place->calls->closedir(stream);
 	if (names->count > 0)
 		qsort(names->items, names->count, sizeof *names->items, names_compare);
 	return error;

@@ -21,18 +21,18 @@ struct files_way {
 
 void files_way_close(const struct files_place *place, struct files_way *way);
 
-/* As far as "checkpoints"; on failure files_way_close is right. */
-int files_way_begin(const struct files_place *place, bool makes, struct files_way *way, struct reason *reason);
+/* As far as "checkpoints", which is made only if founds; on failure files_way_close is right. */
+int files_way_begin(const struct files_place *place, bool makes, bool founds, struct files_way *way,
+                    struct reason *reason);
 
-/* The whole way, to a model's directory. */
-int files_way_open(const struct files_place *place, const char *directory, bool makes, struct files_way *way,
-                   struct reason *reason);
+/* The whole way, to a model's directory that is there. */
+int files_way_open(const struct files_place *place, const char *directory, struct files_way *way, struct reason *reason);
 
-/* One directory further; a new one's name is synchronised. */
+/* One directory further. makes: its name is synchronised, also where it was there. */
 int files_step_open(const struct files_place *place, int parent, const char *name, bool makes, int *ret_fd,
                     struct reason *reason);
 
-/* A stream of a directory's names, to be ended with closedir; NULL with errno. */
+/* A stream of a directory's names, to be ended with the table's closedir; NULL with errno. */
 DIR *files_list_open(const struct files_place *place, int directory);
 
 struct files_names {

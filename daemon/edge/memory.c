@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "daemon/core/failpoint.h"
 #include "daemon/edge/memory_directory.h"
 #include "daemon/edge/memory_segment.h"
 
@@ -185,6 +186,7 @@ static void segment_give_back(const struct memory_maker *maker, struct memory *m
 
 	memory_segment_name(memory->segment, name);
 	name_forget(maker, name);
+	FAILPOINT("segment-forgotten");
 	memory_segment_close(memory);
 }
 

@@ -16,6 +16,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "daemon/core/failpoint.h"
 #include "proto/layout.h"
 
 enum {
@@ -114,10 +115,12 @@ int memory_segment_make(struct memory *memory, const char *label, int directory)
 	memory->fd = memory_create(name, label, directory);
 	if (memory->fd < 0)
 		return -errno;
+	FAILPOINT("segment-empty");
 	error = fchmod(memory->fd, 0600) != 0 ? -errno : -posix_fallocate(memory->fd, 0, (off_t)memory->bytes);
 	/* Files cannot be sealed. */
 	if (!error && directory < 0 && fcntl(memory->fd, F_ADD_SEALS, SEALS) != 0)
 		error = -errno;
+	FAILPOINT("segment-sized");
 	if (!error)
 		error = memory_open(memory);
 	if (!error)

@@ -94,13 +94,13 @@ void systemd_handed_finish(struct systemd_handed *handed)
 	*handed = (struct systemd_handed){ .count = 0 };
 }
 
-int systemd_listener(struct systemd_handed *handed, const char *name)
+int systemd_listener(struct systemd_handed *handed, const char *name, int type)
 {
 	for (uint32_t i = 0; i < handed->count; i++) {
 		int fd = handed->descriptors[i].fd;
 
 		if (fd < 0 || strcmp(handed->descriptors[i].name, name) != 0 ||
-		    sd_is_socket(fd, AF_UNIX, SOCK_SEQPACKET, 1) <= 0)
+		    sd_is_socket(fd, AF_UNSPEC, type, 1) <= 0)
 			continue;
 		handed->descriptors[i].fd = -1;
 		return fd;

@@ -27,8 +27,8 @@ int systemd_handed_take(struct systemd_handed *ret_handed);
 /* Closes what nobody has taken. */
 void systemd_handed_finish(struct systemd_handed *handed);
 
-/* Takes the listening SEQPACKET socket of that name; -1: none. */
-int systemd_listener(struct systemd_handed *handed, const char *name);
+/* Takes a listening socket of that name and type (SOCK_SEQPACKET); -1: there is none, or no more. */
+int systemd_listener(struct systemd_handed *handed, const char *name, int type);
 
 /*
  * Stores a descriptor under that name with the service manager, which hands it to the next process of this service; and

@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT / "client" / "python"))
 
 import torch  # noqa: E402
 
+import rows_http  # noqa: E402
 import rows_service  # noqa: E402
 import rows_trainer  # noqa: E402
 import rows_updates  # noqa: E402
@@ -38,10 +39,12 @@ GROUPS: Dict[str, Callable[[bool], List[Row]]] = {
     "visible": rows_updates.visible,
     "checkpoints": rows_updates.checkpoints,
     "views": rows_service.views,
+    "recovery": rows_service.recovery,
     "memory": rows_service.memory,
     "fair": rows_updates.fair,
     "flat": rows_updates.flat,
     "requests": rows_service.requests,
+    "http": rows_http.rows,
 }
 
 HEADINGS = ("what", "emad", "peer", "", "ratio", "quartiles", "goal", "")

@@ -1,7 +1,9 @@
 """
-What readers wait for, what the daemon itself takes of memory, and how many requests it answers.
+What readers wait for, how soon a daemon that died is back, what it takes of memory itself, and how many requests it
+answers.
 """
 
+import ctypes
 import json
 import subprocess
 import threading
@@ -115,6 +117,33 @@ def memory(quick: bool) -> List[Row]:
             reached=goal.reached(kibibytes / 1024), rounds=1)
         for what, kibibytes in (("register and update", updating), ("show --tensors", asked))
     ]  # fmt: skip
+
+
+def recovery(quick: bool) -> List[Row]:
+    """A daemon that was killed comes back with 1 GiB in its memory, against one copy of as much."""
+    count = GIBI_FLOATS // (64 if quick else 1)
+    source, target = torch.ones(count), torch.ones(count)
+    ready, answered, copies = [], [], []
+    with Daemon(slots=2, stages=1, outlived=True) as daemon:
+        model = Pushed(daemon, "model", tensors(count, 600))
+        model.push()
+        daemon.wait_quiet()
+        for _ in range(2 if quick else 8):
+            copies.append(1e3 * seconds_of(lambda: ctypes.memmove(target.data_ptr(), source.data_ptr(), 4 * count)))
+            daemon.die()
+            ready.append(1e3 * seconds_of(daemon.come_back))
+            answered.append(ready[-1] + 1e3 * view_open(daemon))
+        with daemon.client.view("model") as view:
+            if view.step != model.step:
+                raise RuntimeError(f"step {model.step} was pushed, and step {view.step} has come back")
+        model.close()
+    limit = Goal(most=1000, text="1 s")
+    found = []
+    for what, figures in (("ready", ready), ("first view", answered)):
+        row = compared("recovery", f"from exec to {what}, 1 GiB in memory", "ms", figures, "memcpy", copies)
+        row.goal, row.reached = str(limit), limit.reached(max(figures))
+        found.append(row)
+    return found
 
 
 class Watch:

@@ -109,25 +109,50 @@ class Daemon:
 
     quiet_seconds = 0.2  # it is quiet when it has done nothing for so long
 
-    def __init__(self, workers: int = 0, slots: int = 3, stages: int = 2, keeps: bool = False):
-        """keeps: it has a state directory, and writes nothing unless it is asked to."""
+    def __init__(
+        self,
+        workers: int = 0,
+        slots: int = 3,
+        stages: int = 2,
+        keeps: bool = False,
+        outlived: bool = False,
+        http: bool = False,
+    ):
+        """
+        keeps: it has a state directory, and writes nothing unless it is asked to.
+        outlived: its memory is there for another daemon when it has died.
+        http: at a port of its own.
+        """
         self.folder = Path(tempfile.mkdtemp(prefix="emad-bench-"))
+        self.segments = Path(tempfile.mkdtemp(prefix="emad-bench-", dir="/dev/shm")) if outlived else None
         self.url = f"ipc://{self.folder}/emad.sock"
         config = self.folder / "emad.conf"
         state = f"state-dir={self.folder}/state\n" if keeps else ""
+        segments = f"segments-dir={self.segments}\n" if outlived else ""
         config.write_text(
-            f"[daemon]\nruntime-dir={self.folder}\nworkers={workers}\n{state}\n"
+            f"[daemon]\nruntime-dir={self.folder}\nworkers={workers}\n{state}{segments}\n"
             f"[limits]\nslots={slots}\nstages={stages}\n\n[checkpoint]\ncheckpoint-interval=0\n"
+            + ("\n[http]\nhttp-listen=127.0.0.1:0\n" if http else "")
         )
         program = os.environ.get("EMAD_DAEMON", str(BUILD / "emad"))
+        self.command = [program, "--config", str(config)]
         try:
-            self._start([program, "--config", str(config)])
+            self._start(self.command)
             self.client = emad.Client(self.url, timeout=60)
         except BaseException:
             self._end()
             raise
 
+    def die(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def come_back(self) -> None:
+        """After it has died; returns when it says that it is ready."""
+        self._start(self.command)
+
     def _start(self, command: List[str]) -> None:
+        (self.folder / "notify").unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(str(self.folder / "notify"))
             with open(self.folder / "log", "wb") as log:
@@ -187,7 +212,9 @@ class Daemon:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder, self.segments):
+            if folder:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 class Triad:

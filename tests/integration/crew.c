@@ -28,7 +28,6 @@ struct member {
 	uint32_t rank;
 	uint64_t seed;
 	struct emad_client *client;
-	bool failed; /* some call of the one thing at hand has failed: what it did is not known */
 };
 
 static bool stops(const struct member *member)
@@ -45,32 +44,33 @@ static bool again(struct member *member, const char *what, int code)
 	if (code == 0 || stops(member))
 		return false;
 	if (code == EMAD_EAWAY || code == EMAD_ESHUTDOWN || code == EMAD_ETIMEOUT || code == EMAD_EBUSY) {
-		member->failed = true;
 		atomic_fetch_add(&member->ledger->errors, 1);
 		process_sleep_ms(1);
 		return true;
 	}
-	ledger_fail(member->ledger, "%s of '%s': %s: %s", what, member->kind->model, emad_code_name(code), emad_error());
+	ledger_fail(member->ledger, "%s of '%s': %s: %s", what, member->kind->model, emad_code_name(code),
+	            emad_error());
 	return false;
 }
 
 /* ---- trainers ---------------------------------------------------------------------------------------------------- */
 
-static bool trainer_open(struct member *member, struct sample *sample, uint32_t rank, uint32_t world,
+static bool trainer_open(struct member *member, struct sample *sample, enum emad_resume resume,
                          struct emad_trainer **ret_trainer)
 {
 	const struct emad_trainer_options options = {
 		.profiles = member->kind->profiles,
 		.profile_count = member->kind->profile_count,
-		.rank = rank,
-		.world = world,
+		.rank = member->rank,
+		.world = member->kind->world,
+		.resume = resume,
 		.timeout_ms = CALL_MAX_MS,
 	};
 	int code;
 
 	do
-		code = emad_trainer_open(member->client, member->kind->model, sample->tensors, SAMPLE_TENSOR_COUNT, &options,
-		                         ret_trainer);
+		code = emad_trainer_open(member->client, member->kind->model, sample->tensors, sample->tensor_count,
+		                         &options, ret_trainer);
 	while (again(member, "a registration", code));
 	return code == 0;
 }
@@ -104,13 +104,15 @@ static void trainer_look(struct member *member, struct emad_trainer *trainer)
 		return;
 	atomic_store(&member->ledger->again, info.restart_count);
 	if (!info.resumed)
-		ledger_fail(member->ledger, "the daemon has lost '%s': rank %u had to make it anew; newest step that was taken "
-		            "%" PRIu64, member->kind->model, member->rank, atomic_load(&member->ledger->taken));
+		ledger_fail(member->ledger,
+		            "the daemon has lost '%s': rank %u had to make it anew; newest step taken %" PRIu64,
+		            member->kind->model, member->rank, atomic_load(&member->ledger->taken));
 }
 
 /*
  * Pushes a step until there is an answer, or leaves it after a failed call: like a training that goes on, and once only
- * before it has got another answer, so that what is not known stays countable. False when it is left or the member stops.
+ * before it has got another answer, so that what is not known stays countable. False when it is left or the member
+ * stops.
  */
 static bool step_push(struct member *member, struct emad_trainer *trainer, struct sample *sample, uint64_t step,
                       bool may_leave)
@@ -140,8 +142,8 @@ static bool step_push(struct member *member, struct emad_trainer *trainer, struc
 	entry = entry_of(result.outcome);
 	atomic_fetch_add(&ledger->duplicates, result.outcome == EMAD_DUPLICATE);
 	if (entry == LEDGER_REFUSED && result.outcome != EMAD_INCOMPLETE)
-		ledger_fail(ledger, "step %" PRIu64 " of '%s' was answered with outcome %d: %s", step, member->kind->model,
-		            (int)result.outcome, result.refusal);
+		ledger_fail(ledger, "step %" PRIu64 " of '%s' was answered with outcome %d: %s", step,
+		            member->kind->model, (int)result.outcome, result.refusal);
 	atomic_store(&ledger->entries[step], (uint8_t)entry);
 	if (entry == LEDGER_TAKEN)
 		atomic_store(&ledger->taken, step);
@@ -164,13 +166,14 @@ static void trainer_pause(struct member *member, uint64_t step)
 static void trainer_run(struct member *member)
 {
 	struct emad_trainer *trainer = NULL;
+	uint64_t step = atomic_load(&member->ledger->tried) + 1;
 	struct sample sample;
 	bool answered = false;
 
 	if (sample_init(&sample, member->kind, member->rank, member->kind->world) != 0)
 		ledger_fail(member->ledger, "no memory");
-	else if (trainer_open(member, &sample, member->rank, member->kind->world, &trainer))
-		for (uint64_t step = 1; step < LEDGER_STEP_MAX && !stops(member); step++) {
+	else if (trainer_open(member, &sample, EMAD_RESUME_AUTO, &trainer))
+		for (; step < LEDGER_STEP_MAX && !stops(member); step++) {
 			answered = step_push(member, trainer, &sample, step, answered);
 			trainer_pause(member, step);
 		}
@@ -223,11 +226,13 @@ static bool view_judge(struct member *member, const struct sample *whole, uint32
 		return false;
 	}
 	if (mistake)
-		ledger_fail(member->ledger, "version %" PRIu64 " of '%s', profile %u, step %" PRIu64 ": %s", info.version,
-		            member->kind->model, profile, info.step, mistake);
+		ledger_fail(member->ledger, "version %" PRIu64 " of '%s', profile %u, step %" PRIu64 ": %s",
+		            info.version, member->kind->model, profile, info.step, mistake);
 	if (info.version < newest->version || info.step < newest->step)
-		ledger_fail(member->ledger, "'%s' went back from version %" PRIu64 ", step %" PRIu64 " to version %" PRIu64
-		            ", step %" PRIu64, member->kind->model, newest->version, newest->step, info.version, info.step);
+		ledger_fail(member->ledger,
+		            "'%s' went back from version %" PRIu64 ", step %" PRIu64 " to version %" PRIu64
+		            ", step %" PRIu64,
+		            member->kind->model, newest->version, newest->step, info.version, info.step);
 	*newest = info;
 	return true;
 }
@@ -269,19 +274,19 @@ static void reader_run(struct member *member)
 
 /* ---- passers ----------------------------------------------------------------------------------------------------- */
 
-/* All of it anew, from a step that no earlier one had. False when the member stops. */
-static bool passing_train(struct member *member, struct sample *sample, uint64_t first_step)
+/* Some steps, as a new model or as one that goes on with other tensors. False when the member stops. */
+static bool passing_train(struct member *member, struct sample *sample, uint64_t first_step, enum emad_resume resume)
 {
 	struct emad_trainer *trainer;
 	struct emad_trainer_info info;
 	uint64_t step = first_step;
 
 	atomic_store(&member->ledger->phase, LEDGER_REGISTERING);
-	if (!trainer_open(member, sample, 0, 1, &trainer))
+	if (!trainer_open(member, sample, resume, &trainer))
 		return false;
-	if (emad_trainer_info(trainer, &info) == 0 && info.version != 0)
-		ledger_fail(member->ledger, "'%s' was removed and is there again, at step %" PRIu64, member->kind->model,
-		            info.last_step);
+	if (emad_trainer_info(trainer, &info) == 0 && (resume == EMAD_RESUME_AUTO) != (info.version == 0))
+		ledger_fail(member->ledger, "'%s' %s, at step %" PRIu64, member->kind->model,
+		            info.version ? "was removed and is there again" : "was there and is new", info.last_step);
 	atomic_store(&member->ledger->phase, LEDGER_PUSHING);
 	while (step < first_step + PASSING_STEPS && step_push(member, trainer, sample, step, false))
 		step++;
@@ -289,9 +294,8 @@ static bool passing_train(struct member *member, struct sample *sample, uint64_t
 	return step == first_step + PASSING_STEPS;
 }
 
-static bool passing_look(struct member *member, const struct sample *whole, uint64_t first_step)
+static bool passing_look(struct member *member, const struct sample *whole, uint64_t first_step, uint64_t last_step)
 {
-	uint64_t last_step = first_step + PASSING_STEPS - 1;
 	const char *mistake;
 	struct sample_values values;
 	struct emad_view_info info = {0};
@@ -311,8 +315,8 @@ static bool passing_look(struct member *member, const struct sample *whole, uint
 	if (!mistake && emad_view_info(view, &info) == 0)
 		mistake = reference_differs(&reference, &values, &info);
 	if (mistake && emad_view_check(view) == 0)
-		ledger_fail(member->ledger, "'%s' from step %" PRIu64 " at step %" PRIu64 ": %s", member->kind->model, first_step,
-		            info.step, mistake);
+		ledger_fail(member->ledger, "'%s' from step %" PRIu64 " at step %" PRIu64 ": wrong is %s",
+		            member->kind->model, first_step, info.step, mistake);
 	emad_view_close(view);
 	return true;
 }
@@ -324,11 +328,10 @@ static bool passing_remove(struct member *member)
 	int code;
 
 	atomic_store(&member->ledger->phase, LEDGER_REMOVING);
-	member->failed = false;
 	do {
 		code = emad_remove(member->client, member->kind->model, CALL_MAX_MS, NULL);
-		/* One that failed may have done it. */
-		if (code == EMAD_ENOMODEL && member->failed)
+		/* It was there a moment ago: a call whose answer was lost has done it, and the library repeats it. */
+		if (code == EMAD_ENOMODEL)
 			code = 0;
 	} while (again(member, "a removal", code));
 	if (code)
@@ -354,11 +357,16 @@ static void passer_run(struct member *member)
 	bool goes_on = sample_init(&whole, member->kind, 0, 1) == 0;
 
 	while (goes_on && !stops(member)) {
-		goes_on = passing_train(member, &whole, step) && passing_look(member, &whole, step) && passing_remove(member);
-		step += PASSING_STEPS + 3;
+		uint64_t middle = step + PASSING_STEPS, end = middle + PASSING_STEPS;
+
+		whole.tensor_count = SAMPLE_TENSOR_COUNT;
+		goes_on = passing_train(member, &whole, step, EMAD_RESUME_AUTO) &&
+		          passing_look(member, &whole, step, middle - 1);
+		whole.tensor_count = SAMPLE_TENSOR_COUNT - 1;
+		goes_on = goes_on && passing_train(member, &whole, middle, EMAD_RESUME_ADAPT) &&
+		          passing_look(member, &whole, step, end - 1) && passing_remove(member);
 		atomic_fetch_add(&member->ledger->rounds, 1);
-		if (step + PASSING_STEPS >= LEDGER_STEP_MAX)
-			step = 1;
+		step = end + 3 < LEDGER_STEP_MAX - 2 * PASSING_STEPS ? end + 3 : 1;
 	}
 	sample_finish(&whole);
 }
@@ -385,22 +393,44 @@ static void model_wait(struct member *member)
 	emad_free(json);
 }
 
+/* What was said to be changed must be there, from the next update on. */
+static bool profile_look(struct member *member)
+{
+	struct emad_view *view = NULL;
+	int code, left_ms = CALL_MAX_MS;
+
+	do {
+		code = emad_view_open(member->client, member->kind->model, "extra", 0, CALL_MAX_MS, &view);
+		if ((code == EMAD_ENOPROFILE || code == EMAD_ENOVERSION) && left_ms-- > 0)
+			code = EMAD_EAWAY;
+	} while (again(member, "a view of the new profile", code));
+	emad_view_close(view);
+	return code == 0;
+}
+
+static bool profile_remove(struct member *member)
+{
+	int code;
+
+	do {
+		code = emad_profile_remove(member->client, member->kind->model, "extra", CALL_MAX_MS, NULL);
+		/* As with a model. */
+		if (code == EMAD_ENOPROFILE)
+			code = 0;
+	} while (again(member, "the removal of a profile", code));
+	return code == 0;
+}
+
 static void changer_run(struct member *member)
 {
+	bool goes_on = true;
+
 	model_wait(member);
 	atomic_store(&member->ledger->phase, LEDGER_CHANGING);
-	while (!stops(member)) {
-		int code;
-
-		if (!profile_set(member, "extra=constant:decay=0.5;copy=step") ||
-		    !profile_set(member, "extra=averaged-model:decay=0.25,precision=f64;copy=step"))
-			break;
-		member->failed = false;
-		do {
-			code = emad_profile_remove(member->client, member->kind->model, "extra", CALL_MAX_MS, NULL);
-			if (code == EMAD_ENOPROFILE && member->failed)
-				code = 0;
-		} while (again(member, "the removal of a profile", code));
+	while (goes_on && !stops(member)) {
+		goes_on = profile_set(member, "extra=constant:decay=0.5;copy=step") && profile_look(member) &&
+		          profile_set(member, "extra=averaged-model:decay=0.25,precision=f64;copy=step") &&
+		          profile_look(member) && profile_remove(member);
 		atomic_fetch_add(&member->ledger->rounds, 1);
 		process_sleep_ms((int)seed_next(&member->seed, 20));
 	}
@@ -447,6 +477,7 @@ static struct ledger *member_start(struct crew *crew, int index, const char *dir
 	snprintf(numbers[1], sizeof(numbers[1]), "%u", rank);
 	snprintf(numbers[2], sizeof(numbers[2]), "%" PRIu64, seed + (unsigned)index);
 	crew->ledgers[index] = ledger_open(path);
+	ledger_restart(crew->ledgers[index]);
 	crew->pids[index] = process_spawn(PROCESS_SELF, arguments, NULL);
 	return crew->ledgers[index];
 }
@@ -458,7 +489,8 @@ void crew_start(struct crew *crew, const char *directory, const char *url, uint6
 	*crew = (struct crew){.passer = NULL};
 	for (unsigned kind = 0; kind < SAMPLE_KIND_COUNT && which & CREW_TRAINERS; kind++)
 		for (uint32_t rank = 0; rank < sample_kinds[kind].world; rank++)
-			crew->trainers[kind][rank] = member_start(crew, index++, directory, url, "trainer", kind, rank, seed);
+			crew->trainers[kind][rank] =
+			        member_start(crew, index++, directory, url, "trainer", kind, rank, seed);
 	for (unsigned kind = 0; kind < SAMPLE_KIND_COUNT && which & CREW_READERS; kind++)
 		crew->readers[kind] = member_start(crew, index++, directory, url, "reader", kind, 0, seed);
 	if (which & CREW_PASSER)
@@ -474,7 +506,8 @@ bool crew_begins(struct crew *crew, int timeout_ms)
 			const char *mistake = crew_mistake(crew);
 
 			if (mistake || timeout_ms <= 0) {
-				fprintf(stderr, "member %d does not begin: %s\n", i, mistake ? mistake : "no time is left");
+				fprintf(stderr, "member %d does not begin: %s\n", i,
+				        mistake ? mistake : "no time is left");
 				return false;
 			}
 			process_sleep_ms(1);
@@ -539,7 +572,8 @@ bool crew_stop(struct crew *crew, int timeout_ms)
 		int status = crew->pids[i] ? process_wait(crew->pids[i], timeout_ms) : 0;
 
 		if (status != 0)
-			fprintf(stderr, "member %d ended with status %#x: %s\n", i, (unsigned)status, crew->ledgers[i]->text);
+			fprintf(stderr, "member %d ended with status %#x: %s\n", i, (unsigned)status,
+			        crew->ledgers[i]->text);
 		well = well && status == 0;
 		crew->pids[i] = 0;
 	}

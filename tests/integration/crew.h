@@ -4,7 +4,7 @@
  *
  *   trainers  push steps as fast as they can; after a failed call they push the same step again, or leave it
  *   readers   open views in turn, judge them, and hold one for a while
- *   passers   make a model, push, read, remove it, and see that it is gone
+ *   passers   make a model, push, read, go on with fewer tensors, remove it, and see that it is gone
  *   changers  add a profile to a model that is being trained, change and remove it
  */
 #pragma once
@@ -34,7 +34,7 @@ struct crew {
 /* Which of them. */
 enum { CREW_TRAINERS = 1, CREW_READERS = 2, CREW_PASSER = 4, CREW_CHANGER = 8, CREW_ALL = 15 };
 
-/* Starts them, with ledgers in the directory. */
+/* Starts them, with ledgers in the directory. Where there are some, trainers go on behind the last step in them. */
 void crew_start(struct crew *crew, const char *directory, const char *url, uint64_t seed, unsigned which);
 
 /* Waits until all of them have done something. False, with a sentence on the error stream, when they do not. */
@@ -46,7 +46,7 @@ bool crew_pause(struct crew *crew, bool pauses, int timeout_ms);
 /* What one of them found and must not be, or NULL. Also when one has ended by itself. */
 const char *crew_mistake(struct crew *crew);
 
-/* Tells them to end and waits. False, with a sentence on the error stream, where one does not, or ends with a failure. */
+/* Tells them to end and waits. False, with a sentence on the error stream, where one does not, or fails. */
 bool crew_stop(struct crew *crew, int timeout_ms);
 
 /* Kills those that are left, and gives back the ledgers. */

@@ -3,9 +3,11 @@
  */
 #include "tests/integration/inspector.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tests/integration/process.h"
@@ -21,8 +23,9 @@ int inspector_init(struct inspector *inspector, struct crew *crew, const char *u
 	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++) {
 		int code = sample_init(&inspector->wholes[k], &sample_kinds[k], 0, 1);
 
-		if (code)
-			return code;
+		inspector->found[k] = calloc(LEDGER_STEP_MAX, 1);
+		if (code || !inspector->found[k])
+			return code ? code : -ENOMEM;
 		for (uint32_t p = 0; p < sample_kinds[k].profile_count; p++)
 			reference_init(&inspector->references[k][p], &sample_kinds[k], p);
 	}
@@ -34,21 +37,23 @@ void inspector_finish(struct inspector *inspector)
 	for (int i = 0; i < INSPECTOR_HELD_MAX; i++)
 		emad_view_close(inspector->held[i]);
 	emad_client_close(inspector->client);
-	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++)
+	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++) {
 		sample_finish(&inspector->wholes[k]);
+		free(inspector->found[k]);
+	}
 	*inspector = (struct inspector){.crew = NULL};
 }
 
 bool inspector_meets(struct inspector *inspector, pid_t pid, int timeout_ms)
 {
-	struct emad_daemon daemon;
+	for (; timeout_ms > 0; timeout_ms--) {
+		struct emad_daemon daemon;
 
-	for (; emad_hello(inspector->client, CALL_MAX_MS, &daemon) != 0 || (pid && daemon.pid != (uint64_t)pid); timeout_ms--) {
-		if (timeout_ms <= 0)
-			return false;
+		if (emad_hello(inspector->client, CALL_MAX_MS, &daemon) == 0 && (!pid || daemon.pid == (uint64_t)pid))
+			return true;
 		process_sleep_ms(1);
 	}
-	return true;
+	return false;
 }
 
 __attribute__((format(printf, 2, 3))) static void say(struct inspector *inspector, const char *format, ...)
@@ -67,17 +72,35 @@ __attribute__((format(printf, 2, 3))) static void say(struct inspector *inspecto
 struct walk {
 	struct ledger *const *ranks;
 	uint32_t world;
+	const uint8_t *found;
 	uint64_t step; /* of the version */
 };
 
+static enum ledger_verdict judge(const struct walk *walk, uint64_t step)
+{
+	enum ledger_verdict verdict = ledger_judge(walk->ranks, walk->world, step);
+
+	switch ((enum inspector_found)walk->found[step]) {
+	case FOUND_NOTHING:
+		break;
+	case FOUND_PRESENT:
+		return LEDGER_IN;
+	case FOUND_ABSENT:
+		return LEDGER_OUT;
+	case FOUND_DOUBTFUL:
+		return verdict == LEDGER_IN ? LEDGER_PERHAPS : verdict;
+	}
+	return verdict;
+}
+
 /* All snapshots up to `last_step`, but for one that is left out, or taken twice. */
-static struct reference walk_with(const struct walk *walk, const struct reference *from, uint64_t last_step, uint64_t absent,
-                                  uint64_t doubled)
+static struct reference walk_with(const struct walk *walk, const struct reference *from, uint64_t last_step,
+                                  uint64_t absent, uint64_t doubled)
 {
 	struct reference reference = *from;
 
 	for (uint64_t step = from->step + 1; step <= last_step; step++) {
-		if (step == absent || (step != last_step && ledger_judge(walk->ranks, walk->world, step) == LEDGER_OUT))
+		if (step == absent || (step != last_step && judge(walk, step) == LEDGER_OUT))
 			continue;
 		reference_apply(&reference, step);
 		if (step == doubled)
@@ -88,10 +111,7 @@ static struct reference walk_with(const struct walk *walk, const struct referenc
 
 static bool agrees(const struct reference *reference, const struct sample_values *values)
 {
-	/* The steps are there in either case. */
-	unsigned steps = 1u << (SAMPLE_TENSOR_COUNT - 1);
-
-	return (reference_tensors(reference, values) | steps) == (1u << SAMPLE_TENSOR_COUNT) - 1;
+	return reference_tensors(reference, values) == (1u << values->tensor_count) - 1;
 }
 
 static void explain(struct inspector *inspector, const struct walk *walk, const struct reference *from,
@@ -133,7 +153,7 @@ static int perhaps_collect(const struct walk *walk, uint64_t from_step, uint64_t
 	int count = 0;
 
 	for (uint64_t step = from_step + 1; step < walk->step; step++) {
-		if (ledger_judge(walk->ranks, walk->world, step) != LEDGER_PERHAPS)
+		if (judge(walk, step) != LEDGER_PERHAPS)
 			continue;
 		if (count == PERHAPS_MAX)
 			return -1;
@@ -155,46 +175,74 @@ static struct reference walk_without(const struct walk *walk, const struct refer
 		if (next < count && step == unknown[next])
 			applied = !(absent >> next++ & 1);
 		else if (!applied)
-			applied = ledger_judge(walk->ranks, walk->world, step) != LEDGER_OUT;
+			applied = judge(walk, step) != LEDGER_OUT;
 		if (applied)
 			reference_apply(&reference, step);
 	}
 	return reference;
 }
 
+/* One of the possibilities is the truth: from now on it is known. */
+static void unknown_settle(struct inspector *inspector, uint32_t kind, const uint64_t *unknown, int count,
+                           unsigned absent)
+{
+	for (int i = 0; i < count; i++) {
+		bool is_absent = absent >> i & 1;
+		uint8_t *found = &inspector->found[kind][unknown[i]];
+
+		*found = is_absent ? FOUND_ABSENT : FOUND_PRESENT;
+		inspector->absent_count += is_absent;
+		inspector->present_count += !is_absent;
+	}
+}
+
+/* Finds the possibility that agrees with the version, and goes on from there. What differs, or NULL. */
+static const char *advance(struct inspector *inspector, uint32_t kind, uint32_t profile, const struct walk *walk,
+                           const struct emad_view_info *info, const struct sample_values *values)
+{
+	struct reference *reference = &inspector->references[kind][profile], reached;
+	uint64_t unknown[PERHAPS_MAX];
+	int count = perhaps_collect(walk, reference->step, unknown);
+	const char *differs = "more pushes without an answer than can be tried";
+
+	for (unsigned absent = 0; count >= 0 && absent < 1u << count; absent++) {
+		reached = walk_without(walk, reference, unknown, count, absent);
+		differs = reference_differs(&reached, values, info);
+		if (differs)
+			continue;
+		/* The newest snapshot itself is the same whatever was before. */
+		if (profile > 0)
+			unknown_settle(inspector, kind, unknown, count, absent);
+		*reference = reached;
+		break;
+	}
+	return differs;
+}
+
 bool inspector_compare(struct inspector *inspector, uint32_t kind, uint32_t profile, const struct emad_view_info *info,
                        const struct sample_values *values)
 {
-	struct reference *reference = &inspector->references[kind][profile], found;
-	struct walk walk = {inspector->crew->trainers[kind], sample_kinds[kind].world, info->step};
-	uint64_t unknown[PERHAPS_MAX];
-	int count = perhaps_collect(&walk, reference->step, unknown);
-	const char *differs = count < 0 ? "more pushes without an answer than can be tried" : "the step";
+	const struct sample_kind *of = &sample_kinds[kind];
+	const struct reference *reference = &inspector->references[kind][profile];
+	struct walk walk = {inspector->crew->trainers[kind], of->world, inspector->found[kind], info->step};
+	const char *differs;
 
-	if (info->step < reference->step || ledger_judge(walk.ranks, walk.world, info->step) == LEDGER_OUT) {
-		say(inspector, "'%s' stands at step %" PRIu64 ", behind step %" PRIu64 ": that was %s", sample_kinds[kind].model,
+	inspector->compared_count++;
+	if (info->step < reference->step || judge(&walk, info->step) == LEDGER_OUT) {
+		say(inspector, "'%s' stands at step %" PRIu64 ", behind step %" PRIu64 ": that was %s", of->model,
 		    info->step, reference->step, info->step < reference->step ? "there before" : "never taken");
 		return false;
 	}
-	if (info->step == reference->step)
-		differs = reference_differs(reference, values, info);
-	for (unsigned absent = 0; info->step > reference->step && count >= 0 && absent < 1u << count; absent++) {
-		found = walk_without(&walk, reference, unknown, count, absent);
-		differs = reference_differs(&found, values, info);
-		if (differs)
-			continue;
-		*reference = found;
-		inspector->absent_count += (unsigned)__builtin_popcount(absent);
-		inspector->unanswered_count += (unsigned)(count - __builtin_popcount(absent));
-		break;
-	}
-	inspector->compared_count++;
-	if (!differs)
+	differs = info->step == reference->step ? reference_differs(reference, values, info)
+	                                        : advance(inspector, kind, profile, &walk, info, values);
+	if (!differs) {
+		inspector->found[kind][info->step] = FOUND_PRESENT;
 		return true;
-	say(inspector, "'%s', profile '%s', version %" PRIu64 ", step %" PRIu64 ", %" PRIu64 " updates: %s differ%s; it was right "
-	    "at step %" PRIu64 ", of the steps since then %d have no answer", sample_kinds[kind].model,
-	    sample_kinds[kind].profiles[profile], info->version, info->step, info->updates, differs,
-	    differs[strlen(differs) - 1] == 's' ? "" : "s", reference->step, count);
+	}
+	say(inspector,
+	    "'%s', profile '%s', version %" PRIu64 ", step %" PRIu64 ", %" PRIu64
+	    " updates: wrong is %s; it was right at step %" PRIu64,
+	    of->model, of->profiles[profile], info->version, info->step, info->updates, differs, reference->step);
 	explain(inspector, &walk, reference, values);
 	return false;
 }
@@ -219,8 +267,8 @@ static bool profile_check(struct inspector *inspector, uint32_t kind, uint32_t p
 	do {
 		code = emad_view_open(inspector->client, of->model, name, step, timeout_ms, &view);
 		if (code) {
-			say(inspector, "'%s', profile '%s': no version of step %" PRIu64 ", which was acknowledged: %s: %s", of->model,
-			    name, step, emad_code_name(code), emad_error());
+			say(inspector, "'%s', profile '%s': no version of step %" PRIu64 ", which was taken: %s: %s",
+			    of->model, name, step, emad_code_name(code), emad_error());
 			return false;
 		}
 		mistake = sample_read(&inspector->wholes[kind], view, &values);
@@ -228,11 +276,11 @@ static bool profile_check(struct inspector *inspector, uint32_t kind, uint32_t p
 		emad_view_close(view);
 	} while (code == EMAD_EREVOKED);
 	if (mistake)
-		say(inspector, "'%s', profile '%s', version %" PRIu64 ", step %" PRIu64 ": %s", of->model, name, info.version,
-		    info.step, mistake);
+		say(inspector, "'%s', profile '%s', version %" PRIu64 ", step %" PRIu64 ": %s", of->model, name,
+		    info.version, info.step, mistake);
 	else if (info.version < inspector->versions[kind])
-		say(inspector, "'%s' went back from version %" PRIu64 " to version %" PRIu64 ", step %" PRIu64, of->model,
-		    inspector->versions[kind], info.version, info.step);
+		say(inspector, "'%s' went back from version %" PRIu64 " to version %" PRIu64 ", step %" PRIu64,
+		    of->model, inspector->versions[kind], info.version, info.step);
 	else if (inspector_compare(inspector, kind, profile, &info, &values))
 		inspector->versions[kind] = info.version;
 	return inspector->text[0] == '\0';
@@ -245,11 +293,30 @@ bool inspector_check(struct inspector *inspector, int timeout_ms)
 	inspector->text[0] = '\0';
 	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++)
 		steps[k] = ledger_taken(inspector->crew->trainers[k], sample_kinds[k].world);
-	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++)
-		for (uint32_t p = 0; p < sample_kinds[k].profile_count; p++)
-			if (steps[k] > 0 && !profile_check(inspector, k, p, steps[k], timeout_ms))
+	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++) {
+		uint32_t count = sample_kinds[k].profile_count;
+
+		/* The last of them is the newest snapshot: what is unknown is known by then. */
+		for (uint32_t p = 1; p <= count && steps[k] > 0; p++)
+			if (!profile_check(inspector, k, p % count, steps[k], timeout_ms))
 				return false;
+	}
 	return true;
+}
+
+void inspector_forget(struct inspector *inspector)
+{
+	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++) {
+		struct ledger *const *ranks = inspector->crew->trainers[k];
+		uint64_t last_step = 0;
+
+		for (uint32_t r = 0; r < sample_kinds[k].world; r++)
+			if (atomic_load(&ranks[r]->tried) > last_step)
+				last_step = atomic_load(&ranks[r]->tried);
+		for (uint64_t step = inspector->references[k][1].step + 1; step <= last_step; step++)
+			if (ledger_judge(ranks, sample_kinds[k].world, step) != LEDGER_IN)
+				inspector->found[k][step] = FOUND_DOUBTFUL;
+	}
 }
 
 /* ---- views that outlive a daemon --------------------------------------------------------------------------------- */
@@ -268,7 +335,8 @@ void inspector_hold(struct inspector *inspector)
 		profile_name(kind, profile, name);
 		if (emad_view_open(inspector->client, sample_kinds[kind].model, name, 0, CALL_MAX_MS, view) != 0)
 			continue;
-		if (sample_read(&inspector->wholes[kind], *view, &inspector->held_values[i]) || emad_view_check(*view) != 0) {
+		if (sample_read(&inspector->wholes[kind], *view, &inspector->held_values[i]) ||
+		    emad_view_check(*view) != 0) {
 			emad_view_close(*view);
 			*view = NULL;
 		}

@@ -2,9 +2,9 @@
  * The inspector: asks a daemon under the load of a crew for its averages and compares them with the reference.
  *
  * A version of step S must hold each snapshot up to S that was acknowledged, once, and none that was refused. One that
- * was never answered may be in it or not: whichever of these possibilities the version agrees with is the truth from
- * then on, and the reference goes on from there. Nobody has to stand still for that: what is compared is the step that
- * the version is of.
+ * was never answered may be in it or not: whichever of these possibilities the first profile with a memory agrees with
+ * is the truth from then on, for all profiles, and the reference goes on from there. Nobody has to stand still for
+ * that: what is compared is the step that the version is of.
  */
 #pragma once
 
@@ -19,17 +19,21 @@ enum {
 	INSPECTOR_HELD_MAX = SAMPLE_KIND_COUNT * SAMPLE_PROFILE_COUNT_MAX,
 };
 
+/* What is known of a step beside its answers: what a version has shown of it, or that answers count for nothing. */
+enum inspector_found { FOUND_NOTHING, FOUND_PRESENT, FOUND_ABSENT, FOUND_DOUBTFUL };
+
 struct inspector {
 	struct crew *crew;
 	struct emad_client *client;
 	struct sample wholes[SAMPLE_KIND_COUNT];
 	struct reference references[SAMPLE_KIND_COUNT][SAMPLE_PROFILE_COUNT_MAX];
 	uint64_t versions[SAMPLE_KIND_COUNT]; /* newest that was seen */
+	uint8_t *found[SAMPLE_KIND_COUNT];    /* owned; enum inspector_found by step */
 	struct emad_view *held[INSPECTOR_HELD_MAX];
 	struct sample_values held_values[INSPECTOR_HELD_MAX];
 	uint64_t compared_count;  /* versions */
-	uint64_t unanswered_count; /* pushes without an answer that a version was found to hold */
-	uint64_t absent_count;     /* and not to hold */
+	uint64_t present_count; /* pushes without an answer that a version was found to hold */
+	uint64_t absent_count;  /* and not to hold */
 	uint64_t kept_count;    /* views that were held and are still whole */
 	uint64_t revoked_count; /* and that were taken back */
 	char text[INSPECTOR_TEXT_BYTES]; /* what was found */
@@ -47,6 +51,12 @@ bool inspector_meets(struct inspector *inspector, pid_t pid, int timeout_ms);
  * this was called. False: `text` says what is wrong, in which model, at which step.
  */
 bool inspector_check(struct inspector *inspector, int timeout_ms);
+
+/*
+ * The daemon has ended, and what is not on disk is gone. It had nothing to average where not all ranks had pushed a
+ * step: what the others were told of it counts for nothing.
+ */
+void inspector_forget(struct inspector *inspector);
 
 /* Opens views of every profile, for later. Those that cannot be opened are left out. */
 void inspector_hold(struct inspector *inspector);

@@ -28,6 +28,17 @@ struct ledger *ledger_open(const char *path)
 	return map;
 }
 
+void ledger_restart(struct ledger *ledger)
+{
+	atomic_store(&ledger->stop, 0);
+	atomic_store(&ledger->pause, 0);
+	atomic_store(&ledger->paused, 0);
+	atomic_store(&ledger->phase, LEDGER_IDLE);
+	atomic_store(&ledger->rounds, 0);
+	atomic_store(&ledger->again, 0);
+	atomic_store(&ledger->failed, 0);
+}
+
 void ledger_close(struct ledger *ledger)
 {
 	if (ledger)

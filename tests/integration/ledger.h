@@ -54,6 +54,9 @@ struct ledger {
 
 /* Maps the file, which is made if need be; ends the process where that is not possible. */
 struct ledger *ledger_open(const char *path);
+/* For another process that goes on: only the steps stay. */
+void ledger_restart(struct ledger *ledger);
+
 void ledger_close(struct ledger *ledger);
 
 /* The first thing that must not have happened. */

@@ -17,11 +17,12 @@ static const long double ROUNDING_MAX = 4 * 0x1p-53L * 2 * 0x1p23L;
 
 void reference_init(struct reference *reference, const struct sample_kind *kind, uint32_t profile)
 {
+	const char *text = kind->profiles[profile];
 	struct reason reason = {.text = ""};
 
 	*reference = (struct reference){.kind = kind};
-	if (profile_parse(kind->profiles[profile], strlen(kind->profiles[profile]), &reference->profile, &reason) != 0) {
-		fprintf(stderr, "%s: %s\n", kind->profiles[profile], reason.text);
+	if (profile_parse(text, strlen(text), &reference->profile, &reason) != 0) {
+		fprintf(stderr, "%s: %s\n", text, reason.text);
 		exit(EXIT_FAILURE);
 	}
 }
@@ -123,7 +124,7 @@ unsigned reference_tensors(const struct reference *reference, const struct sampl
 {
 	unsigned equal = 0;
 
-	for (uint64_t i = 0; i < SAMPLE_TENSOR_COUNT; i++) {
+	for (uint64_t i = 0; i < values->tensor_count; i++) {
 		enum sample_class class = sample_class_of(i);
 		double wanted = values->dtypes[i] == EMAD_F32 ? (double)reference->f32[class] : reference->f64[class];
 
@@ -157,9 +158,9 @@ const char *reference_differs(const struct reference *reference, const struct sa
 		return "the step";
 	if (reference->state.updates != info->updates)
 		return "the number of updates";
-	if (reference_tensors(reference, values) != (1u << SAMPLE_TENSOR_COUNT) - 1)
+	if (reference_tensors(reference, values) != (1u << values->tensor_count) - 1)
 		return "the values";
-	for (uint64_t i = 0; i < SAMPLE_TENSOR_COUNT; i++)
+	for (uint64_t i = 0; i < values->tensor_count; i++)
 		if (precision == PRECISION_F64 && values->dtypes[i] == EMAD_F32)
 			return "the dtype";
 	if (independent_value(reference, &independent) &&

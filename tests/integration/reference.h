@@ -1,11 +1,11 @@
 /*
  * The reference: what an average must be, computed beside the daemon from the steps that are in it.
  *
- * In two ways. The one performs the operations of SEMANTICS in the arithmetic of the tensor, one after the other, so that
- * the result is the daemon's to the last bit; the decays are those of proto/schedule, which has tests of its own. The
- * other, for a mean and for a constant decay, uses neither: exact integers or long doubles, and a bound for the roundings
- * of the daemon that is carried along: each update rounds four times, at magnitudes of at most twice the largest value,
- * and what was wrong before is multiplied by the decay.
+ * In two ways. The one performs the operations of the schedules in the arithmetic of the tensor, one after the other,
+ * so that the result is the daemon's to the last bit; the decays are those of proto/schedule, which has tests of its
+ * own. The other, for a mean and for a constant decay, uses neither: exact integers or long doubles, and a bound for
+ * the roundings of the daemon that is carried along: each update rounds four times, at magnitudes of at most twice the
+ * largest value, and what was wrong before is multiplied by the decay.
  */
 #pragma once
 

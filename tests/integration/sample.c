@@ -18,7 +18,7 @@ const struct sample_kind sample_kinds[SAMPLE_KIND_COUNT] = {
 	{
 		.model = "crash/one",
 		.seed = 1,
-		.rows = 4000,
+		.rows = 1000,
 		.world = 1,
 		.profile_count = 4,
 		.profiles = {"now=constant:decay=0;copy=step", "mean=swa:precision=f64;copy=step",
@@ -52,10 +52,13 @@ static const struct {
 	int rows_part; /* of the model's rows */
 	int cut;       /* along which dimension ranks share it; -1: the last one has all of it */
 } plan[SAMPLE_TENSOR_COUNT] = {
-	{"rows", EMAD_F32, SAMPLE_WIDE, 1, 0},     {"columns", EMAD_F64, SAMPLE_WIDE, 20, 1},
-	{"half", EMAD_F16, SAMPLE_NARROW, 40, 0},  {"brain", EMAD_BF16, SAMPLE_NARROW, 30, -1},
-	{"eighth", EMAD_F8_E5M2, SAMPLE_TINY, 50, 1}, {"quarter", EMAD_F8_E4M3, SAMPLE_TINY, 50, 0},
 	{"step", EMAD_I64, SAMPLE_STEP, 100, 0},
+	{"rows", EMAD_F32, SAMPLE_WIDE, 1, 0},
+	{"columns", EMAD_F64, SAMPLE_WIDE, 20, 1},
+	{"half", EMAD_F16, SAMPLE_NARROW, 40, 0},
+	{"brain", EMAD_BF16, SAMPLE_NARROW, 30, -1},
+	{"eighth", EMAD_F8_E5M2, SAMPLE_TINY, 50, 1},
+	{"quarter", EMAD_F8_E4M3, SAMPLE_TINY, 50, 0},
 };
 
 /* The finalizer of splitmix64. */
@@ -134,7 +137,7 @@ int sample_init(struct sample *sample, const struct sample_kind *kind, uint32_t 
 {
 	int code = 0;
 
-	*sample = (struct sample){.kind = kind};
+	*sample = (struct sample){.kind = kind, .tensor_count = SAMPLE_TENSOR_COUNT};
 	for (uint64_t i = 0; i < SAMPLE_TENSOR_COUNT && code == 0; i++)
 		code = tensor_init(sample, i, rank, world);
 	return code;
@@ -200,9 +203,12 @@ const char *sample_read(const struct sample *whole, struct emad_view *view, stru
 	if (emad_view_info(view, &info) != 0)
 		return "it has no facts";
 	step = info.step;
+	ret_values->tensor_count = whole->tensor_count;
+	if (info.tensor_count != whole->tensor_count)
+		return "it has not the model's tensors";
 	if (!text || strtoull(text, NULL, 10) != step)
 		return "the image's step is not the slot's";
-	for (uint64_t i = 0; i < SAMPLE_TENSOR_COUNT; i++) {
+	for (uint64_t i = 0; i < whole->tensor_count; i++) {
 		uint64_t count = whole->extents[i][0] * whole->extents[i][1];
 
 		if (emad_view_find(view, plan[i].name, &tensor) != 0)
@@ -227,7 +233,7 @@ const char *sample_read_newest(const struct sample *whole, struct emad_view *vie
 
 	if (mistake || emad_view_info(view, &info) != 0)
 		return mistake ? mistake : "it has no facts";
-	for (uint64_t i = 0; i < SAMPLE_TENSOR_COUNT; i++)
+	for (uint64_t i = 0; i < whole->tensor_count; i++)
 		if (!(ret_values->bases[i] == sample_base(whole->kind, plan[i].class, info.step)))
 			return "it is not the snapshot of its step";
 	return NULL;

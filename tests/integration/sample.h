@@ -51,6 +51,7 @@ double sample_base(const struct sample_kind *kind, enum sample_class class, uint
 /* The tensors as one rank holds them. */
 struct sample {
 	const struct sample_kind *kind;
+	uint64_t tensor_count; /* all; fewer may be registered: the first ones */
 	uint64_t shapes[SAMPLE_TENSOR_COUNT][2];
 	uint64_t offsets[SAMPLE_TENSOR_COUNT][2];
 	uint64_t extents[SAMPLE_TENSOR_COUNT][2];
@@ -68,13 +69,15 @@ void sample_finish(struct sample *sample);
 
 /* What a version of a profile holds. */
 struct sample_values {
+	uint64_t tensor_count;
 	double bases[SAMPLE_TENSOR_COUNT];
 	enum emad_dtype dtypes[SAMPLE_TENSOR_COUNT];
 };
 
 /*
- * Takes a view apart. NULL, or what is wrong with it by itself: tensors that are not one number, or not of the step that
- * it says. The caller then asks emad_view_check whether what was read counts. whole: the sample of the whole model.
+ * Takes a view apart. NULL, or what is wrong with it by itself: tensors that are not one number, or not of the step
+ * that it says. The caller then asks emad_view_check whether what was read counts. whole: the sample of the whole
+ * model.
  */
 const char *sample_read(const struct sample *whole, struct emad_view *view, struct sample_values *ret_values);
 

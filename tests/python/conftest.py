@@ -3,6 +3,8 @@
 EMAD_DAEMON names the program, EMAD_LIBRARY the library; without them those of build/$BUILD are used.
 """
 
+import http.client
+import json
 import os
 import re
 import select
@@ -35,8 +37,8 @@ class DaemonProcess:
         self.url = f"ipc://{directory}/emad.sock"
         self.process = None
 
-    def start(self, state=None) -> None:
-        """state: the state directory instead of that beside the sockets; "": none."""
+    def start(self, state=None, under=()) -> None:
+        """state: the state directory instead of that beside the sockets; "": none. under: a program that starts it."""
         program = os.environ.get("EMAD_DAEMON", str(BUILD / "emad"))
         notify = self.directory / "notify"
         if state is None:
@@ -49,7 +51,7 @@ class DaemonProcess:
             environment.pop("EMAD_SOCKET", None)
             with open(self.directory / "log", "ab") as log:
                 self.process = subprocess.Popen(
-                    [program, "--config", self.configuration, "--runtime-dir", self.directory, "--state-dir", state],
+                    [*under, program, "--config", self.configuration, "--runtime-dir", self.directory, "--state-dir", state],
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -146,3 +148,52 @@ def run_python(daemon):
         )
 
     return run
+
+
+# ---- HTTP -----------------------------------------------------------------------------------------------------------
+
+HTTP_SETTINGS = "[http]\nhttp-listen=127.0.0.1:0\n"
+
+
+def port_of(process: DaemonProcess) -> int:
+    return int(re.findall(r"HTTP at 127\.0\.0\.1:(\d+)", process.log())[-1])
+
+
+class Web:
+    """Requests to a daemon, each on a connection of its own."""
+
+    def __init__(self, process: DaemonProcess):
+        self.port = port_of(process)
+
+    def request(self, path: str, method: str = "GET", **headers):
+        """The response, its body read."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        response.text = response.read()
+        connection.close()
+        return response
+
+    def json(self, path: str, status: int = 200, **headers):
+        response = self.request(path, **headers)
+        assert response.status == status, response.text
+        assert response.headers["Content-Type"] == "application/json"
+        return json.loads(response.text)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A daemon with HTTP."""
+    process = DaemonProcess(tmp_path_factory.mktemp("http"), HTTP_SETTINGS + "[limits]\nlease-min=200ms\n")
+    process.start()
+    yield process
+    assert process.process.poll() is None, process.log()
+    assert process.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def web(served):
+    return Web(served)

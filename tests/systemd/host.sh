@@ -3,7 +3,7 @@
 # A systemd for trying the service, as the first process of namespaces of its own. As root:
 #
 #   host.sh start FOLDER           FOLDER/root holds what was installed (make install DESTDIR=FOLDER/root)
-#   host.sh run FOLDER COMMAND...  inside
+#   host.sh run FOLDER COMMAND...  inside, for at most HOST_SECONDS (60)
 #   host.sh stop FOLDER
 #
 # Exit status 77, with a reason, where such namespaces cannot be made.
@@ -72,7 +72,7 @@ case $1 in
 start) start ;;
 run)
 	shift 2
-	exec timeout 60 nsenter -t "$(cat "$folder/pid")" -a env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+	exec timeout "${HOST_SECONDS:-60}" nsenter -t "$(cat "$folder/pid")" -a env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 		LANG=C.UTF-8 "$@"
 	;;
 stop) stop ;;

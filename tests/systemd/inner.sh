@@ -31,6 +31,9 @@ mount -t cgroup2 -o nosuid,nodev,noexec,nsdelegate cgroup2 /sys/fs/cgroup
 # Credentials are mounts, and those must reach the services.
 mount --make-rshared /
 cp -a "$folder/root/usr/local/." /usr/local/
+# What a disk keeps while the host is off.
+mkdir -p "$folder/state" /var/lib/emad
+mount --bind "$folder/state" /var/lib/emad
 
 # The host's own units stay out of it.
 export SYSTEMD_UNIT_PATH=$folder/units:/etc/systemd/system:/run/systemd/system:/usr/local/lib/systemd/system

@@ -13,7 +13,7 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("BUILD", "release")
 PREFIX = "/opt/averages"
-UNITS = ("emad.service", "emad@.service", "emad-attach.socket")
+UNITS = ("emad.service", "emad@.service", "emad-attach.socket", "emad-http.socket")
 EXPOSURE_MAX = 15  # tenths
 # Outside of PREFIX, and left there: an operator's own changes are in it.
 SETTINGS = "etc/emad/emad.conf"
@@ -34,6 +34,8 @@ FILES = {
     "share/bash-completion/completions/emactl": 0o644,
     "share/doc/emad/LICENSE": 0o644,
     "share/doc/emad/README.md": 0o644,
+    "share/doc/emad/emad.rules.yml": 0o644,
+    "share/doc/emad/grafana.json": 0o644,
     "share/fish/vendor_completions.d/emactl.fish": 0o644,
     "share/man/man1/emactl.1": 0o644,
     "share/man/man3/libemad.3": 0o644,

@@ -8,57 +8,15 @@ The tests build on each other and run in this order.
 import json
 import os
 import re
-import shutil
-import subprocess
+import socket
 import sys
-import tempfile
 import time
-import traceback
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILD = os.environ.get("BUILD", "release")
-HOST = os.path.join(ROOT, "tests/systemd/host.sh")
-WAIT_SECONDS = 30
+import machine
+
 NO_PERMISSION = 77
 SLOTS = 3  # the default
 MESSAGE_REGISTERED = "86f8190985db44ec839addf3e5814fac"  # daemon/core/event.h
-
-
-class Host:
-    """A systemd in a folder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def run(self, *command, check=True):
-        done = subprocess.run(
-            [HOST, "run", self.folder, *command], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
-        )
-        assert done.returncode == 0 or not check, f"{command}: {done.returncode}: {done.stdout}{done.stderr}"
-        return done
-
-    def property(self, name, unit="emad.service"):
-        return self.run("systemctl", "show", "--value", "-p", name, unit).stdout.strip()
-
-    def wait(self, what, condition):
-        due = time.monotonic() + WAIT_SECONDS
-        while not condition():
-            assert time.monotonic() < due, f"{what} did not happen in {WAIT_SECONDS} s: {self.status()}"
-            time.sleep(0.05)
-
-    def status(self):
-        return self.run("systemctl", "status", "--no-pager", "emad.service", check=False).stdout
-
-    def write(self, path, text):
-        """A file inside."""
-        self.run("mkdir", "-p", os.path.dirname(path))
-        self.run("bash", "-c", 'printf %s "$1" >"$2"', "bash", text, path)
-
-    def ping(self, directory="/run/emad"):
-        return json.loads(self.run("emactl", "--json", "--socket", f"ipc://{directory}/emad.sock", "ping").stdout)
-
-    def restarts(self):
-        return int(self.property("NRestarts"))
 
 
 def the_user_is_made(host):
@@ -70,9 +28,10 @@ def the_user_is_made(host):
 
 def the_preset_enables_the_service_alone(host):
     host.run("systemctl", "daemon-reload")
-    host.run("systemctl", "preset", "emad.service", "emad@x.service", "emad-attach.socket")
-    states = host.run("systemctl", "is-enabled", "emad.service", "emad@x.service", "emad-attach.socket", check=False)
-    assert states.stdout.split() == ["enabled", "disabled", "disabled"], states.stdout
+    units = ("emad.service", "emad@x.service", "emad-attach.socket", "emad-http.socket")
+    host.run("systemctl", "preset", *units)
+    states = host.run("systemctl", "is-enabled", *units, check=False)
+    assert states.stdout.split() == ["enabled", "disabled", "disabled", "disabled"], states.stdout
 
 
 def starts_and_says_what_it_is(host):
@@ -118,7 +77,7 @@ def the_doctor_sees_what_is_wrong(host):
 
 def train(host, model, steps):
     """A trainer of the integration tests pushes a few steps."""
-    host.run(f"{host.folder}/role", "--role", "trainer", "/tmp/progress", "0", "ipc:///run/emad/emad.sock", model,
+    host.run(f"{host.folder}/test_stop", "--role", "trainer", "/tmp/progress", "0", "ipc:///run/emad/emad.sock", model,
              "1000", "0", "1", "1", str(steps), "1")
 
 
@@ -294,6 +253,26 @@ def its_attach_socket_can_be_the_service_managers(host):
     assert host.run("stat", "-c", "%F", "/run/emad/attach.sock").stdout.strip() == "socket"
 
 
+def its_http_port_can_be_the_service_managers(host):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = "/run/systemd/system/emad-http.socket.d/port.conf"
+    host.run("mkdir", "-p", os.path.dirname(settings))
+    host.run("sh", "-c", f"printf '[Socket]\nListenStream=\nListenStream=127.0.0.1:{port}\n' >{settings}")
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "stop", "emad")
+    host.run("systemctl", "start", "emad-http.socket")
+    # The request itself starts the service.
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:%d/%s', timeout=30).read())"
+    assert "alive" in host.run("python3", "-c", ask % (port, "healthz")).stdout
+    host.wait("readiness", lambda: host.run("python3", "-c", ask % (port, "readyz"), check=False).returncode == 0)
+    assert host.property("ActiveState") == "active"
+    host.run("systemctl", "stop", "emad-http.socket", "emad")
+    host.run("rm", settings)
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "start", "emad")
+
+
 def stops_in_order(host):
     begun = time.monotonic()
     host.run("systemctl", "stop", "emad")
@@ -304,7 +283,8 @@ def stops_in_order(host):
 
 
 def systemd_has_nothing_to_complain_of(host):
-    done = host.run("systemd-analyze", "verify", "emad.service", "emad@x.service", "emad-attach.socket")
+    done = host.run("systemd-analyze", "verify", "emad.service", "emad@x.service", "emad-attach.socket",
+                    "emad-http.socket")
     complaints = [line for line in (done.stdout + done.stderr).splitlines() if "emad" in line]
     assert not complaints, complaints
     for unit in ("emad.service", "emad@x.service"):
@@ -318,46 +298,13 @@ TESTS = (
     the_doctor_sees_what_is_wrong, the_journal_tells_of_models,
     segments_are_stored_while_their_model_is_there, segments_are_handed_back_after_a_restart,
     comes_back_when_it_is_killed, restarts_on_request, is_killed_and_comes_back_when_it_hangs_and_not_otherwise,
-    a_wrong_setting_is_said_once_and_not_tried_again, its_status_line_tells_of_models_and_checkpoints, instances_live_beside_it, its_attach_socket_can_be_the_service_managers,
+    a_wrong_setting_is_said_once_and_not_tried_again, its_status_line_tells_of_models_and_checkpoints,
+    instances_live_beside_it, its_attach_socket_can_be_the_service_managers, its_http_port_can_be_the_service_managers,
     stops_in_order, systemd_has_nothing_to_complain_of,
 )
 
 
-def run_all(host):
-    passed = failed = skipped = 0
-    host.run("systemctl", "start", "systemd-journald", check=False)
-    for test in TESTS:
-        try:
-            reason = test(host)
-        except (AssertionError, OSError, ValueError):
-            print(f"{test.__name__}: {traceback.format_exc()}")
-            failed += 1
-            continue
-        if reason:
-            print(f"{test.__name__}: skipped: {reason}")
-        passed, skipped = passed + (not reason), skipped + bool(reason)
-    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
-    return 1 if failed else 0
-
-
-def main():
-    with tempfile.TemporaryDirectory(prefix="emad-systemd-") as folder:
-        os.chmod(folder, 0o755)
-        subprocess.run(
-            ["make", "-s", "--no-print-directory", "install", f"BUILD={BUILD}", "PREFIX=/usr/local",
-             f"DESTDIR={folder}/root"],
-            cwd=ROOT, check=True, stdin=subprocess.DEVNULL,
-            env={name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"},
-        )
-        shutil.copy(os.path.join(ROOT, f"build/{BUILD}/tests/integration/test_stop"), os.path.join(folder, "role"))
-        started = subprocess.run([HOST, "start", folder], stdin=subprocess.DEVNULL, check=False)
-        if started.returncode:
-            return started.returncode
-        try:
-            return run_all(Host(folder))
-        finally:
-            subprocess.run([HOST, "stop", folder], check=False)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    with machine.installed("test_stop") as HOST:
+        STATUS = machine.run_all(HOST, TESTS)
+    sys.exit(STATUS)

@@ -238,7 +238,7 @@ int fake_host_crash(struct fake_host *host)
 	return error;
 }
 
-void fake_host_finish(struct fake_host *host)
+static void service_end(struct fake_host *host)
 {
 	while (host->apply_count > 0)
 		fake_host_apply(host);
@@ -247,9 +247,21 @@ void fake_host_finish(struct fake_host *host)
 	service_destroy(host->service);
 	for (uint64_t i = 0; i < host->order_count; i++)
 		free(host->orders[i]);
+	host->order_count = 0;
 	ck_assert_uint_eq(host->segment_count, 0);
 	ck_assert_uint_eq(host->segment_bytes, 0);
 	unpacked_destroy(host->unpacked);
+}
+
+void fake_host_restart(struct fake_host *host)
+{
+	service_end(host);
+	fake_host_start(host);
+}
+
+void fake_host_finish(struct fake_host *host)
+{
+	service_end(host);
 	for (uint64_t i = 0; i < host->kept_count; i++)
 		free(host->kept[i]);
 	for (int i = 0; i < FAKE_REPLY_COUNT; i++)
@@ -374,6 +386,11 @@ void fake_host_write(struct fake_host *host)
 	assert(host->file_count > 0);
 	host->file_count--;
 	memmove(host->files, host->files + 1, host->file_count * sizeof host->files[0]);
+	if (host->file_do) {
+		host->file_do(order);
+		service_file_written(host->service, &host->now, order);
+		return;
+	}
 	for (uint32_t i = 0; i < order->count; i++) {
 		order->items[i].status = host->file_status;
 		if (host->file_status)

@@ -58,6 +58,7 @@ struct fake_host {
 	int memory_status;                /* what orders come back with */
 	bool holds_files;                 /* files are written when the test says so, even if the host is prompt */
 	int file_status;                  /* what they come back with */
+	void (*file_do)(struct file_order *order); /* does them instead; NULL: nothing is done */
 	const char *state_dir;            /* NULL: the service has none */
 	const char *segments_dir;         /* NULL: segments are sealed */
 	int64_t uid, daemon_uid;          /* of peers from now on, and the service's own */
@@ -86,6 +87,9 @@ struct fake_host {
 /* Settings that are roomy: 1 GiB, 3 slots, 2 stages, leases of 30 s. Change them in between. */
 void fake_host_init(struct fake_host *host);
 void fake_host_start(struct fake_host *host);
+
+/* Another service in the place of this one, as after a daemon's end; what waits is forgotten. */
+void fake_host_restart(struct fake_host *host);
 
 /* For a host that is not started yet: its segments lie there from now on. */
 struct fake_arena *fake_arena_create(void);

@@ -96,7 +96,8 @@ struct step {
 	uint32_t model;
 	const char *profile;
 	uint64_t milliseconds, peer;
-	bool mapped; /* a push: its values are in the stage */
+	bool is_contested; /* a push: somebody else has asked for its rank, or its model */
+	bool mapped;       /* its values are in the stage */
 	bool repeats;
 	uint32_t stage;
 	struct entry entry;
@@ -107,6 +108,9 @@ void walk_init(struct walk *walk, uint64_t seed, struct fake_arena *arena);
 void walk_finish(struct walk *walk);
 
 bool walk_chance(struct walk *walk, uint64_t one_in);
+
+/* Whether a model is about to take over from another one. */
+bool walk_has_heir(const struct walk *walk);
 
 void walk_choose(struct walk *walk, struct step *ret_step);
 void walk_do(struct walk *walk, const struct step *step);

@@ -85,6 +85,14 @@ static struct dirent *faulty_readdir(DIR *stream)
 	return fails("readdir") ? NULL : files_system.readdir(stream);
 }
 
+static int faulty_closedir(DIR *stream)
+{
+	int result = files_system.closedir(stream);
+
+	ck_assert_int_eq(result, 0);
+	return fails("closedir") ? -1 : 0;
+}
+
 static ssize_t faulty_read(int fd, void *bytes, size_t count)
 {
 	return fails("read") ? -1 : files_system.read(fd, bytes, chunk(count));
@@ -116,6 +124,11 @@ static int faulty_renameat(int from_directory, const char *from, int to_director
 	return fails("renameat") ? -1 : files_system.renameat(from_directory, from, to_directory, to);
 }
 
+static int faulty_exchange(int directory, const char *name, const char *other)
+{
+	return fails("exchange") ? -1 : files_system.exchange(directory, name, other);
+}
+
 static int faulty_unlinkat(int directory, const char *name, int flags)
 {
 	return fails("unlinkat") ? -1 : files_system.unlinkat(directory, name, flags);
@@ -130,11 +143,13 @@ static const struct files_calls faulty = {
 	.flock = faulty_flock,
 	.fdopendir = faulty_fdopendir,
 	.readdir = faulty_readdir,
+	.closedir = faulty_closedir,
 	.read = faulty_read,
 	.write = faulty_write,
 	.fsync = faulty_fsync,
 	.close = faulty_close,
 	.renameat = faulty_renameat,
+	.exchange = faulty_exchange,
 	.unlinkat = faulty_unlinkat,
 };
 
@@ -197,6 +212,7 @@ static struct file_order *write_order(uint64_t version, bool starts)
 	struct file_order *order = order_make(FILE_CHECKPOINT, version);
 
 	order->starts = starts;
+	order->founds = true;
 	order->items[0].bytes = images[version % 3];
 	order->text = malloc(256 + GENERATION_END_BYTES_MAX);
 	ck_assert_ptr_nonnull(order->text);
@@ -533,6 +549,19 @@ START_TEST(what_is_discarded_is_not_found)
 }
 END_TEST
 
+START_TEST(what_goes_aside_in_the_same_second_takes_the_next_name)
+{
+	for (int i = 0; i < 3; i++) {
+		write_whole(1);
+		ck_assert_int_eq(order_do(order_make(FILE_DISCARD, 1)), 0);
+		ck_assert_int_eq(look_unharmed(), 0);
+	}
+	snprintf(command, sizeof command, "test -d '%s/checkpoints/run42%%net%%%%old-1790000000-3/"
+	         "00000000000000000010-00000000000000000001'", root);
+	ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
 START_TEST(what_was_abandoned_leaves_nothing)
 {
 	write_whole(1);
@@ -720,6 +749,7 @@ int main(void)
 	tcase_add_test(tcase, a_few_bytes_at_a_time_are_enough);
 	tcase_add_test(tcase, another_average_of_the_same_name_moves_the_old_one_aside);
 	tcase_add_test(tcase, what_is_discarded_is_not_found);
+	tcase_add_test(tcase, what_goes_aside_in_the_same_second_takes_the_next_name);
 	tcase_add_test(tcase, what_was_abandoned_leaves_nothing);
 	tcase_add_test(tcase, a_seek_finds_the_newest_of_a_step_or_before_below_its_bound);
 	tcase_add_test(tcase, a_seek_sets_aside_what_is_damaged_and_says_why_beside_it);

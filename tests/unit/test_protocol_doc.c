@@ -359,6 +359,7 @@ static bool book_table(struct table *table)
 	MEMBER(heirloom);
 	MEMBER(checkpoint_version);
 	MEMBER(checkpoint_step);
+	MEMBER(checkpoint_lags);
 	MEMBER(slots);
 	return cursor_finish(&cursor, sizeof(struct STRUCT));
 #undef STRUCT

@@ -882,16 +882,23 @@ START_TEST(a_view_stays_as_it_is_for_its_time)
 }
 END_TEST
 
-START_TEST(whoever_is_waited_for_lets_go_of_what_readers_held)
+START_TEST(who_does_not_come_back_is_not_waited_for_for_ever)
 {
 	struct fake_trainer *trainer = trainer_joined();
 
 	push(trainer, 10, 16, "started");
 	fake_host_expect(&host, fake_view(&host, 60, "net", NULL, 0, 0), 0);
 	die();
+	fake_host_wait(&host, 599000);
 	ck_assert_uint_ne(net()->head->leased, 0);
-	fake_host_gone(&host, PEER_AWAITED);
+	ck_assert_ptr_nonnull(net()->ranks[0].stage.base);
+	fake_host_wait(&host, 1001);
 	ck_assert_uint_eq(net()->head->leased, 0);
+	ck_assert_ptr_null(net()->ranks[0].stage.base);
+	/* It has been away for long, and is still the one that holds the rank. */
+	fake_trainer_attached(trainer, fake_trainer_attach(trainer));
+	push(trainer, 11, 16, "applied");
+	ck_assert_uint_eq(service_due_ms(host.service), UINT64_MAX);
 	die();
 	ck_assert_uint_eq(net()->versions.lease_count, 0);
 	holds("ema", 16);
@@ -1018,7 +1025,7 @@ int main(void)
 	tcase_add_test(tcase, an_average_that_was_not_written_yet_is_written_now);
 	tcase_add_test(tcase, a_daemon_that_can_keep_nothing_says_so_and_goes_on);
 	tcase_add_test(tcase, a_view_stays_as_it_is_for_its_time);
-	tcase_add_test(tcase, whoever_is_waited_for_lets_go_of_what_readers_held);
+	tcase_add_test(tcase, who_does_not_come_back_is_not_waited_for_for_ever);
 	tcase_add_test(tcase, without_memory_everything_is_left_for_the_next_one);
 	tcase_add_test(tcase, less_memory_than_there_is_in_use_is_said);
 	suite_add_tcase(suite, tcase);

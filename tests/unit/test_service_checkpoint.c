@@ -310,13 +310,52 @@ END_TEST
 
 START_TEST(a_removed_model_does_not_come_back)
 {
+	uint64_t first, second;
+
 	push(1);
 	(void)fake_query(&host, OP_CHECKPOINT, "run42/net");
 	fake_host_write(&host);
-	(void)fake_host_expect(&host, fake_query(&host, OP_REMOVE, "run42/net"), 0);
+	first = fake_query(&host, OP_REMOVE, "run42/net");
+	second = fake_query(&host, OP_REMOVE, "run42/net");
 	ck_assert_str_eq(order(FILE_DISCARD)->directory, "run42%net");
 	ck_assert(!service_idle(host.service));
+	/* A daemon that dies now finds all of it or its memory alone, so nobody has been told anything. */
+	ck_assert_ptr_null(fake_host_answer(&host, first));
 	fake_host_write(&host);
+	ck_assert(service_idle(host.service));
+	(void)fake_host_expect(&host, first, 0);
+	(void)fake_host_expect(&host, second, STATUS_ENOMODEL);
+}
+END_TEST
+
+START_TEST(a_removal_waits_for_the_checkpoint_under_way_and_no_other_begins)
+{
+	uint64_t number;
+
+	push(1);
+	(void)fake_query(&host, OP_CHECKPOINT, "run42/net");
+	number = fake_query(&host, OP_REMOVE, "run42/net");
+	push(2);
+	fake_host_write(&host);
+	ck_assert_ptr_null(fake_host_answer(&host, number));
+	ck_assert_str_eq(order(FILE_DISCARD)->directory, "run42%net");
+	fake_host_write(&host);
+	ck_assert_uint_eq(host.file_count, 0);
+	(void)fake_host_expect(&host, number, 0);
+}
+END_TEST
+
+START_TEST(a_model_is_removed_although_its_checkpoints_cannot_be)
+{
+	uint64_t number;
+
+	push(1);
+	(void)fake_query(&host, OP_CHECKPOINT, "run42/net");
+	fake_host_write(&host);
+	number = fake_query(&host, OP_REMOVE, "run42/net");
+	host.file_status = -EROFS;
+	fake_host_write(&host);
+	(void)fake_host_expect(&host, number, 0);
 	ck_assert(service_idle(host.service));
 }
 END_TEST
@@ -693,6 +732,8 @@ int main(void)
 	tcase_add_test(tcase, a_failure_is_told_counted_and_tried_again_later_and_later);
 	tcase_add_test(tcase, the_end_writes_what_is_newer_and_tries_once);
 	tcase_add_test(tcase, a_removed_model_does_not_come_back);
+	tcase_add_test(tcase, a_removal_waits_for_the_checkpoint_under_way_and_no_other_begins);
+	tcase_add_test(tcase, a_model_is_removed_although_its_checkpoints_cannot_be);
 	tcase_add_test(tcase, without_a_state_directory_there_are_none);
 	tcase_add_test(tcase, a_model_comes_back_as_it_was_and_is_continued);
 	tcase_add_test(tcase, what_is_said_of_a_model_after_its_checkpoint_is_written_beside_the_same_averages);

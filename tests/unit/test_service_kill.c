@@ -35,8 +35,9 @@ extern char **environ;
 
 enum {
 	WALKS = 2,
-	STEPS = 5000,        /* of one walk */
+	STEPS = 3500,        /* of one walk */
 	KILLED_ONE_IN = 10,      /* steps that write */
+	KILLED_ONE_IN_HEIR = 3,  /* while a model takes over from another one, which is rare */
 	KILLED_ONE_IN_REST = 80, /* others */
 	TIMED_ONE_IN = 3,        /* kills; the rest are traced */
 	INSTRUCTIONS_LOG2_MOST = 13,
@@ -322,12 +323,15 @@ static bool writes(enum step_kind kind)
 
 static void walk_step(struct walk *walk, struct kills *kills)
 {
+	uint64_t one_in = KILLED_ONE_IN_REST;
 	struct step step;
 
 	walk_choose(walk, &step);
 	if (step.kind == STEP_NOTHING)
 		return;
-	if (!walk_chance(walk, writes(step.kind) ? KILLED_ONE_IN : KILLED_ONE_IN_REST)) {
+	if (writes(step.kind))
+		one_in = walk_has_heir(walk) ? KILLED_ONE_IN_HEIR : KILLED_ONE_IN;
+	if (!walk_chance(walk, one_in)) {
 		walk_do(walk, &step);
 		walk_check(walk);
 		return;
@@ -381,7 +385,8 @@ START_TEST(what_was_acknowledged_outlives_a_daemon_killed_at_any_instruction)
 	       (unsigned long)kills.timed_count, (unsigned long)kills.traced_count, (unsigned long)kills.adopting_count,
 	       (unsigned long)kills.finished_count);
 	hits_print();
-	ck_assert_uint_gt(kills.timed_count + kills.traced_count, 100);
+	if (!getenv("EMAD_KILL_TARGET"))
+		ck_assert_uint_gt(kills.timed_count + kills.traced_count, 100);
 }
 END_TEST
 

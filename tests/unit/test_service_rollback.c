@@ -683,16 +683,20 @@ END_TEST
 
 START_TEST(a_model_that_is_removed_meanwhile_is_gone_when_the_disk_lets_go)
 {
-	uint64_t number;
+	uint64_t number, removal;
 
 	train(1, 4, 4);
 	train(5, 12, 0);
 	number = rollback(6);
 	for (int i = 0; i < _i; i++)
 		disk_do();
-	(void)fake_host_expect(&host, fake_query(&host, OP_REMOVE, "run42/net"), 0);
-	(void)fake_host_expect(&host, number, STATUS_ENOMODEL);
+	removal = fake_query(&host, OP_REMOVE, "run42/net");
 	disk_settle();
+	(void)fake_host_expect(&host, removal, 0);
+	/* What had begun may have come to its end before. */
+	ck_assert_ptr_nonnull(fake_host_answer(&host, number));
+	if (_i == 0)
+		(void)fake_host_expect(&host, number, STATUS_ENOMODEL);
 	ck_assert_ptr_null(net());
 	ck_assert_uint_eq(service_memory_bytes(host.service), 0);
 }

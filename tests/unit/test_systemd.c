@@ -178,9 +178,9 @@ static int take_all(void)
 		return __LINE__;
 	if (fcntl(3, F_GETFD) != FD_CLOEXEC)
 		return __LINE__;
-	if (systemd_listener(&handed, "other") != -1 || systemd_listener(&handed, "attach") != 5)
+	if (systemd_listener(&handed, "other", SOCK_SEQPACKET) != -1 || systemd_listener(&handed, "attach", SOCK_SEQPACKET) != 5)
 		return __LINE__;
-	if (systemd_listener(&handed, "attach") != -1)
+	if (systemd_listener(&handed, "attach", SOCK_SEQPACKET) != -1)
 		return __LINE__;
 	handed.descriptors[3].fd = -1;
 	systemd_handed_finish(&handed);

@@ -105,7 +105,8 @@ const struct command COMMAND_LIST = {
 		"  UPDATED    how long ago the newest version was published\n"
 		"With --quiet it prints the names alone.\n"
 		"\nJSON: one object a line: model, profiles, tensors, parameters, payload_bytes, memory_bytes, owner\n"
-		"(uid; null: not known), world, ranks_attached, step, updates, version, lag, last_update_us (since 1970), leases, refused.\n",
+		"(uid; null: not known), world, ranks_attached, step, updates, version, lag,\n"
+		"last_update_us (since 1970), leases, refused.\n",
 	.examples = "  emactl list\n"
 		    "  emactl list --quiet | while read -r m; do emactl export \"$m\" -o \"${m##*/}\"; done\n"
 		    "  emactl list --json | jq -r 'select(.refused > 0).model'\n",

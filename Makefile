@@ -23,9 +23,9 @@ proto := $(addprefix proto/, \
 core := $(addprefix daemon/core/, \
 	access address adopt apply attributes book checkpoint config config_text defaults description event \
 	generation_text geometry guards history inflow inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 \
-	kernel_portable kernel_scalar metrics model network notes plan profiles push query recover register registration_report \
-	relay remote report report_history restore retention service throttle tokens update verdict version_metadata \
-	versions web web_page web_path web_range)
+	kernel_portable kernel_scalar metrics model network notes owner plan profiles push query recover register \
+	registration_report relay remote report report_history restore retention service throttle tokens update verdict \
+	version_metadata versions web web_page web_path web_range)
 
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file credentials descriptors files files_generation files_list files_pace files_place \
@@ -197,6 +197,7 @@ test_service_restore := $(service) $(filter-out $(service),$(files)) tests/unit/
 test_service_rewind := $(service)
 test_service_rollback := $(service)
 test_service_seeds := $(service)
+test_service_owners := $(service)
 test_service_settings := $(service)
 test_service_waits := $(service)
 test_service_walk := $(service) tests/unit/service_walk
@@ -248,6 +249,7 @@ needs_tests/unit/test_service_restore := jansson m
 needs_tests/unit/test_service_rewind := m
 needs_tests/unit/test_service_rollback := m
 needs_tests/unit/test_service_seeds := m
+needs_tests/unit/test_service_owners := m
 needs_tests/unit/test_service_settings := m
 needs_tests/unit/test_service_waits := m
 needs_tests/unit/service_walk := m

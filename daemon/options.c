@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "daemon/edge/accounts.h"
+#include "daemon/edge/memory.h"
 
 enum { OPTION_KEY_FIRST = 1000, OPTION_CHECK = 500, OPTION_PRINT, OPTION_DEFAULT, OPTION_JSON, OWN_COUNT = 7 };
 
@@ -133,7 +134,7 @@ int options_parse(struct options *options, int argc, char **argv)
 	*options = (struct options){
 		.host = {
 			.processor_count = (uint64_t)sysconf(_SC_NPROCESSORS_ONLN),
-			.memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE),
+			.memory_bytes = memory_total_bytes(),
 			.user = accounts_user,
 			.group = accounts_group,
 		},

@@ -89,6 +89,21 @@ static const struct fact FAILING_FACTS[] = {
 	{"because", "error", FACT_TEXT, TABLE_BAD},
 };
 
+static const struct fact USER_FACTS[] = {
+	{"UID", "uid", FACT_INTEGER, TABLE_PLAIN},
+	{"MODELS", "models", FACT_INTEGER, TABLE_PLAIN},
+	{"MEMORY", "memory_bytes", FACT_BYTES, TABLE_PLAIN},
+};
+
+/* What each user's models come to. Nothing where there are none. */
+static int users_print(const json_t *users, bool is_colour)
+{
+	if (json_array_size(users) == 0)
+		return 0;
+	putchar('\n');
+	return facts_print_rows(users, USER_FACTS, sizeof(USER_FACTS) / sizeof(USER_FACTS[0]), is_colour, stdout);
+}
+
 /* Nothing where the daemon has no place for checkpoints, or does not say. */
 static int checkpoint_print(const json_t *checkpoint, bool is_colour)
 {
@@ -144,6 +159,8 @@ static int status_print(const struct emactl *emactl, const json_t *answer)
 	code = facts_print_object(answer, STATUS_FACTS, sizeof(STATUS_FACTS) / sizeof(STATUS_FACTS[0]),
 	                          emactl->is_colour, stdout);
 	if (!code)
+		code = users_print(json_object_get(answer, "users"), emactl->is_colour);
+	if (!code)
 		code = checkpoint_print(json_object_get(answer, "checkpoint"), emactl->is_colour);
 	if (!code && !emactl->is_quiet)
 		code = counters_print(json_object_get(answer, "counters"), emactl->is_colour);
@@ -172,6 +189,7 @@ const struct command COMMAND_STATUS = {
 		"\nJSON: the daemon's answer as one object: agent, pid, instance, uptime_ms, runtime_dir,\n"
 		"state_dir, segments_dir, workers, kernel, connections, waiting, models, memory_bytes,\n"
 		"memory_bytes_max, counters;\n"
+		"users, whose models these are: uid (null: not known), models, memory_bytes;\n"
 		"checkpoint, null without a state directory: model, step and written_us of the last one that this\n"
 		"daemon wrote; failing (a model), failures (in a row), error.\n",
 	.examples = "  emactl status\n"

@@ -104,8 +104,9 @@ const struct command COMMAND_LIST = {
 		"  REFUSED    snapshots that were not taken, because the guards refused them\n"
 		"  UPDATED    how long ago the newest version was published\n"
 		"With --quiet it prints the names alone.\n"
-		"\nJSON: one object a line: model, profiles, tensors, parameters, payload_bytes, memory_bytes, world,\n"
-		"ranks_attached, step, updates, version, lag, last_update_us (since 1970), leases, refused.\n",
+		"\nJSON: one object a line: model, profiles, tensors, parameters, payload_bytes, memory_bytes, owner\n"
+		"(uid; null: not known), world, ranks_attached, step, updates, version, lag,\n"
+		"last_update_us (since 1970), leases, refused.\n",
 	.examples = "  emactl list\n"
 		    "  emactl list --quiet | while read -r m; do emactl export \"$m\" -o \"${m##*/}\"; done\n"
 		    "  emactl list --json | jq -r 'select(.refused > 0).model'\n",
@@ -129,6 +130,7 @@ static const struct fact SHOW_FACTS[] = {
 	{"parameters", "parameters", FACT_COUNT, TABLE_PLAIN},
 	{"snapshot", "payload_bytes", FACT_BYTES, TABLE_PLAIN},
 	{"memory", "memory_bytes", FACT_BYTES, TABLE_PLAIN},
+	{"owner (uid)", "owner", FACT_INTEGER, TABLE_PLAIN},
 	{"guards", "guards", FACT_TEXT, TABLE_PLAIN},
 	{"stride", "stride", FACT_INTEGER, TABLE_PLAIN},
 	{"policy", "policy", FACT_TEXT, TABLE_PLAIN},

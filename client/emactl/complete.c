@@ -243,7 +243,7 @@ static void place_print(const struct typed *typed, const char *prefix, const cha
 		tensors_print(typed, prefix);
 	else if (strcmp(place, "SCHEDULE") == 0)
 		schedules_print(typed, prefix);
-	else if (strcmp(place, "FILE") == 0)
+	else if (strcmp(place, "FILE") == 0 || strcmp(place, "PATH") == 0)
 		puts(":files");
 	else if (strcmp(place, "DIR") == 0)
 		puts(":folders");

@@ -55,10 +55,12 @@ struct apply {
 	double *drifts;                    /* owned; [run * profile_count + profile] sum (x-s)^2 */
 	void *owner;                       /* the model */
 
-	/* The workers' own, while the update is with them. */
-	struct apply *next;
+	/* The workers' own. */
 	_Atomic uint32_t block_next;
-	uint32_t user_count; /* guarded by the workers' lock */
+	struct apply *next, *previous; /* guarded by the workers' lock, like the following */
+	uint32_t user_count;
+	uint64_t served; /* of the workers' time, counted in what it moved; stays from one update to the next */
+	bool queued;
 };
 
 /* Makes room for the results of a plan, so that updates allocate nothing. -ENOMEM. */

@@ -41,6 +41,7 @@ static void generation_fill(const struct model *model, const struct geometry *ge
 	generation->stride = model->stride;
 	generation->coalesces = model->coalesces;
 	generation->managed = model->managed;
+	generation->owner = model->owner;
 	generation->guards = model->guards;
 	generation->attributes = model->attributes;
 	generation->metadata = model->metadata;
@@ -68,6 +69,7 @@ void book_restore(struct model *model, struct generation *generation)
 	model->stride = generation->stride;
 	model->coalesces = generation->coalesces;
 	model->managed = generation->managed;
+	model->owner = generation->owner;
 	model->guards = generation->guards;
 	free(model->attributes);
 	model->attributes = generation->attributes;

@@ -35,11 +35,13 @@ struct service {
 	struct metrics_times update_times;
 	struct unpacked *unpacked; /* owned */
 	struct model *models;      /* owned; by name those that are not doomed */
-	struct model *touched;     /* to be looked at when the entry point settles */
+	struct model *touched;     /* to be looked at when the entry point settles, in this order */
+	struct model **touched_end;
 	struct parked *parked;     /* owned; oldest first */
 	struct parked **parked_end;
 	struct parked *parked_spare; /* owned; so that waiting for pushes in turn allocates nothing */
 	uint64_t parked_count;
+	uint64_t parked_due_ms; /* no deadline of theirs is earlier; the earliest of all when service_tick has been */
 	uint64_t parked_bytes;
 	uint64_t instance; /* random */
 	uint64_t model_id_next;
@@ -51,6 +53,7 @@ struct service {
 	struct recovery recovery;
 	struct loan *loans; /* owned */
 	uint64_t loan_count;
+	uint64_t away_due_ms; /* no remote trainer is to be given up before; 0: none at all */
 	uint64_t loan_next; /* counts them */
 	bool stopping;
 };
@@ -138,14 +141,15 @@ struct model *service_find(const struct service *service, const char *name, size
 int service_admit(struct service *service, struct model *model, struct model *other, bool inherits,
                   struct reason *reason);
 
-/* Bytes of all models' segments, also those on their way. */
+/* Bytes of a model's segments, also those on their way; 0 when it is gone. Of all models. */
+uint64_t service_model_bytes(const struct model *model);
 uint64_t service_memory_bytes(const struct service *service);
 
 /*
- * Whether a model's segments fit beside all others', by their bytes and their number. freed_bytes: that will have been
- * given back. STATUS_EMEMORY, STATUS_ELIMIT.
+ * Whether a model's segments fit beside all others' and its owner's, by their bytes and their number. replaced: a model
+ * that gives its own back for it; NULL for none. STATUS_EMEMORY, STATUS_ELIMIT.
  */
-int service_memory_check(const struct service *service, const struct model *model, uint64_t freed_bytes,
+int service_memory_check(const struct service *service, const struct model *model, const struct model *replaced,
                          struct reason *reason);
 
 /* Whether a request waits that has that number in `awaited`. */

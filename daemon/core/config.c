@@ -41,9 +41,14 @@ const struct config_key config_keys[] = {
 	{ "daemon", "stop-timeout", CONFIG_DURATION_MS, AT(stop_timeout_ms), "20s", 0, DAY_MS, NULL, true,
 	  "How long an orderly end may take to apply what was accepted." },
 	{ "limits", "memory-max", CONFIG_MEMORY, AT(memory_bytes_max), "80%", MEBI, 1024 * TEBI, NULL, true,
-	  "Shared memory of all models together; a percentage is of the host's memory. When it is lowered below what is in "
-	  "use, models stay and new ones are refused." },
+	  "Shared memory of all models together; a percentage is of the host's memory, or of what control groups leave of "
+	  "it (MemoryMax=). When it is lowered below what is in use, models stay and new ones are refused." },
+	{ "limits", "memory-max-per-user", CONFIG_PART, AT(owner_memory_bytes_max), "0", 0, 1024 * TEBI, NULL, true,
+	  "Shared memory of all models that one user's registrations have made; a percentage is of memory-max; 0: no such limit. "
+	  "Nobody is exempt. Those whose user is not known (tcp) are one user together." },
 	{ "limits", "models-max", CONFIG_COUNT, AT(model_count_max), "256", 1, 65536, NULL, true, "Models at once." },
+	{ "limits", "models-max-per-user", CONFIG_COUNT, AT(owner_model_count_max), "0", 0, 65536, NULL, true,
+	  "Models of one user at once; 0: no such limit." },
 	{ "limits", "segments-max", CONFIG_COUNT, AT(segment_count_max), "4096", 4, 1000000, NULL, true,
 	  "Segments of shared memory of all models together: a model has one, one for each slot and one for each rank. Each takes "
 	  "two open files, and a place in systemd's store (FileDescriptorStoreMax=), which must be as large." },
@@ -187,7 +192,7 @@ int config_find(const char *section, const char *name)
 
 static const struct unit *units_of(enum config_kind kind)
 {
-	if (kind == CONFIG_BYTES || kind == CONFIG_MEMORY)
+	if (kind == CONFIG_BYTES || kind == CONFIG_MEMORY || kind == CONFIG_PART)
 		return byte_units;
 	return kind == CONFIG_DURATION_MS ? duration_units : no_units;
 }
@@ -203,6 +208,8 @@ static const char *wanted(const struct config_key *key)
 		return "a size such as 512M or 8G";
 	case CONFIG_MEMORY:
 		return "a size such as 512M or 8G, or a part of the memory such as 50%,";
+	case CONFIG_PART:
+		return "a size such as 512M or 8G, or a part of memory-max such as 25%,";
 	case CONFIG_DURATION_MS:
 		return "a time such as 500ms, 10s, 5min or 1h";
 	case CONFIG_MODE:
@@ -242,6 +249,10 @@ static int number_parse(const struct config_key *key, const char *text, const st
 		*ret_number = (uint64_t)((double)host->memory_bytes / 100 * (double)number) / MEBI * MEBI;
 		return 0;
 	}
+	if (key->kind == CONFIG_PART && strcmp(end, "%") == 0) {
+		*ret_number = CONFIG_PERCENT | number;
+		return number < 1 || number > 100 ? -ERANGE : 0;
+	}
 	for (const struct unit *unit = units_of(key->kind); unit->name; unit++) {
 		if (strcmp(unit->name, end) != 0)
 			continue;
@@ -259,6 +270,10 @@ static int number_set(const struct config_key *key, uint64_t *number, const char
 
 	if (error == -EINVAL)
 		return reason_set(reason, STATUS_EARGUMENT, "%s=%.60s: %s is wanted", key->name, text, wanted(key));
+	if (!error && key->kind == CONFIG_PART && value & CONFIG_PERCENT) {
+		*number = value;
+		return 0;
+	}
 	if (error || value < key->minimum || value > key->maximum) {
 		config_format_number(key, key->minimum, least, sizeof least);
 		config_format_number(key, key->maximum, most, sizeof most);
@@ -439,6 +454,7 @@ int config_set(void *values, int index, const char *text, bool continues, const 
 	case CONFIG_COUNT:
 	case CONFIG_BYTES:
 	case CONFIG_MEMORY:
+	case CONFIG_PART:
 	case CONFIG_DURATION_MS:
 	case CONFIG_MODE:
 		break;
@@ -454,6 +470,10 @@ void config_format_number(const struct config_key *key, uint64_t value, char *te
 
 	if (key->kind == CONFIG_MODE) {
 		snprintf(text, capacity, "%04" PRIo64, value);
+		return;
+	}
+	if (key->kind == CONFIG_PART && value & CONFIG_PERCENT) {
+		snprintf(text, capacity, "%" PRIu64 "%%", value & ~CONFIG_PERCENT);
 		return;
 	}
 	while (unit->factor > 1 && (value == 0 || value % unit->factor != 0))
@@ -485,6 +505,7 @@ bool config_format(const struct config_key *key, const void *values, char *text,
 	case CONFIG_COUNT:
 	case CONFIG_BYTES:
 	case CONFIG_MEMORY:
+	case CONFIG_PART:
 	case CONFIG_DURATION_MS:
 	case CONFIG_MODE:
 		number = *(const uint64_t *)place;
@@ -549,6 +570,7 @@ bool config_differs(const struct config_key *key, const struct config *a, const 
 	case CONFIG_COUNT:
 	case CONFIG_BYTES:
 	case CONFIG_MEMORY:
+	case CONFIG_PART:
 	case CONFIG_DURATION_MS:
 	case CONFIG_MODE:
 		return memcmp(at, other, sizeof(uint64_t)) != 0;
@@ -574,11 +596,21 @@ void config_keep(struct config *a, const struct config *b)
 	}
 }
 
+/* Of memory-max as it is now. */
+static uint64_t part_bytes(const struct config *config, uint64_t part)
+{
+	if (!(part & CONFIG_PERCENT))
+		return part;
+	return (uint64_t)((double)config->memory_bytes_max / 100 * (double)(part & ~CONFIG_PERCENT)) / MEBI * MEBI;
+}
+
 struct settings config_settings(const struct config *config)
 {
 	return (struct settings){
 		.memory_bytes_max = config->memory_bytes_max,
 		.model_count_max = config->model_count_max,
+		.owner_memory_bytes_max = part_bytes(config, config->owner_memory_bytes_max),
+		.owner_model_count_max = config->owner_model_count_max,
 		.segment_count_max = config->segment_count_max,
 		.slot_count = config->slot_count,
 		.stage_count = config->stage_count,

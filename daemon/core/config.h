@@ -29,6 +29,7 @@ enum config_kind {
 	CONFIG_COUNT,
 	CONFIG_BYTES,
 	CONFIG_MEMORY, /* bytes, or a part of the host's memory */
+	CONFIG_PART,   /* bytes, or a part of memory-max, whatever that comes to be */
 	CONFIG_DURATION_MS,
 	CONFIG_MODE,
 	CONFIG_WORD,
@@ -40,6 +41,9 @@ enum config_kind {
 	CONFIG_FILE, /* a path, or the name of one of systemd's credentials */
 	CONFIG_ADDRESSES,
 };
+
+/* In a value of CONFIG_PART. */
+#define CONFIG_PERCENT (UINT64_C(1) << 63)
 
 struct config_key {
 	const char *section, *name;
@@ -77,6 +81,8 @@ struct config {
 	uint64_t checkpoint_bytes_per_s;
 	uint64_t memory_bytes_max;
 	uint64_t model_count_max;
+	uint64_t owner_memory_bytes_max; /* or a percentage: CONFIG_PERCENT and the number */
+	uint64_t owner_model_count_max;
 	uint64_t segment_count_max;
 	uint64_t connection_count_max;
 	uint64_t waiting_count_max;

@@ -84,6 +84,7 @@ char *generation_facts_encode(const struct generation *generation)
 	put(whole, root, "stride", number(generation->stride));
 	put(whole, root, "policy", json_string(generation->coalesces ? "coalesce" : "block"));
 	put(whole, root, "managed", json_boolean(generation->managed));
+	put(whole, root, "owner", generation->owner >= 0 ? json_integer(generation->owner) : json_null());
 	put(whole, root, "guards", json_string(guards));
 	put(whole, root, "attributes", json_string(generation->attributes));
 	put(whole, root, "metadata", generation->metadata ? json_string(generation->metadata) : json_null());
@@ -399,6 +400,19 @@ static int tensors_decode(struct source *source, struct generation *generation, 
 	return !error || error == -ENOMEM ? error : STATUS_ECORRUPT;
 }
 
+/* -1 where nobody is written down, as was always so once. */
+static int64_t owner_get(struct source *source, const char *name)
+{
+	const json_t *value = json_object_get(source->object, name);
+	json_int_t owner = json_integer_value(value);
+
+	if (!value || json_is_null(value))
+		return -1;
+	if ((!json_is_integer(value) || owner < 0 || owner > UINT32_MAX) && !source->wrong)
+		source->wrong = name;
+	return owner;
+}
+
 static int facts_decode(struct source *source, struct generation *generation, struct reason *reason)
 {
 	const char *model = string_get(source, "model"), *guards = string_get(source, "guards");
@@ -416,6 +430,7 @@ static int facts_decode(struct source *source, struct generation *generation, st
 	generation->model_step = number_get(source, "model_step");
 	generation->stride = number_get(source, "stride");
 	generation->managed = boolean_get(source, "managed");
+	generation->owner = owner_get(source, "owner");
 	generation->coalesces = strcmp(string_get(source, "policy"), "coalesce") == 0;
 	error = copy_get(source, "attributes", &generation->attributes);
 	if (!error)

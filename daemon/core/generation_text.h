@@ -46,6 +46,7 @@ struct generation {
 	uint64_t stride;
 	bool coalesces;
 	bool managed;
+	int64_t owner;
 	struct guards guards;
 	char *attributes;
 	char *metadata; /* NULL: none */

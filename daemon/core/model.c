@@ -5,6 +5,7 @@
 
 #include "daemon/core/book.h"
 #include "daemon/core/failpoint.h"
+#include "daemon/core/owner.h"
 #include "daemon/core/relay.h"
 
 #include <errno.h>
@@ -68,6 +69,7 @@ int model_create_with(const struct model_counts *counts, const char *name, struc
 	model->world = counts->world;
 	model->slot_count = counts->slots;
 	model->stage_count = counts->stages;
+	model->owner = OWNER_UNKNOWN;
 	model->version_next = 1;
 	model->stride = 1;
 	model->guards = guards_default();

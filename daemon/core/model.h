@@ -84,6 +84,7 @@ struct model {
 	uint32_t world;
 	uint32_t slot_count;
 	uint32_t stage_count;
+	int64_t owner;         /* uid of whoever made it; OWNER_UNKNOWN */
 	uint64_t memory_bytes; /* of all its segments, made or still to be made, but for a relay's */
 	char *attributes;      /* owned; compact JSON object */
 	char *metadata;        /* owned; of the newest version; NULL for none */

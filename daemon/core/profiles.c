@@ -46,7 +46,7 @@ int profiles_want(struct call *call, struct model *model, const struct profile *
 	if (!error && !is_busy && model->relay.geometry)
 		model->relay.manages = call->request->operation != OP_REGISTER;
 	if (!error && wants_order) {
-		error = service_memory_check(call->service, model, 0, &call->reason);
+		error = service_memory_check(call->service, model, NULL, &call->reason);
 		if (!error)
 			error = service_order(call->service, &order);
 		if (error)

@@ -116,6 +116,7 @@ static int model_make(struct service *service, struct model **ret_model, struct 
 			                   model->geometry->images[p]->image_bytes,
 			                   generation->profiles[p].file_bytes);
 	model->recovers = true;
+	model->owner = generation->owner;
 	if (!error)
 		error = service_admit(service, model, NULL, false, reason);
 	if (error) {

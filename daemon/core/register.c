@@ -172,6 +172,8 @@ static int model_start(struct call *call, struct wish *wish, struct model *other
 	                     wish->profile_count, &model, &call->reason);
 	if (error)
 		return error;
+	/* Whoever asks, the average stays its owner's. */
+	model->owner = inherits ? other->owner : call->exchange->peer.uid;
 	if (inherits)
 		registration_difference(manifest, other->manifest, changes, sizeof changes);
 	if (changes[0])

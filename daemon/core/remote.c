@@ -166,10 +166,12 @@ void remote_settle(const struct service *service, struct model *model, uint32_t 
 		stage_withdraw(service, model, rank, stage);
 }
 
-void remote_gone(const struct service *service, const struct instant *now, struct rank *rank)
+void remote_gone(struct service *service, const struct instant *now, struct rank *rank)
 {
 	rank->attached_peer = PEER_AWAY;
 	rank->away_due_ms = now->monotonic_ms + service->settings.keepalive_ms;
+	if (service->away_due_ms == 0 || rank->away_due_ms < service->away_due_ms)
+		service->away_due_ms = rank->away_due_ms;
 }
 
 /* ---- readers ----------------------------------------------------------------------------------------------------- */
@@ -354,6 +356,28 @@ int release_handle(struct call *call)
 	return 0;
 }
 
+/* Gives up the trainers whose time is over, and finds out when the next one's is. */
+static void holders_tick(struct service *service, const struct instant *now)
+{
+	service->away_due_ms = 0;
+	for (struct model *model = service->models; model; model = model->next) {
+		for (uint32_t r = 0; r < model->world; r++) {
+			struct rank *rank = &model->ranks[r];
+
+			if (rank->away_due_ms == 0)
+				continue;
+			if (rank->away_due_ms > now->monotonic_ms) {
+				if (service->away_due_ms == 0 || rank->away_due_ms < service->away_due_ms)
+					service->away_due_ms = rank->away_due_ms;
+				continue;
+			}
+			rank->away_due_ms = 0;
+			rank->attached_peer = 0;
+			service_touch(service, model);
+		}
+	}
+}
+
 void remote_tick(struct service *service, const struct instant *now)
 {
 	struct loan **link = &service->loans;
@@ -364,30 +388,17 @@ void remote_tick(struct service *service, const struct instant *now)
 		else
 			link = &(*link)->next;
 	}
-	for (struct model *model = service->models; model; model = model->next) {
-		for (uint32_t r = 0; r < model->world; r++) {
-			struct rank *rank = &model->ranks[r];
-
-			if (rank->away_due_ms == 0 || rank->away_due_ms > now->monotonic_ms)
-				continue;
-			rank->away_due_ms = 0;
-			rank->attached_peer = 0;
-			service_touch(service, model);
-		}
-	}
+	if (service->away_due_ms != 0 && service->away_due_ms <= now->monotonic_ms)
+		holders_tick(service, now);
 }
 
 uint64_t remote_due_ms(const struct service *service)
 {
-	uint64_t due_ms = UINT64_MAX;
+	uint64_t due_ms = service->away_due_ms != 0 ? service->away_due_ms : UINT64_MAX;
 
 	for (const struct loan *loan = service->loans; loan; loan = loan->next)
 		if (loan->due_ms < due_ms)
 			due_ms = loan->due_ms;
-	for (const struct model *model = service->models; model; model = model->next)
-		for (uint32_t r = 0; r < model->world; r++)
-			if (model->ranks[r].away_due_ms != 0 && model->ranks[r].away_due_ms < due_ms)
-				due_ms = model->ranks[r].away_due_ms;
 	return due_ms;
 }
 

@@ -43,7 +43,7 @@ int remote_arrived(struct call *call, struct model *model, uint32_t rank);
 void remote_settle(const struct service *service, struct model *model, uint32_t rank, uint32_t stage);
 
 /* A connection has ended, on which the rank's remote trainer was heard last. */
-void remote_gone(const struct service *service, const struct instant *now, struct rank *rank);
+void remote_gone(struct service *service, const struct instant *now, struct rank *rank);
 
 /* Ends what was not heard of for too long. */
 void remote_tick(struct service *service, const struct instant *now);

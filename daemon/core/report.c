@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "daemon/core/json_text.h"
+#include "daemon/core/owner.h"
 
 enum { MOVER_COUNT_MAX = 10 };
 
@@ -51,6 +52,8 @@ static json_t *limits_json(bool *whole, const struct settings *settings)
 
 	put(whole, limits, "memory_bytes_max", number(settings->memory_bytes_max));
 	put(whole, limits, "models_max", number(settings->model_count_max));
+	put(whole, limits, "memory_bytes_max_per_user", number(settings->owner_memory_bytes_max));
+	put(whole, limits, "models_max_per_user", number(settings->owner_model_count_max));
 	put(whole, limits, "segments_max", number(settings->segment_count_max));
 	put(whole, limits, "waiting_max", number(settings->parked_count_max));
 	put(whole, limits, "waiting_bytes_max", number(settings->parked_bytes_max));
@@ -82,6 +85,31 @@ static json_t *checkpoint_summary(bool *whole, const struct service *service)
 	return row;
 }
 
+static json_t *owner_json(int64_t owner)
+{
+	return owner >= 0 ? json_integer(owner) : json_null();
+}
+
+static json_t *owner_rows(bool *whole, const struct service *service)
+{
+	json_t *rows = json_array();
+	uint32_t count;
+	struct owner_sum *sums = owner_sums(service, &count);
+
+	if (!sums && service->models)
+		*whole = false;
+	for (uint32_t i = 0; i < count; i++) {
+		json_t *row = json_object();
+
+		put(whole, row, "uid", owner_json(sums[i].owner));
+		put(whole, row, "models", number(sums[i].model_count));
+		put(whole, row, "memory_bytes", number(sums[i].memory_bytes));
+		append(whole, rows, row);
+	}
+	free(sums);
+	return rows;
+}
+
 char *report_status(const struct service *service, const struct instant *now)
 {
 	bool is_whole = true, *whole = &is_whole;
@@ -105,6 +133,7 @@ char *report_status(const struct service *service, const struct instant *now)
 	put(whole, root, "models", number(models));
 	put(whole, root, "memory_bytes", number(service_memory_bytes(service)));
 	put(whole, root, "memory_bytes_max", number(service->settings.memory_bytes_max));
+	put(whole, root, "users", owner_rows(whole, service));
 	put(whole, root, "waiting", number(service->parked_count));
 	put(whole, root, "waiting_bytes", number(service->parked_bytes));
 	put(whole, root, "checkpoint", checkpoint_summary(whole, service));
@@ -130,6 +159,7 @@ static void model_members(bool *whole, const struct model *model, json_t *row)
 	put(whole, row, "parameters", number(parameters));
 	put(whole, row, "payload_bytes", number(model->payload_bytes));
 	put(whole, row, "memory_bytes", number(model->memory_bytes));
+	put(whole, row, "owner", owner_json(model->owner));
 	put(whole, row, "world", number(model->world));
 	put(whole, row, "ranks_attached", number(attached));
 	put(whole, row, "step", newest ? number(newest->step) : json_null());

@@ -15,6 +15,7 @@
 #include "daemon/core/call.h"
 #include "daemon/core/failpoint.h"
 #include "daemon/core/inquiry.h"
+#include "daemon/core/owner.h"
 #include "daemon/core/relay.h"
 #include "daemon/core/remote.h"
 
@@ -47,6 +48,8 @@ int service_create(const struct host *host, const struct settings *settings, con
 	service->settings = *settings;
 	service->facts = *facts;
 	service->parked_end = &service->parked;
+	service->parked_due_ms = UINT64_MAX;
+	service->touched_end = &service->touched;
 	service->instance = host->random(host->context) >> 1; /* JSON's integers are signed */
 	service->model_id_next = 1;
 	service->epoch_next = 1;
@@ -166,8 +169,9 @@ void service_touch(struct service *service, struct model *model)
 	if (model->touched)
 		return;
 	model->touched = true;
-	model->touched_next = service->touched;
-	service->touched = model;
+	model->touched_next = NULL;
+	*service->touched_end = model;
+	service->touched_end = &model->touched_next;
 }
 
 int service_order(struct service *service, const struct segment_order *order)
@@ -205,12 +209,17 @@ static bool is_held(const struct model *model)
 	return !model->doomed || keep_busy(model);
 }
 
+uint64_t service_model_bytes(const struct model *model)
+{
+	return is_held(model) ? model_bytes(model) : 0;
+}
+
 uint64_t service_memory_bytes(const struct service *service)
 {
 	uint64_t bytes = 0;
 
 	for (const struct model *model = service->models; model; model = model->next)
-		bytes += is_held(model) ? model_bytes(model) : 0;
+		bytes += service_model_bytes(model);
 	return bytes;
 }
 
@@ -238,17 +247,20 @@ static int segments_check(const struct service *service, const struct model *mod
 	                  model->relay.geometry ? ", and its old slots meanwhile" : "", most > used ? most - used : 0, most);
 }
 
-int service_memory_check(const struct service *service, const struct model *model, uint64_t freed_bytes,
+int service_memory_check(const struct service *service, const struct model *model, const struct model *replaced,
                          struct reason *reason)
 {
 	const struct geometry *geometry = model->relay.geometry ? model->relay.geometry : model->geometry;
 	uint64_t most = service->settings.memory_bytes_max, needed = model_bytes(model), used = 0;
 
 	for (const struct model *other = service->models; other; other = other->next)
-		used += is_held(other) && other != model ? model_bytes(other) : 0;
-	used -= freed_bytes;
-	if (needed <= most && used <= most - needed)
-		return segments_check(service, model, reason);
+		if (other != model && (other != replaced || other->doomed))
+			used += service_model_bytes(other);
+	if (needed <= most && used <= most - needed) {
+		int error = segments_check(service, model, reason);
+
+		return error ? error : owner_memory_check(service, model, replaced, reason);
+	}
 	return reason_set(reason, STATUS_EMEMORY,
 	                  "model '%s' needs %" PRIu64 " bytes (%" PRIu32 " slots of %" PRIu64 ", %" PRIu32
 	                  " stages of %" PRIu64 "%s), but %" PRIu64 " of %" PRIu64
@@ -274,7 +286,9 @@ int service_admit(struct service *service, struct model *model, struct model *ot
 		                  "%" PRIu64 " models are the limit of %" PRIu64
 		                  " (models-max): remove one with 'emactl remove MODEL', or raise models-max",
 		                  count, service->settings.model_count_max);
-	error = service_memory_check(service, model, replaced && !replaced->doomed ? model_bytes(replaced) : 0, reason);
+	error = owner_count_check(service, model, other, reason);
+	if (!error)
+		error = service_memory_check(service, model, replaced, reason);
 	if (error)
 		return error;
 	model->id = service->model_id_next;
@@ -504,6 +518,8 @@ static int park(struct call *call, const uint8_t *header, size_t header_bytes)
 	*service->parked_end = parked;
 	service->parked_end = &parked->next;
 	service->parked_count++;
+	if (parked->deadline_ms < service->parked_due_ms)
+		service->parked_due_ms = parked->deadline_ms;
 	service->parked_bytes += header_bytes + call->body_bytes;
 	return 0;
 }
@@ -709,7 +725,10 @@ void service_settle(struct service *service, const struct instant *now)
 		struct model *model = service->touched;
 		uint64_t id = model->id;
 
+		/* One that is touched again meanwhile comes behind all others. */
 		service->touched = model->touched_next;
+		if (!service->touched)
+			service->touched_end = &service->touched;
 		model->touched = false;
 		if (model->doomed && !model->applying && !keep_busy(model)) {
 			model_unlink(service, model);
@@ -923,10 +942,16 @@ void service_file_written(struct service *service, const struct instant *now, st
 void service_tick(struct service *service, const struct instant *now)
 {
 	struct parked **link = &service->parked;
+	bool is_due = service->parked_due_ms <= now->monotonic_ms;
 
-	while (*link)
+	while (is_due && *link)
 		if ((*link)->deadline_ms > now->monotonic_ms || !retry(service, now, link))
 			link = &(*link)->next;
+	if (is_due)
+		service->parked_due_ms = UINT64_MAX;
+	for (const struct parked *parked = service->parked; is_due && parked; parked = parked->next)
+		if (parked->deadline_ms < service->parked_due_ms)
+			service->parked_due_ms = parked->deadline_ms;
 	remote_tick(service, now);
 	for (struct model *model = service->models; model; model = model->next)
 		if ((model->room_due_ms != 0 && model->room_due_ms <= now->monotonic_ms) ||
@@ -945,9 +970,9 @@ uint64_t service_due_ms(const struct service *service)
 
 	if (service->awaited_due_ms != 0 && service->awaited_due_ms < due_ms)
 		due_ms = service->awaited_due_ms;
-	for (const struct parked *parked = service->parked; parked; parked = parked->next)
-		if (parked->deadline_ms < due_ms)
-			due_ms = parked->deadline_ms;
+	/* Asked for after every event: not by looking at all that wait. */
+	if (service->parked_count > 0 && service->parked_due_ms < due_ms)
+		due_ms = service->parked_due_ms;
 	for (const struct model *model = service->models; model; model = model->next) {
 		uint64_t checkpoint_ms = checkpoint_due_ms(service, model);
 
@@ -984,6 +1009,7 @@ void service_reconfigure(struct service *service, const struct instant *now, con
 		service_event(service, EVENT_WARNING, NULL, 0, "segments-max is %" PRIu64 " now, and the models take %" PRIu64
 		              ": they stay, and new ones are refused until 'emactl remove' has made room",
 		              settings->segment_count_max, segments);
+	owner_warn(service);
 	service_settle(service, now);
 }
 

@@ -10,6 +10,8 @@
 struct settings {
 	uint64_t memory_bytes_max;  /* of all segments together */
 	uint64_t model_count_max;
+	uint64_t owner_memory_bytes_max; /* of the models of one user; 0: no such limit, like the next */
+	uint64_t owner_model_count_max;
 	uint64_t segment_count_max; /* of all models together */
 	uint64_t slot_count;        /* versions kept per model: 2..SLOT_COUNT_MAX */
 	uint64_t stage_count;       /* snapshots in flight per rank: 1..STAGE_COUNT_MAX */

@@ -76,43 +76,82 @@ static uint64_t file_number(const char *path, const char *label)
 	return number;
 }
 
-/* What the control group still allows; UINT64_MAX where there is no limit. */
-static uint64_t cgroup_available_bytes(void)
+/* The process's control group as its file in /proc has it, "/system.slice/emad.service"; false where it has none. */
+static bool group_find(const char *path, char *group, size_t group_capacity)
 {
-	char line[512], path[600];
-	uint64_t most, used, cached;
-	FILE *file = fopen("/proc/self/cgroup", "re");
-	char *group = NULL;
+	FILE *file = fopen(path, "re");
+	char line[512];
+	bool found = false;
 
-	while (file && fgets(line, sizeof line, file)) {
-		if (strncmp(line, "0::", 3) == 0) {
-			group = line + 3;
-			group[strcspn(group, "\n")] = '\0';
-			break;
-		}
+	while (!found && file && fgets(line, sizeof line, file)) {
+		found = strncmp(line, "0::/", 4) == 0;
+		line[strcspn(line, "\n")] = '\0';
+		if (found)
+			snprintf(group, group_capacity, "%s", line + 3);
 	}
 	if (file)
 		fclose(file);
-	if (!group)
-		return UINT64_MAX;
-	snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
-	most = file_number(path, "");
-	snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.current", group);
+	return found;
+}
+
+/* Of one group, at its directory. UINT64_MAX where there is no limit. */
+static struct memory_bounds group_bounds(const char *directory)
+{
+	struct memory_bounds bounds = { UINT64_MAX, UINT64_MAX };
+	char path[1100];
+	uint64_t used, cached;
+
+	snprintf(path, sizeof path, "%s/memory.max", directory);
+	bounds.total_bytes = file_number(path, "");
+	snprintf(path, sizeof path, "%s/memory.current", directory);
 	used = file_number(path, "");
-	if (most == UINT64_MAX || used == UINT64_MAX)
-		return UINT64_MAX;
+	if (bounds.total_bytes == UINT64_MAX || used == UINT64_MAX)
+		return bounds;
 	/* Files' pages that nobody has touched lately go as soon as their room is wanted. */
-	snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.stat", group);
+	snprintf(path, sizeof path, "%s/memory.stat", directory);
 	cached = file_number(path, "inactive_file");
 	if (cached != UINT64_MAX)
 		used -= cached < used ? cached : used;
-	return most > used ? most - used : 0;
+	bounds.available_bytes = bounds.total_bytes > used ? bounds.total_bytes - used : 0;
+	return bounds;
+}
+
+struct memory_bounds memory_bounds(const char *process, const char *root)
+{
+	struct memory_bounds least = { UINT64_MAX, UINT64_MAX };
+	char group[512], directory[1024];
+
+	if (!group_find(process, group, sizeof group))
+		return least;
+	for (;;) {
+		struct memory_bounds bounds;
+
+		snprintf(directory, sizeof directory, "%s%s", root, group);
+		bounds = group_bounds(directory);
+		if (bounds.total_bytes < least.total_bytes)
+			least.total_bytes = bounds.total_bytes;
+		if (bounds.available_bytes < least.available_bytes)
+			least.available_bytes = bounds.available_bytes;
+		/* Up to the root, which is the container's where there is one. */
+		if (!group[0])
+			return least;
+		*strrchr(group, '/') = '\0';
+	}
+}
+
+uint64_t memory_total_bytes(void)
+{
+	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t group = memory_bounds("/proc/self/cgroup", "/sys/fs/cgroup").total_bytes;
+
+	return host < group ? host : group;
 }
 
 uint64_t memory_available_bytes(void)
 {
 	uint64_t kib = file_number("/proc/meminfo", "MemAvailable:");
-	uint64_t host = kib == UINT64_MAX ? UINT64_MAX : kib * 1024, group = cgroup_available_bytes();
+	uint64_t host = kib == UINT64_MAX ? UINT64_MAX : kib * 1024;
+	uint64_t group = memory_bounds("/proc/self/cgroup", "/sys/fs/cgroup").available_bytes;
 
 	return host < group ? host : group;
 }

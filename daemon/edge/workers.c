@@ -9,12 +9,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* What a model may have at once before those that were served all the while: 16 blocks of one profile. */
+enum { SERVED_AHEAD = 16 * 3 };
+
+struct apply_list {
+	struct apply *first, *last;
+};
+
 struct workers {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
-	struct apply *queue; /* guarded by lock; the first is being done */
-	struct apply *done;  /* guarded by lock */
-	bool stopping;       /* guarded by lock */
+	struct apply_list queue; /* guarded by lock; updates that may have blocks left */
+	struct apply_list done;  /* guarded by lock */
+	uint64_t served;         /* guarded by lock; what whoever got the latest block had had before it */
+	_Atomic uint32_t queued_count; /* in the queue; written with lock */
+	bool stopping;                 /* guarded by lock */
 	_Atomic uint32_t pulse;     /* number of the sign of life that is asked for; written with lock */
 	uint32_t pulse_given_count; /* guarded by lock; workers that have given it */
 	bool pulse_ended;           /* guarded by lock; the loop has seen that all have */
@@ -24,29 +33,97 @@ struct workers {
 	pthread_t threads[];
 };
 
-/* The first update that has blocks left for another worker. With the lock. */
-static struct apply *find_work(const struct workers *workers)
+static void list_append(struct apply_list *list, struct apply *apply)
 {
-	struct apply *apply = workers->queue;
-
-	while (apply && atomic_load_explicit(&apply->block_next, memory_order_relaxed) >= apply->plan->block_count)
-		apply = apply->next;
-	return apply;
+	apply->next = NULL;
+	apply->previous = list->last;
+	if (list->last)
+		list->last->next = apply;
+	else
+		list->first = apply;
+	list->last = apply;
 }
 
-/* Leaves an update; the last to leave a finished one hands it back. With the lock. True when it did. */
-static bool leave(struct workers *workers, struct apply *apply)
+static void list_remove(struct apply_list *list, struct apply *apply)
 {
-	struct apply **link = &workers->queue;
+	if (apply->previous)
+		apply->previous->next = apply->next;
+	else
+		list->first = apply->next;
+	if (apply->next)
+		apply->next->previous = apply->previous;
+	else
+		list->last = apply->previous;
+}
 
+static bool has_blocks(const struct apply *apply)
+{
+	return atomic_load(&apply->block_next) < apply->plan->block_count;
+}
+
+static void queue_remove(struct workers *workers, struct apply *apply)
+{
+	list_remove(&workers->queue, apply);
+	apply->queued = false;
+	workers->queued_count--;
+}
+
+/* A block's cost: the snapshot is read, each profile's shadow read and written. */
+static uint64_t block_cost(const struct apply *apply)
+{
+	return 1 + 2 * (uint64_t)apply->plan->geometry->profile_count;
+}
+
+/*
+ * Whose block is next: that of the model that has been served least, as in start-time fair queueing (Goyal, Vin and
+ * Cheng, 1996): `served` is their virtual time. With the lock.
+ */
+static struct apply *queue_next(struct workers *workers)
+{
+	struct apply *least = NULL, *next;
+
+	for (struct apply *apply = workers->queue.first; apply; apply = next) {
+		next = apply->next;
+		/* Who was not there has saved up so much and no more. */
+		if (apply->served + SERVED_AHEAD < workers->served)
+			apply->served = workers->served - SERVED_AHEAD;
+		/* Those that have its last blocks in hand hand it back. */
+		if (!has_blocks(apply))
+			queue_remove(workers, apply);
+		else if (!least || apply->served < least->served)
+			least = apply;
+	}
+	if (!least)
+		return NULL;
+	/* Alone it needs nothing that it has saved up. */
+	if (workers->queued_count == 1 && least->served < workers->served)
+		least->served = workers->served;
+	if (least->served > workers->served)
+		workers->served = least->served;
+	least->served += block_cost(least);
+	return least;
+}
+
+/*
+ * Leaves an update of which so many blocks were done, one of them paid for; the last to leave a finished one hands it
+ * back. With the lock. True when it did.
+ */
+static bool leave(struct workers *workers, struct apply *apply, uint32_t block_count)
+{
+	if (block_count > 1) {
+		apply->served += (block_count - 1) * block_cost(apply);
+		/* It was alone: time went on with it. */
+		if (apply->served - block_cost(apply) > workers->served)
+			workers->served = apply->served - block_cost(apply);
+	}
 	apply->user_count--;
-	if (apply->user_count > 0 || atomic_load(&apply->block_next) < apply->plan->block_count)
+	if (has_blocks(apply))
 		return false;
-	while (*link != apply)
-		link = &(*link)->next;
-	*link = apply->next;
-	apply->next = workers->done;
-	workers->done = apply;
+	if (apply->queued)
+		queue_remove(workers, apply);
+	if (apply->user_count > 0)
+		return false;
+	list_append(&workers->done, apply);
 	return true;
 }
 
@@ -61,19 +138,27 @@ static void pulse_give(struct workers *workers, uint32_t *pulse_given)
 		workers->wake(workers->wake_context);
 }
 
-/* Does blocks of an update until there are none left. A large update takes longer than a sign of life may. */
-static void blocks_do(struct workers *workers, struct apply *apply, uint32_t *pulse_given)
+/*
+ * Does blocks of an update until there are none left, or one when others are under way. A large update takes longer than
+ * a sign of life may. How many it did.
+ */
+static uint32_t blocks_do(struct workers *workers, struct apply *apply, uint32_t *pulse_given)
 {
-	uint32_t block;
+	uint32_t block, count = 0;
 
 	while ((block = atomic_fetch_add(&apply->block_next, 1)) < apply->plan->block_count) {
 		apply_block(apply, block);
+		count++;
+		/* The sign of life is given on the way. */
+		if (atomic_load_explicit(&workers->queued_count, memory_order_relaxed) > 1)
+			break;
 		if (atomic_load_explicit(&workers->pulse, memory_order_relaxed) == *pulse_given)
 			continue;
 		pthread_mutex_lock(&workers->lock);
 		pulse_give(workers, pulse_given);
 		pthread_mutex_unlock(&workers->lock);
 	}
+	return count;
 }
 
 static void *run(void *context)
@@ -83,7 +168,8 @@ static void *run(void *context)
 
 	pthread_mutex_lock(&workers->lock);
 	while (!workers->stopping) {
-		struct apply *apply = find_work(workers);
+		struct apply *apply = queue_next(workers);
+		uint32_t block_count;
 
 		pulse_give(workers, &pulse_given);
 		if (!apply) {
@@ -92,9 +178,9 @@ static void *run(void *context)
 		}
 		apply->user_count++;
 		pthread_mutex_unlock(&workers->lock);
-		blocks_do(workers, apply, &pulse_given);
+		block_count = blocks_do(workers, apply, &pulse_given);
 		pthread_mutex_lock(&workers->lock);
-		if (leave(workers, apply))
+		if (leave(workers, apply, block_count))
 			workers->wake(workers->wake_context);
 	}
 	pthread_mutex_unlock(&workers->lock);
@@ -111,6 +197,7 @@ int workers_start(uint32_t count, void (*wake)(void *context), void *context, st
 	pthread_mutex_init(&workers->lock, NULL);
 	pthread_cond_init(&workers->cond, NULL);
 	workers->pulse_ended = true;
+	workers->served = SERVED_AHEAD;
 	workers->wake = wake;
 	workers->wake_context = context;
 	while (workers->thread_count < count) {
@@ -145,21 +232,14 @@ void workers_stop(struct workers *workers)
 
 void workers_submit(struct workers *workers, struct apply *apply)
 {
-	struct apply **end = &workers->queue;
 	bool empty = apply->plan->block_count == 0;
 
-	apply->next = NULL;
 	apply->user_count = 0;
+	apply->queued = !empty;
 	atomic_store(&apply->block_next, 0);
 	pthread_mutex_lock(&workers->lock);
-	while (!empty && *end)
-		end = &(*end)->next;
-	if (empty) {
-		apply->next = workers->done;
-		workers->done = apply;
-	} else {
-		*end = apply;
-	}
+	list_append(empty ? &workers->done : &workers->queue, apply);
+	workers->queued_count += !empty;
 	pthread_cond_broadcast(&workers->cond);
 	pthread_mutex_unlock(&workers->lock);
 	if (empty)
@@ -171,8 +251,8 @@ void workers_poll(struct workers *workers, void (*done)(void *context, struct ap
 	struct apply *apply;
 
 	pthread_mutex_lock(&workers->lock);
-	apply = workers->done;
-	workers->done = NULL;
+	apply = workers->done.first;
+	workers->done = (struct apply_list){ NULL, NULL };
 	pthread_mutex_unlock(&workers->lock);
 	while (apply) {
 		struct apply *next = apply->next;

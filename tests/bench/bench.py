@@ -41,6 +41,7 @@ GROUPS: Dict[str, Callable[[bool], List[Row]]] = {
     "views": rows_service.views,
     "recovery": rows_service.recovery,
     "memory": rows_service.memory,
+    "fair": rows_updates.fair,
     "flat": rows_updates.flat,
     "requests": rows_service.requests,
     "network": rows_service.network,

@@ -7,6 +7,7 @@ old shadow is read and the new one written. The triad reads and writes memory of
 directly before the push of every round.
 """
 
+import multiprocessing
 import statistics
 import threading
 import time
@@ -179,6 +180,84 @@ class Checkpoints:
         self.seconds = time.perf_counter() - self._begun
         self.count = self._daemon.counters()["checkpoints_written"] - self._before
         self._client.close()
+
+
+def fair(quick: bool) -> List[Row]:
+    """A small model's pushes until applied, beside a huge one that is always being updated, against the same alone."""
+    huge_count, small_count = (8 if quick else 64) * MEBI, 2 * MEBI
+    found = []
+    for workers in (1, 2):
+        with Daemon(workers=workers) as daemon:
+            # Four profiles, so that the workers lag behind the trainer's copying and never run out of it.
+            huge = Pushing(daemon, huge_count, 4)
+            small = Pushed(daemon, "small", tensors(small_count, TENSOR_COUNT))
+            daemon.wait_quiet()
+            alone, beside = [], []
+            for _ in rounds(3 if quick else 9, 30):
+                alone.append(1e3 * lag(small, 3 if quick else 20))
+                with huge:
+                    beside.append(1e3 * lag(small, 3 if quick else 20))
+            small.close()
+            huge.close()
+        name = f"push until applied, {small_count / 1e6:.0f} M parameters beside {huge_count / 1e6:.0f} M"
+        label = f"{workers} worker{'s' if workers > 1 else ''}"
+        found.append(compared("fairness", f"{name}, {label}", "ms", beside, "alone", alone, Goal(most=2.0)))
+    return found
+
+
+def lag(model: Pushed, count: int) -> float:
+    """The median seconds of so many pushes until they were applied."""
+    times = []
+    for _ in range(count):
+        model.step += 1
+        begun = time.perf_counter()
+        model.trainer.push(model.step, model.tensors, wait=True, timeout=60)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+class Pushing:
+    """A model that is pushed as fast as the daemon takes it, from a process of its own, while it is entered."""
+
+    def __init__(self, daemon: Daemon, count: int, profiles: int):
+        context = multiprocessing.get_context("spawn")
+        self._running, self._ended, self._pushed = context.Event(), context.Event(), context.Semaphore(0)
+        arguments = (daemon.url, count, profiles, self._running, self._ended, self._pushed)
+        self._process = context.Process(target=push_on, args=arguments, daemon=True)
+        self._process.start()
+        with self:
+            pass
+
+    def __enter__(self) -> "Pushing":
+        while self._pushed.acquire(block=False):
+            pass
+        self._running.set()
+        # The first may be one from before.
+        if not (self._pushed.acquire(timeout=60) and self._pushed.acquire(timeout=60)):
+            raise RuntimeError("the huge model's first pushes have taken two minutes")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.clear()
+        time.sleep(1)  # until what was pushed last has been applied, and longer than that
+
+    def close(self) -> None:
+        self._ended.set()
+        self._running.set()
+        self._process.join()
+
+
+def push_on(url: str, count: int, profiles: int, running, ended, pushed) -> None:
+    given = tensors(count, TENSOR_COUNT)
+    names = {f"p{i}": f"yolo:decay=0.{'9' * (i + 3)}" for i in range(profiles)}
+    with emad.Client(url, timeout=60) as client:
+        trainer = client.trainer("huge", given, profiles=names, resume="never")
+        step = 0
+        while running.wait() and not ended.is_set():
+            step += 1
+            trainer.push(step, given, timeout=60)
+            pushed.release()
+        trainer.close()
 
 
 def flat(quick: bool) -> List[Row]:

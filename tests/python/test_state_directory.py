@@ -1,5 +1,6 @@
 """The state directory in trouble: full, gone, read-only. Training and reading go on, and it is made up for afterwards."""
 
+import errno
 import json
 import os
 import subprocess
@@ -76,8 +77,14 @@ class Full(Trouble):
         self.mount("-t", "tmpfs", "-o", "size=2m", "tmpfs")
 
     def begin(self):
-        free = os.statvfs(self.path)
-        (self.path / "filler").write_bytes(bytes(free.f_bavail * free.f_bsize))
+        # The daemon may be writing there too: whatever is left is taken.
+        with open(self.path / "filler", "wb", buffering=0) as filler:
+            try:
+                while True:
+                    filler.write(bytes(4096))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
 
     def end(self):
         (self.path / "filler").unlink()

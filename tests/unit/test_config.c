@@ -89,6 +89,10 @@ static const struct {
 	{ "limits", "memory-max", "6144 M", "6G" },
 	{ "limits", "memory-max", "50%", "5G" },
 	{ "limits", "memory-max", "1048577", "1048577" },
+	{ "limits", "memory-max-per-user", "2G", "2G" },
+	{ "limits", "memory-max-per-user", "25%", "25%" },
+	{ "limits", "memory-max-per-user", "0", "0" },
+	{ "limits", "models-max-per-user", "8", "8" },
 	{ "limits", "memory-max", "1048576B", "1M" },
 	{ "limits", "waiting-memory-max", "3T", NULL },
 	{ "limits", "reply-max", "64K", "64K" },
@@ -154,6 +158,9 @@ static const struct {
 	{ "limits", "memory-max", "5X", "memory-max=5X: a size such as 512M or 8G, or a part of the memory such as 50%" },
 	{ "limits", "memory-max", "0", "memory-max=0 is outside 1M to 1024T" },
 	{ "limits", "memory-max", "101%", "memory-max=101% is outside" },
+	{ "limits", "memory-max-per-user", "101%", "memory-max-per-user=101% is outside 0 to 1024T" },
+	{ "limits", "memory-max-per-user", "0%", "is outside" },
+	{ "limits", "memory-max-per-user", "many", "a size such as 512M or 8G, or a part of memory-max such as 25%, is wanted" },
 	{ "limits", "memory-max", "18446744073709551616", "is outside" },
 	{ "limits", "memory-max", "16777216T", "is outside" },
 	{ "limits", "body-max", "65M", "body-max=65M is outside 1M to 64M" },
@@ -258,6 +265,21 @@ START_TEST(sections_of_models_are_found_again_and_bounded)
 	ck_assert_ptr_eq(defaults_find(config.defaults + 1, config.default_count - 1, "m5"), &config.defaults[5]);
 	ck_assert_ptr_null(defaults_find(config.defaults + 1, config.default_count - 1, "x5"));
 	ck_assert_ptr_null(defaults_find(NULL, 0, "x5"));
+}
+END_TEST
+
+START_TEST(a_part_is_of_the_limit_that_stands_in_the_end)
+{
+	struct reason reason;
+
+	config_init(&config, &host);
+	ck_assert_uint_eq(config_settings(&config).owner_memory_bytes_max, 0);
+	ck_assert_int_eq(set("limits", "memory-max-per-user", "25%", &reason), 0);
+	ck_assert_uint_eq(config_settings(&config).owner_memory_bytes_max, UINT64_C(2048) << 20);
+	ck_assert_int_eq(set("limits", "memory-max", "4G", &reason), 0);
+	ck_assert_uint_eq(config_settings(&config).owner_memory_bytes_max, UINT64_C(1024) << 20);
+	ck_assert_int_eq(set("limits", "memory-max-per-user", "100M", &reason), 0);
+	ck_assert_uint_eq(config_settings(&config).owner_memory_bytes_max, UINT64_C(100) << 20);
 }
 END_TEST
 
@@ -409,6 +431,7 @@ int main(void)
 	tcase_add_test(tcase, long_values_are_refused_with_both_numbers);
 	tcase_add_test(tcase, lists_go_on_in_further_lines);
 	tcase_add_test(tcase, sections_of_models_are_found_again_and_bounded);
+	tcase_add_test(tcase, a_part_is_of_the_limit_that_stands_in_the_end);
 	tcase_add_test(tcase, what_is_left_open_follows_the_host);
 	tcase_add_test(tcase, a_reload_keeps_what_only_a_start_can_change);
 	tcase_add_test(tcase, the_default_file_and_the_help_have_every_key);

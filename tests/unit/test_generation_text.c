@@ -48,6 +48,7 @@ static void sample_make(struct generation *generation)
 		.stride = 10,
 		.coalesces = true,
 		.managed = true,
+		.owner = 1000,
 		.guards = guards_default(),
 		.attributes = (char *)"{\"a\":\"\\u00e9\"}",
 		.metadata = (char *)"{\"loss\":0.5}",
@@ -104,6 +105,7 @@ START_TEST(everything_comes_back_bit_by_bit)
 	ck_assert_uint_eq(back.calls, 2);
 	ck_assert_uint_eq(back.published_us, sample.published_us);
 	ck_assert(back.has_step && back.coalesces && back.managed);
+	ck_assert_int_eq(back.owner, 1000);
 	ck_assert_uint_eq(back.model_step, UINT64_MAX);
 	ck_assert_uint_eq(back.stride, 10);
 	ck_assert_double_eq(back.guards.loss_max, 10);
@@ -128,6 +130,13 @@ START_TEST(everything_comes_back_bit_by_bit)
 	ck_assert_uint_eq(back.profiles[0].snapshot_step, 1000);
 	ck_assert_uint_eq(back.profiles[0].file_bytes, 4242);
 	ck_assert_uint_eq(back.profiles[0].file_checksum, 0xfedcba9876543210);
+	generation_finish(&back);
+	free(text);
+	/* Nobody knows who made it. */
+	sample.owner = -1;
+	text = text_make(&sample, &bytes);
+	ck_assert_int_eq(generation_decode(text, bytes, &back, &reason), 0);
+	ck_assert_int_eq(back.owner, -1);
 	generation_finish(&back);
 	manifest_destroy(sample.manifest);
 	free(text);
@@ -189,7 +198,8 @@ START_TEST(what_it_says_is_checked_though_its_checksum_is_right)
 		{ "[4,8]", "[4611686018427387904,4611686018427387904]" }, { "[4,8]", "8" },
 		{ "bn.running_mean", "head.weight" }, { "bn.running_mean", "__metadata__" },
 		{ "\"calls\":1190", "\"calls\":1190.5" }, { "\"updates\":1186,", "" },
-		{ "\"action\":1", "\"action\":9" },
+		{ "\"action\":1", "\"action\":9" }, { "\"owner\":1000", "\"owner\":-1" },
+		{ "\"owner\":1000", "\"owner\":4294967296" }, { "\"owner\":1000", "\"owner\":\"alice\"" },
 		{ "\"profiles\":[", "\"profiles\":[{}," }, { "\"tensors\":[", "\"tensors\":{}, \"x\":[" },
 		{ "\"has_step\":true", "\"has_step\":1" }, { "inf", "fin" }, { "\"[{", "\"{[{" },
 		{ "\"0x1.91p+3\"", "12.5" }, { "\"0x1.91p+3\"", "\"-0x1.91p+3\"" }, { "\"0x1.91p+3\"", "\"nan\"" },
@@ -204,6 +214,8 @@ START_TEST(what_it_says_is_checked_though_its_checksum_is_right)
 	ck_assert_int_eq(decode_changed("\"format\":1", "\"format\":2"), STATUS_EVERSION);
 	/* As an earlier emad wrote it. */
 	ck_assert_int_eq(decode_changed(",\"0x1.91p+3\"", ""), 0);
+	ck_assert_int_eq(decode_changed("\"owner\":1000,", ""), 0);
+	ck_assert_int_eq(decode_changed("\"owner\":1000", "\"owner\":null"), 0);
 	ck_assert_int_eq(decode_changed("\"format\":1", "\"format\":1,\"of_a_later_emad\":[]"), 0);
 }
 END_TEST

@@ -278,6 +278,168 @@ START_TEST(signs_of_life_come_while_updates_run)
 }
 END_TEST
 
+/* An update whose blocks cost nothing but turns: all are empty but the first, in which a worker can be held. */
+struct paced {
+	struct random_model model;
+	struct laid_out out;
+	struct plan plan;
+	struct kernel_set kernels;
+	uint8_t *stage, *target;
+	struct apply apply;
+	uint32_t profile_count;
+	uint32_t blocks_at_end; /* of `huge` that were begun when this one was handed back */
+};
+
+static sem_t reached, gate;
+static struct paced *huge;
+
+static void move_held(void *target, const void *source, size_t bytes)
+{
+	(void)target;
+	(void)source;
+	(void)bytes;
+	sem_post(&reached);
+	sem_wait(&gate);
+}
+
+static void paced_init(struct paced *paced, uint32_t profile_count, uint32_t block_count, bool is_held)
+{
+	static const char *const profiles[] = { "a=yolo", "b=swa", "c=constant", "d=yolo:decay=0.9" };
+	static const struct tensor_row row = { "counts", DTYPE_I64, false, SHAPE(16) };
+
+	memset(paced, 0, sizeof *paced);
+	paced->profile_count = profile_count;
+	paced->model.world = 1;
+	paced->model.ranks[0] = manifest_of_rows(&row, 1);
+	laid_out_init(&paced->out, paced->model.ranks, 1, profiles, profile_count);
+	paced->plan = *paced->out.plan;
+	ck_assert_uint_eq(paced->plan.run_count, 1);
+	paced->plan.block_count = block_count;
+	paced->plan.blocks = calloc((size_t)block_count + 1, sizeof *paced->plan.blocks);
+	ck_assert_ptr_nonnull(paced->plan.blocks);
+	for (uint32_t b = 1; b <= block_count; b++)
+		paced->plan.blocks[b] = 1;
+	ck_assert_int_eq(apply_init(&paced->apply, &paced->plan), 0);
+	paced->kernels = *paced->apply.kernels;
+	if (is_held)
+		paced->kernels.move = move_held;
+	paced->apply.kernels = &paced->kernels;
+	paced->apply.stages[0] = paced->stage = memory_make(paced->model.ranks[0]->stage_bytes, NULL);
+	paced->apply.target = paced->target = memory_make(paced->out.geometry->slot_bytes, NULL);
+	paced->apply.sources = paced->out.geometry->placements;
+	paced->apply.owner = paced;
+	for (uint32_t p = 0; p < profile_count; p++)
+		paced->apply.profiles[p].start = (struct schedule_result){ .action = ACTION_COPY };
+}
+
+static void paced_finish(struct paced *paced)
+{
+	apply_finish(&paced->apply);
+	free(paced->plan.blocks);
+	laid_out_finish(&paced->out);
+	random_model_finish(&paced->model);
+	free(paced->stage);
+	free(paced->target);
+}
+
+/* In the worker's thread: with one worker nothing else is done meanwhile. */
+static void wake_noting(void *context)
+{
+	uint32_t *blocks = context;
+
+	if (*blocks == 0)
+		*blocks = atomic_load(&huge->apply.block_next);
+	sem_post(&woken);
+}
+
+static void done_counting(void *context, struct apply *apply)
+{
+	int *count = context;
+
+	(void)apply;
+	++*count;
+}
+
+static const struct {
+	uint32_t huge_profiles, small_profiles, small_blocks;
+	uint32_t blocks; /* of the huge one, until the small one is done */
+} shares[] = {
+	/* By what they move, not by blocks: (1 + 2 * 4) / (1 + 2 * 1) = 3 blocks of one profile go for one of four. */
+	{ 1, 1, 216, 200 }, { 4, 1, 216, 200 / 3 }, { 1, 4, 216, 216 * 3 - 16 }, { 4, 4, 216, 216 - 5 },
+	/* What takes less than was saved up waits for nothing but the block in hand. */
+	{ 1, 1, 15, 1 }, { 4, 1, 15, 1 }, { 1, 4, 5, 1 },
+};
+
+START_TEST(a_small_update_gets_its_share_beside_a_huge_one)
+{
+	struct paced large, small;
+	struct workers *workers;
+	uint32_t blocks = 0;
+	int count = 0;
+
+	sem_init(&reached, 0, 0);
+	sem_init(&gate, 0, 0);
+	huge = &large;
+	paced_init(&large, shares[_i].huge_profiles, 100000, true);
+	paced_init(&small, shares[_i].small_profiles, shares[_i].small_blocks, false);
+	ck_assert_int_eq(workers_start(1, wake_noting, &blocks, &workers), 0);
+	workers_submit(workers, &large.apply);
+	sem_wait(&reached);
+	workers_submit(workers, &small.apply);
+	for (uint32_t p = 0; p < large.profile_count; p++)
+		sem_post(&gate);
+	while (count < 2) {
+		sem_wait(&woken);
+		workers_poll(workers, done_counting, &count);
+	}
+	ck_assert_uint_ge(blocks + 2, shares[_i].blocks);
+	ck_assert_uint_le(blocks, shares[_i].blocks + 2);
+	workers_stop(workers);
+	paced_finish(&large);
+	paced_finish(&small);
+	sem_destroy(&reached);
+	sem_destroy(&gate);
+}
+END_TEST
+
+static void done_in_turn(void *context, struct apply *apply)
+{
+	const struct paced *paced = apply->owner;
+	uint32_t *block_count = context;
+
+	ck_assert_uint_gt(paced->plan.block_count, *block_count);
+	*block_count = paced->plan.block_count;
+}
+
+START_TEST(of_updates_under_way_the_smallest_is_done_first_whenever_it_came)
+{
+	struct paced paced[JOBS];
+	struct workers *workers;
+	uint32_t blocks = 1, block_count = 0;
+
+	sem_init(&reached, 0, 0);
+	sem_init(&gate, 0, 0);
+	huge = &paced[0];
+	ck_assert_int_eq(workers_start(1, wake_noting, &blocks, &workers), 0);
+	for (uint32_t i = 0; i < JOBS; i++) {
+		paced_init(&paced[i], 2, (JOBS - i) * 100, i == 0);
+		workers_submit(workers, &paced[i].apply);
+	}
+	sem_wait(&reached);
+	sem_post(&gate);
+	sem_post(&gate);
+	while (block_count < JOBS * 100) {
+		sem_wait(&woken);
+		workers_poll(workers, done_in_turn, &block_count);
+	}
+	workers_stop(workers);
+	for (int i = 0; i < JOBS; i++)
+		paced_finish(&paced[i]);
+	sem_destroy(&reached);
+	sem_destroy(&gate);
+}
+END_TEST
+
 /* A sign that will not come must not keep the daemon from ending. */
 START_TEST(stopping_does_not_wait_for_signs_of_life)
 {
@@ -321,6 +483,9 @@ int main(void)
 	tcase_add_test(tcase, stopping_does_not_wait_for_what_is_queued);
 	tcase_add_loop_test(tcase, every_worker_gives_a_sign_of_life, 1, 6);
 	tcase_add_test(tcase, signs_of_life_come_while_updates_run);
+	tcase_add_loop_test(tcase, a_small_update_gets_its_share_beside_a_huge_one, 0,
+	                    sizeof shares / sizeof shares[0]);
+	tcase_add_test(tcase, of_updates_under_way_the_smallest_is_done_first_whenever_it_came);
 	tcase_add_test(tcase, stopping_does_not_wait_for_signs_of_life);
 	tcase_add_test(tcase, threads_that_cannot_be_made_are_an_error);
 	suite_add_tcase(suite, tcase);

@@ -147,6 +147,8 @@ static char *manifest_text(const struct service *service, const struct model *mo
 
 static void order_fill(const struct service *service, const struct instant *now, struct model *model)
 {
+	const struct settings *settings = &service->settings;
+	const struct defaults *defaults = defaults_find(settings->defaults, settings->default_count, model->name);
 	const struct slot_header *newest = versions_newest(&model->versions);
 	const struct geometry *geometry = model_newest_geometry(model);
 	struct file_order *order = model->checkpoint.order;
@@ -158,7 +160,10 @@ static void order_fill(const struct service *service, const struct instant *now,
 	order->generation = (struct generation_name){ newest->step, newest->version };
 	order->starts = !model->checkpoint.owns;
 	order->founds = service->counters.checkpoints_written + service->counters.models_recovered == 0;
-	order->keep_count = service->settings.checkpoint_keep_count;
+	order->keep_count = defaults && defaults->checkpoint_keep_count ? defaults->checkpoint_keep_count
+	                                                                : settings->checkpoint_keep_count;
+	order->keep_steps = defaults && defaults->checkpoint_keep_steps ? defaults->checkpoint_keep_steps
+	                                                                : settings->checkpoint_keep_steps;
 	if (order->keep_count < GENERATION_COUNT_MIN)
 		order->keep_count = GENERATION_COUNT_MIN;
 	order->count = geometry->profile_count;

@@ -88,6 +88,8 @@ const struct config_key config_keys[] = {
 	{ "checkpoint", "checkpoint-keep", CONFIG_COUNT, AT(checkpoint_keep_count), "2", GENERATION_COUNT_MIN, 1000000, NULL,
 	  true, "Checkpoints of a model on disk; older ones go. One whose directory holds a file `keep` stays, and does not "
 	  "count." },
+	{ "checkpoint", "checkpoint-keep-steps", CONFIG_COUNT, AT(checkpoint_keep_steps), "0", 0, INT64_MAX, NULL, true,
+	  "The first checkpoint at or after each multiple of so many steps stays on disk besides, for good; 0: none does." },
 	{ "checkpoint", "checkpoint-bandwidth", CONFIG_BYTES, AT(checkpoint_bytes_per_s), "0", 0, TEBI, NULL, true,
 	  "Bytes a second that checkpoints and averages kept with snapshot= may take of the disk, such as 200M; 0: no limit. "
 	  "When the daemon ends there is none." },
@@ -149,6 +151,10 @@ const struct config_key config_keys[] = {
 	  "Instead of slots= in [limits]." },
 	{ "model", "stages", CONFIG_COUNT, DEFAULT_AT(stage_count), NULL, 1, STAGE_COUNT_MAX, NULL, true,
 	  "Instead of stages= in [limits]." },
+	{ "model", "checkpoint-keep", CONFIG_COUNT, DEFAULT_AT(checkpoint_keep_count), NULL, GENERATION_COUNT_MIN, 1000000, NULL,
+	  true, "Instead of checkpoint-keep= in [checkpoint]." },
+	{ "model", "checkpoint-keep-steps", CONFIG_COUNT, DEFAULT_AT(checkpoint_keep_steps), NULL, 1, INT64_MAX, NULL, true,
+	  "Instead of checkpoint-keep-steps= in [checkpoint]." },
 };
 
 enum { KEY_COUNT = sizeof config_keys / sizeof config_keys[0] };
@@ -625,5 +631,6 @@ struct settings config_settings(const struct config *config)
 		.checkpoint_interval_ms = config->checkpoint_interval_ms,
 		.checkpoint_updates = config->checkpoint_updates,
 		.checkpoint_keep_count = config->checkpoint_keep_count,
+		.checkpoint_keep_steps = config->checkpoint_keep_steps,
 	};
 }

@@ -78,6 +78,7 @@ struct config {
 	uint64_t checkpoint_interval_ms;
 	uint64_t checkpoint_updates;
 	uint64_t checkpoint_keep_count;
+	uint64_t checkpoint_keep_steps;
 	uint64_t checkpoint_bytes_per_s;
 	uint64_t memory_bytes_max;
 	uint64_t model_count_max;

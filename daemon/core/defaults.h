@@ -24,7 +24,9 @@ struct defaults {
 	uint64_t coalesces;   /* policy: 0 block, 1 coalesce */
 	uint64_t stride;      /* steps from one call of the schedules to the next */
 	uint64_t slot_count;  /* 0: that of the settings */
-	uint64_t stage_count; /* 0: that of the settings */
+	uint64_t stage_count; /* 0: that of the settings, like the following */
+	uint64_t checkpoint_keep_count;
+	uint64_t checkpoint_keep_steps;
 };
 
 /* The first of them whose pattern matches the name, NULL for none. */

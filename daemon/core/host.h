@@ -101,7 +101,8 @@ struct file_order {
 	struct generation_name generation;
 	bool starts;         /* FILE_CHECKPOINT: the directory holds another average, which goes aside */
 	bool founds;         /* FILE_CHECKPOINT: the state directory has held nothing yet, and may have to be made */
-	uint64_t keep_count; /* FILE_CHECKPOINT: generations that stay */
+	uint64_t keep_count; /* FILE_CHECKPOINT: generations that stay, */
+	uint64_t keep_steps; /* and besides the first at or after each multiple of so many steps; 0: none */
 	bool marks;          /* FILE_MARK: with the mark, or without */
 	uint64_t ask;        /* FILE_LIST, FILE_MARK: number of the request that it is for */
 	struct listing *listing; /* owned; FILE_LIST: result */

@@ -74,3 +74,11 @@ size_t retention_thin(const uint64_t *steps, size_t step_count, uint64_t interva
 	}
 	return step_count - stay_count;
 }
+
+bool retention_begins(uint64_t step, uint64_t interval, uint64_t *stretch)
+{
+	if (interval == 0 || step / interval <= *stretch)
+		return false;
+	*stretch = step / interval;
+	return true;
+}

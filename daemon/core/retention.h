@@ -28,3 +28,9 @@ bool retention_name_parse(const char *name, uint64_t *ret_step);
  */
 size_t retention_thin(const uint64_t *steps, size_t step_count, uint64_t interval, uint64_t keep_count,
                       bool *ret_goes);
+
+/*
+ * Whether a step is the first at or after a multiple of `interval`. *stretch is 0 before the oldest step and goes up from
+ * one to the next. interval 0: no step is.
+ */
+bool retention_begins(uint64_t step, uint64_t interval, uint64_t *stretch);

@@ -27,4 +27,5 @@ struct settings {
 	uint64_t checkpoint_interval_ms; /* from one checkpoint to the next; 0: not by time */
 	uint64_t checkpoint_updates;     /* from one to the next; 0: not by updates */
 	uint64_t checkpoint_keep_count;  /* generations kept */
+	uint64_t checkpoint_keep_steps;  /* and besides the first at or after each multiple of so many steps; 0: none */
 };

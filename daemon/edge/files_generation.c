@@ -13,6 +13,7 @@
 
 #include "daemon/core/failpoint.h"
 #include "daemon/core/host.h"
+#include "daemon/core/retention.h"
 #include "daemon/edge/files_list.h"
 #include "daemon/edge/files_way.h"
 #include "daemon/edge/files_write.h"
@@ -256,12 +257,15 @@ static void generations_thin(const struct files_place *place, const struct files
                              const struct files_names *names)
 {
 	char name[GENERATION_NAME_BYTES], temporary[FILES_TEMPORARY_NAME_BYTES];
+	uint64_t stretch = 0;
 
 	/* One more is there by now. */
 	for (size_t i = 0; i + order->keep_count < names->count + 1; i++) {
+		bool begins = retention_begins(names->items[i].step, order->keep_steps, &stretch);
+
 		generation_name_write(&names->items[i], name);
 		files_temporary_name(&names->items[i], temporary);
-		if (is_exempt(place, way, name))
+		if (begins || is_exempt(place, way, name))
 			continue;
 		if (place->calls->renameat(way->directory, name, way->directory, temporary) != 0 ||
 		    files_directory_remove(place, way->directory, temporary) != 0)

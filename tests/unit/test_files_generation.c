@@ -634,6 +634,23 @@ START_TEST(a_marked_generation_stays_until_the_mark_is_taken_away)
 }
 END_TEST
 
+START_TEST(the_first_after_each_multiple_of_steps_stays)
+{
+	/* Steps 10, 20 ... 120. */
+	for (uint64_t version = 1; version <= 12; version++) {
+		struct file_order *order = write_order(version, false);
+
+		order->keep_steps = 40;
+		ck_assert_int_eq(order_do(order), 0);
+	}
+	for (uint64_t version = 1; version <= 12; version++) {
+		snprintf(command, sizeof command, "test -d '%s/checkpoints/run42%%net/%020d-%020d'", root,
+		         (int)(10 * version), (int)version);
+		ck_assert_msg((system(command) == 0) == (version == 4 || version == 8 || version >= 11), "%d", (int)version);
+	}
+}
+END_TEST
+
 START_TEST(a_list_has_all_that_there_is_newest_first)
 {
 	struct file_order *order = list();
@@ -754,6 +771,7 @@ int main(void)
 	tcase_add_test(tcase, a_seek_finds_the_newest_of_a_step_or_before_below_its_bound);
 	tcase_add_test(tcase, a_seek_sets_aside_what_is_damaged_and_says_why_beside_it);
 	tcase_add_test(tcase, a_marked_generation_stays_until_the_mark_is_taken_away);
+	tcase_add_test(tcase, the_first_after_each_multiple_of_steps_stays);
 	tcase_add_test(tcase, a_list_has_all_that_there_is_newest_first);
 	tcase_add_test(tcase, of_very_many_the_newest_are_listed_and_the_others_counted);
 	tcase_add_test(tcase, whichever_call_fails_a_list_is_right_or_a_failure_and_a_mark_is_set_or_not);

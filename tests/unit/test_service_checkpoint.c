@@ -175,6 +175,29 @@ static void restart(void)
 	trainer.profile_count = 2;
 }
 
+START_TEST(how_many_stay_is_set_for_all_and_by_the_models_name)
+{
+	const struct defaults defaults = { .pattern = "run42/*", .stride = 1, .checkpoint_keep_count = 5 };
+
+	host.settings.checkpoint_keep_count = 3;
+	host.settings.checkpoint_keep_steps = 1000;
+	service_reconfigure(host.service, &host.now, &host.settings);
+	push_until(1, 3);
+	fake_host_wait(&host, INTERVAL_MS);
+	ck_assert_uint_eq(order(FILE_CHECKPOINT)->keep_count, 3);
+	ck_assert_uint_eq(order(FILE_CHECKPOINT)->keep_steps, 1000);
+	fake_host_write(&host);
+	host.settings.defaults = &defaults;
+	host.settings.default_count = 1;
+	service_reconfigure(host.service, &host.now, &host.settings);
+	push(4);
+	fake_host_wait(&host, INTERVAL_MS);
+	ck_assert_uint_eq(order(FILE_CHECKPOINT)->keep_count, 5);
+	ck_assert_uint_eq(order(FILE_CHECKPOINT)->keep_steps, 1000);
+	fake_host_write(&host);
+}
+END_TEST
+
 START_TEST(one_is_due_when_the_interval_is_over_and_there_is_something_new)
 {
 	push_until(1, 3);
@@ -725,6 +748,7 @@ int main(void)
 	int failed;
 
 	tcase_add_checked_fixture(tcase, setup, teardown);
+	tcase_add_test(tcase, how_many_stay_is_set_for_all_and_by_the_models_name);
 	tcase_add_test(tcase, one_is_due_when_the_interval_is_over_and_there_is_something_new);
 	tcase_add_test(tcase, one_is_due_after_so_many_updates);
 	tcase_add_test(tcase, a_slot_stays_as_it_is_until_it_is_written_while_updates_go_on);

@@ -21,9 +21,9 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access address adopt apply attributes book checkpoint config config_text defaults description event \
+	access address adopt apply attributes book call checkpoint config config_text defaults description event \
 	generation_text geometry guards history inflow inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 \
-	kernel_portable kernel_scalar metrics model network notes owner plan profiles push query recover register \
+	kernel_portable kernel_scalar metrics model network notes owner parking plan profiles push query recover register \
 	registration_report relay remote report report_history restore retention service throttle tokens update verdict \
 	version_metadata versions web web_page web_path web_range)
 

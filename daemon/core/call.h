@@ -94,6 +94,12 @@ int history_handle(struct call *call);    /* inquiry.c */
 int checkpoint_keep_handle(struct call *call);
 int rollback_handle(struct call *call); /* restore.c */
 
+/* Handles a request: CALL_PARK with call->waits, or 0 when it has been answered in whatever way. */
+int call_handle(struct call *call, const uint8_t *header, size_t header_bytes);
+
+/* Answers with a failure; its text where the reason has none. */
+void call_fail(struct service *service, const struct exchange *exchange, int error, const struct reason *reason);
+
 /* Sends a reply with status 0. attachment may be NULL. */
 void call_reply(struct call *call, struct reply *reply, const struct attachment *attachment);
 

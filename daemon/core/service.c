@@ -1,5 +1,6 @@
 /*
- * Dispatch, parking and settling. See service.h; the operations are in register.c, push.c and query.c.
+ * Models, their memory, events from outside, and settling. See service.h; requests are in call.c and parking.c, the
+ * operations in register.c, push.c, query.c and others.
  */
 #include "daemon/core/service.h"
 
@@ -10,28 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/core/access.h"
 #include "daemon/core/book.h"
 #include "daemon/core/call.h"
 #include "daemon/core/failpoint.h"
 #include "daemon/core/inquiry.h"
 #include "daemon/core/owner.h"
+#include "daemon/core/parking.h"
 #include "daemon/core/relay.h"
 #include "daemon/core/remote.h"
-
-enum { PARKED_SPARE_BYTES = 512 }; /* of a waiting request whose node is kept for the next one */
-
-static int (*const handlers[OPERATION_COUNT])(struct call *) = {
-	[OP_HELLO] = hello_handle,   [OP_REGISTER] = register_handle,     [OP_ATTACH] = attach_handle,
-	[OP_PUSH] = push_handle,     [OP_RESERVE] = reserve_handle,       [OP_FLUSH] = flush_handle,
-	[OP_ATTRIBUTES] = attributes_handle, [OP_VIEW] = view_handle,     [OP_STATUS] = status_handle,
-	[OP_LIST] = list_handle,     [OP_SHOW] = show_handle,             [OP_REMOVE] = remove_handle,
-	[OP_PROFILE_SET] = profile_set_handle, [OP_PROFILE_REMOVE] = profile_remove_handle,
-	[OP_CHECKPOINT] = checkpoint_handle,   [OP_HISTORY] = history_handle, [OP_ROLLBACK] = rollback_handle,
-	[OP_CHECKPOINT_KEEP] = checkpoint_keep_handle,
-	[OP_CLAIM] = claim_handle, [OP_CHUNK] = chunk_handle,
-	[OP_LEASE] = lease_handle,   [OP_FETCH] = fetch_handle,           [OP_RELEASE] = release_handle,
-};
 
 int service_create(const struct host *host, const struct settings *settings, const struct service_facts *facts,
                    struct service **ret_service)
@@ -47,8 +34,7 @@ int service_create(const struct host *host, const struct settings *settings, con
 	service->host = *host;
 	service->settings = *settings;
 	service->facts = *facts;
-	service->parked_end = &service->parked;
-	service->parked_due_ms = UINT64_MAX;
+	parking_init(service);
 	service->touched_end = &service->touched;
 	service->instance = host->random(host->context) >> 1; /* JSON's integers are signed */
 	service->model_id_next = 1;
@@ -57,40 +43,11 @@ int service_create(const struct host *host, const struct settings *settings, con
 	return 0;
 }
 
-/* A node with that much room, or NULL. */
-static struct parked *parked_make(struct service *service, size_t bytes)
-{
-	struct parked *parked = service->parked_spare;
-	size_t capacity = bytes > PARKED_SPARE_BYTES ? bytes : PARKED_SPARE_BYTES;
-
-	if (parked && bytes <= parked->capacity)
-		service->parked_spare = NULL;
-	else
-		parked = malloc(sizeof *parked + capacity);
-	if (parked)
-		*parked = (struct parked){ .capacity = capacity };
-	return parked;
-}
-
-static void parked_free(struct service *service, struct parked *parked)
-{
-	if (!service->parked_spare && parked->capacity == PARKED_SPARE_BYTES)
-		service->parked_spare = parked;
-	else
-		free(parked);
-}
-
 void service_destroy(struct service *service)
 {
 	if (!service)
 		return;
-	while (service->parked) {
-		struct parked *next = service->parked->next;
-
-		free(service->parked);
-		service->parked = next;
-	}
-	free(service->parked_spare);
+	parking_finish(service);
 	while (service->models) {
 		struct model *next = service->models->next;
 
@@ -356,277 +313,6 @@ void service_doom(struct service *service, struct model *model)
 
 /* ---- requests ---------------------------------------------------------------------------------------------------- */
 
-int call_model(struct call *call, struct model **ret_model)
-{
-	const struct text name = call->request->model;
-	struct model *model;
-	char shown[MODEL_NAME_BYTES_MAX + 1], known[160] = "";
-	int error = model_name_check(name.bytes, name.count, &call->reason);
-
-	if (error)
-		return error;
-	model = service_find(call->service, name.bytes, name.count);
-	if (model && model->serving) {
-		*ret_model = model;
-		return 0;
-	}
-	for (const struct model *other = call->service->models; other; other = other->next) {
-		size_t used = strlen(known);
-
-		if (other->doomed || other->ancestor || !other->serving)
-			continue;
-		snprintf(known + used, sizeof known - used, "%s%.60s", used ? ", " : "", other->name);
-	}
-	(void)text_copy(name, shown, sizeof shown);
-	return reason_set(&call->reason, STATUS_ENOMODEL, "there is no model '%s'; %s%s", shown,
-	                  known[0] ? "there are: " : "no model is registered", known);
-}
-
-int call_rank(struct call *call, struct model **ret_model, uint32_t *ret_rank)
-{
-	int error = call_model(call, ret_model);
-
-	if (error)
-		return error;
-	if (call->request->rank >= (*ret_model)->world)
-		return reason_set(&call->reason, STATUS_EARGUMENT,
-		                  "rank %" PRIu64 " is not there: the model has %" PRIu32 " ranks, counted from 0",
-		                  call->request->rank, (*ret_model)->world);
-	*ret_rank = (uint32_t)call->request->rank;
-	return 0;
-}
-
-uint64_t call_client(const struct call *call, const struct rank_record *record)
-{
-	return call->request->present & REQUEST_HAS(client) ? call->request->client : record->client;
-}
-
-void call_reply(struct call *call, struct reply *reply, const struct attachment *attachment)
-{
-	reply_set(reply, status, 0);
-	call->service->host.reply(call->service->host.context, call->exchange, reply, attachment);
-}
-
-static void reply_error(struct service *service, const struct exchange *exchange, int error,
-                        const struct reason *reason)
-{
-	struct reply reply = { 0 };
-
-	service->counters.requests_failed++;
-	reply_set(&reply, status, error);
-	reply_set(&reply, error, text_of(reason->text[0] ? reason->text : status_text(error)));
-	service->host.reply(service->host.context, exchange, &reply, NULL);
-}
-
-static int access_check(struct call *call, const struct message_operation *operation)
-{
-	const struct peer *peer = &call->exchange->peer;
-	const char *class = access_name(operation->access);
-	char who[48] = "a peer whose user is not known";
-
-	if (!(peer->refused & UINT32_C(1) << operation->access))
-		return 0;
-	call->service->counters.requests_denied++;
-	if (peer->remote && !peer->name[0])
-		return reason_set(&call->reason, -EACCES, "a remote peer without a token may not %s ('%s' is a request of that class): "
-		                  "give it one (EMAD_TOKEN_FILE there, token-file= in [network] here)", class, operation->name);
-	if (peer->remote)
-		return reason_set(&call->reason, -EACCES, "'%s' may not %s ('%s' is a request of that class): its line in token-file= "
-		                  "grants less", peer->name, class, operation->name);
-	if (peer->uid >= 0)
-		snprintf(who, sizeof who, "uid %" PRId64, peer->uid);
-	return reason_set(&call->reason, -EACCES, "%s may not %s ('%s' is a request of that class): add it to %s-users=, or a "
-	                  "group of it to %s-groups=, in [access] of the daemon's configuration",
-	                  who, class, operation->name, class, class);
-}
-
-/* Handles a request: CALL_PARK with call->waits, or 0 when it has been answered in whatever way. */
-static int dispatch(struct call *call, const uint8_t *header, size_t header_bytes)
-{
-	struct service *service = call->service;
-	struct request request;
-	int result = request_decode(service->unpacked, header, header_bytes, &request, &call->reason);
-
-	call->request = &request;
-	if (!result)
-		result = access_check(call, &message_operations[request.operation]);
-	if (!result && message_operations[request.operation].needs_attach && !call->exchange->peer.attach)
-		result = reason_set(&call->reason, STATUS_EARGUMENT,
-		                    "'%s' is answered on the attach socket only, because its reply carries a file "
-		                    "descriptor: connect to attach.sock beside this socket",
-		                    message_operations[request.operation].name);
-	if (!result)
-		result = handlers[request.operation](call);
-	if (result < 0)
-		reply_error(service, call->exchange, result, &call->reason);
-	call->request = NULL;
-	return result == CALL_PARK ? CALL_PARK : 0;
-}
-
-static uint64_t deadline_of(const struct service *service, const struct call *call, const struct request *request)
-{
-	uint64_t wait_ms = service->settings.wait_max_ms;
-
-	if (request->present & REQUEST_HAS(timeout_ms) && request->timeout_ms < wait_ms)
-		wait_ms = request->timeout_ms;
-	return call->now->monotonic_ms + wait_ms;
-}
-
-/* What is still worth waiting for when the service stops: that accepted snapshots are decided. */
-static bool waits_for_work(enum operation operation)
-{
-	return operation == OP_PUSH || operation == OP_FLUSH;
-}
-
-static int park(struct call *call, const uint8_t *header, size_t header_bytes)
-{
-	struct service *service = call->service;
-	struct parked *parked;
-	struct request request;
-	int result;
-
-	if (service->parked_count >= service->settings.parked_count_max)
-		return reason_set(&call->reason, STATUS_EBUSY, "%" PRIu64 " requests wait already, and %" PRIu64
-		                  " (waiting-max) may: try again later", service->parked_count,
-		                  service->settings.parked_count_max);
-	if (header_bytes + call->body_bytes + service->parked_bytes > service->settings.parked_bytes_max)
-		return reason_set(&call->reason, STATUS_EBUSY, "a request of %zu bytes cannot wait: requests of %" PRIu64
-		                  " bytes wait already, and %" PRIu64 " (waiting-memory-max) may: try again later",
-		                  header_bytes + call->body_bytes, service->parked_bytes, service->settings.parked_bytes_max);
-	result = request_decode(service->unpacked, header, header_bytes, &request, &call->reason);
-	if (!result && service->stopping && !waits_for_work(request.operation))
-		result = reason_set(&call->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
-	if (result)
-		return result;
-	parked = parked_make(service, header_bytes + call->body_bytes);
-	if (!parked)
-		return -ENOMEM;
-	memcpy(parked->bytes, header, header_bytes);
-	if (call->body_bytes > 0)
-		memcpy(parked->bytes + header_bytes, call->body, call->body_bytes);
-	parked->header_bytes = header_bytes;
-	parked->body_bytes = call->body_bytes;
-	parked->exchange = *call->exchange;
-	parked->model = call->waits->id;
-	parked->attach_epoch = request.operation == OP_ATTACH || request.operation == OP_CLAIM ? request.epoch : 0;
-	parked->wants_profiles = request.operation == OP_PROFILE_SET || request.operation == OP_PROFILE_REMOVE ||
-	                         (request.operation == OP_REGISTER && request.present & REQUEST_HAS(resume) &&
-	                          text_equal(request.resume, "adapt"));
-	parked->deadline_ms = deadline_of(service, call, &request);
-	parked->operation = request.operation;
-	parked->awaited = call->awaited;
-	*service->parked_end = parked;
-	service->parked_end = &parked->next;
-	service->parked_count++;
-	if (parked->deadline_ms < service->parked_due_ms)
-		service->parked_due_ms = parked->deadline_ms;
-	service->parked_bytes += header_bytes + call->body_bytes;
-	return 0;
-}
-
-/* Takes the parked request out of the list and frees it. */
-static void unpark(struct service *service, struct parked **link)
-{
-	struct parked *parked = *link;
-	struct model *model = parked->awaited ? service_model(service, parked->model) : NULL;
-
-	/* What was held for it is let go. */
-	if (model)
-		service_touch(service, model);
-
-	*link = parked->next;
-	if (service->parked_end == &parked->next)
-		service->parked_end = link;
-	service->parked_count--;
-	service->parked_bytes -= parked->header_bytes + parked->body_bytes;
-	parked_free(service, parked);
-}
-
-bool service_awaited(const struct service *service, uint64_t awaited)
-{
-	for (const struct parked *parked = service->parked; parked; parked = parked->next)
-		if (parked->awaited == awaited)
-			return true;
-	return false;
-}
-
-/*
- * Forgets a model that no rank has been registered of, when nobody waits for it any more either. Not one that has taken
- * over an average.
- */
-static void forget_unawaited(struct service *service, struct model *model)
-{
-	if (versions_newest(&model->versions))
-		return;
-	for (uint32_t r = 0; model->serving && r < model->world; r++)
-		if (model->records[r].epoch != 0)
-			return;
-	for (const struct parked *parked = service->parked; parked; parked = parked->next)
-		if (parked->model == model->id)
-			return;
-	service_doom(service, model);
-}
-
-/* Handles a parked request again; true when it has been answered and is gone. */
-static bool retry(struct service *service, const struct instant *now, struct parked **link)
-{
-	struct parked *parked = *link;
-	struct model *model = service_model(service, parked->model);
-	struct call call = {
-		.service = service,
-		.now = now,
-		.body = parked->bytes + parked->header_bytes,
-		.body_bytes = parked->body_bytes,
-		.exchange = &parked->exchange,
-		.expired = parked->deadline_ms <= now->monotonic_ms,
-		.retried = true,
-		.awaited = parked->awaited,
-	};
-
-	if (dispatch(&call, parked->bytes, parked->header_bytes) == CALL_PARK) {
-		bool ends = service->stopping && !waits_for_work(parked->operation);
-		int error = ends ? STATUS_ESHUTDOWN : STATUS_ETIMEOUT;
-
-		if (!call.expired && !ends) {
-			parked->model = call.waits->id;
-			parked->awaited = call.awaited;
-			return false;
-		}
-		reason_set(&call.reason, error, ends ? "the daemon is shutting down"
-		                                     : "the daemon had no answer within the time given");
-		reply_error(service, &parked->exchange, error, &call.reason);
-	}
-	unpark(service, link);
-	if (model)
-		forget_unawaited(service, model);
-	return true;
-}
-
-static void retry_all(struct service *service, const struct instant *now, uint64_t model)
-{
-	struct parked **link = &service->parked;
-
-	while (*link)
-		if ((*link)->model != model || !retry(service, now, link))
-			link = &(*link)->next;
-}
-
-/* Requests that wait for memory that cannot be had are told so. */
-static void order_failed(struct service *service, uint64_t model, const struct segment_order *order)
-{
-	struct parked **link = &service->parked;
-
-	while (*link) {
-		if ((*link)->model != model || (order->epoch != 0 && (*link)->attach_epoch != order->epoch) ||
-		    (order->relays && !(*link)->wants_profiles)) {
-			link = &(*link)->next;
-			continue;
-		}
-		reply_error(service, &(*link)->exchange, order->status, &order->reason);
-		unpark(service, link);
-	}
-}
-
 /*
  * An heir that has its memory takes over from its ancestor. The ancestor's trainers are fenced first, so that what was
  * accepted from them comes to an end: it is averaged before.
@@ -652,7 +338,7 @@ static void inherit(struct service *service, struct model *heir)
 	if (failure.status) {
 		service_event(service, EVENT_ERROR, heir->name, failure.status, "%s: %s", heir->name,
 		              failure.reason.text);
-		order_failed(service, heir->id, &failure);
+		parking_fail(service, heir->id, &failure);
 		service_doom(service, heir);
 		for (uint32_t r = 0; r < ancestor->world; r++)
 			ancestor->records[r].client = ancestor->ranks[r].fenced_client;
@@ -673,7 +359,7 @@ static void adopt(struct service *service, struct model *model)
 		return;
 	service_event(service, EVENT_ERROR, model->name, failure.status, "%s: its profiles stay as they are: %s",
 	              model->name, failure.reason.text[0] ? failure.reason.text : status_text(failure.status));
-	order_failed(service, model->id, &failure);
+	parking_fail(service, model->id, &failure);
 }
 
 static void views_revoked(const struct service *service, const struct model *model, uint64_t count)
@@ -735,7 +421,7 @@ void service_settle(struct service *service, const struct instant *now)
 		} else if (!model->doomed) {
 			model_settle(service, now, model);
 		}
-		retry_all(service, now, id);
+		parking_retry(service, now, id);
 	}
 }
 
@@ -751,12 +437,12 @@ void service_request(struct service *service, const struct instant *now, const s
 	};
 
 	service->counters.requests++;
-	if (dispatch(&call, header, header_bytes) == CALL_PARK) {
-		int error = park(&call, header, header_bytes);
+	if (call_handle(&call, header, header_bytes) == CALL_PARK) {
+		int error = parking_park(&call, header, header_bytes);
 
 		if (error) {
-			reply_error(service, exchange, error, &call.reason);
-			forget_unawaited(service, call.waits);
+			call_fail(service, exchange, error, &call.reason);
+			parking_forget(service, call.waits);
 		}
 	}
 	service_settle(service, now);
@@ -766,14 +452,7 @@ void service_request(struct service *service, const struct instant *now, const s
 
 void service_peer_gone(struct service *service, const struct instant *now, uint64_t peer)
 {
-	struct parked **link = &service->parked;
-
-	while (*link) {
-		if ((*link)->exchange.peer.id == peer)
-			unpark(service, link);
-		else
-			link = &(*link)->next;
-	}
+	parking_gone(service, peer);
 	for (struct model *model = service->models; model; model = model->next) {
 		if (versions_release(&model->versions, peer) > 0)
 			service_touch(service, model);
@@ -787,7 +466,7 @@ void service_peer_gone(struct service *service, const struct instant *now, uint6
 			model->ranks[r].attached_peer = 0;
 			service_touch(service, model);
 		}
-		forget_unawaited(service, model);
+		parking_forget(service, model);
 	}
 	service_settle(service, now);
 }
@@ -811,7 +490,7 @@ void service_memory_made(struct service *service, const struct instant *now, str
 	} else if (order->status != 0) {
 		service_event(service, EVENT_ERROR, model->name, order->status, "no memory for '%s': %s", model->name,
 		              order->reason.text);
-		order_failed(service, model->id, order);
+		parking_fail(service, model->id, order);
 		if (order->relays)
 			relay_made(model, order, &service->host);
 		else if (!is_stage)
@@ -941,17 +620,7 @@ void service_file_written(struct service *service, const struct instant *now, st
 
 void service_tick(struct service *service, const struct instant *now)
 {
-	struct parked **link = &service->parked;
-	bool is_due = service->parked_due_ms <= now->monotonic_ms;
-
-	while (is_due && *link)
-		if ((*link)->deadline_ms > now->monotonic_ms || !retry(service, now, link))
-			link = &(*link)->next;
-	if (is_due)
-		service->parked_due_ms = UINT64_MAX;
-	for (const struct parked *parked = service->parked; is_due && parked; parked = parked->next)
-		if (parked->deadline_ms < service->parked_due_ms)
-			service->parked_due_ms = parked->deadline_ms;
+	parking_tick(service, now);
 	remote_tick(service, now);
 	for (struct model *model = service->models; model; model = model->next)
 		if ((model->room_due_ms != 0 && model->room_due_ms <= now->monotonic_ms) ||
@@ -966,13 +635,12 @@ void service_tick(struct service *service, const struct instant *now)
 
 uint64_t service_due_ms(const struct service *service)
 {
-	uint64_t due_ms = remote_due_ms(service);
+	uint64_t due_ms = remote_due_ms(service), parked_ms = parking_due_ms(service);
 
 	if (service->awaited_due_ms != 0 && service->awaited_due_ms < due_ms)
 		due_ms = service->awaited_due_ms;
-	/* Asked for after every event: not by looking at all that wait. */
-	if (service->parked_count > 0 && service->parked_due_ms < due_ms)
-		due_ms = service->parked_due_ms;
+	if (parked_ms < due_ms)
+		due_ms = parked_ms;
 	for (const struct model *model = service->models; model; model = model->next) {
 		uint64_t checkpoint_ms = checkpoint_due_ms(service, model);
 

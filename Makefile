@@ -30,7 +30,7 @@ core := $(addprefix daemon/core/, \
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file credentials descriptors files files_generation files_list files_pace files_place \
 	files_way files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd token transport \
-	workers)
+	waker workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
@@ -87,6 +87,7 @@ needs_daemon/edge/config_file := inih
 needs_daemon/edge/http := microhttpd
 needs_daemon/edge/systemd := systemd
 needs_daemon/edge/transport := nng
+needs_daemon/edge/waker := uv
 needs_proto/layout := xxhash
 needs_proto/merge := m
 needs_proto/number := m

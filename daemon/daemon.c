@@ -12,7 +12,7 @@
  *                                              service (all state, all decisions)
  *
  * What the loop has to say goes to the scribe, a thread that writes the log and never wakes anybody.
- * Every box in brackets is a list with a lock of its own; `wake` is uv_async_send. The core's table of functions
+ * Every box in brackets is a list with a lock of its own; `wake` is waker_wake. The core's table of functions
  * (host.h) leads from the service back to the edges.
  */
 #include "daemon/daemon.h"
@@ -47,6 +47,7 @@
 #include "daemon/edge/systemd.h"
 #include "daemon/edge/token.h"
 #include "daemon/edge/transport.h"
+#include "daemon/edge/waker.h"
 #include "daemon/edge/workers.h"
 #include "daemon/network_files.h"
 #include "daemon/reload.h"
@@ -70,7 +71,7 @@ struct daemon {
 	struct config *config; /* owned; the core borrows from it */
 	struct accounts accounts;
 	uv_loop_t loop;
-	uv_async_t wake;
+	struct waker wake;
 	uv_timer_t due, status, drain, watchdog;
 	uv_signal_t terminate, interrupt, hangup;
 	struct runtime runtime;
@@ -305,9 +306,9 @@ static bool on_http_over(void *context, uint64_t peer, uint64_t since_ms)
 	return web_is_over(daemon->service, &now, peer, since_ms);
 }
 
-static void on_wake(uv_async_t *wake)
+static void on_wake(void *context)
 {
-	struct daemon *daemon = wake->data;
+	struct daemon *daemon = context;
 
 	workers_poll(daemon->workers, on_applied, daemon);
 	memory_poll(daemon->maker, on_memory, daemon);
@@ -326,7 +327,7 @@ static void wake_loop(void *context)
 {
 	struct daemon *daemon = context;
 
-	(void)uv_async_send(&daemon->wake);
+	waker_wake(&daemon->wake);
 }
 
 /* ---- from the service to the edges ------------------------------------------------------------------------------- */
@@ -646,9 +647,10 @@ static int loop_init(struct daemon *daemon)
 {
 	int error = uv_loop_init(&daemon->loop);
 
+	if (!error)
+		error = waker_init(&daemon->wake, &daemon->loop, on_wake, daemon);
 	if (error)
 		return error;
-	(void)uv_async_init(&daemon->loop, &daemon->wake, on_wake);
 	(void)uv_timer_init(&daemon->loop, &daemon->due);
 	(void)uv_timer_init(&daemon->loop, &daemon->status);
 	(void)uv_timer_init(&daemon->loop, &daemon->drain);
@@ -656,7 +658,6 @@ static int loop_init(struct daemon *daemon)
 	(void)uv_signal_init(&daemon->loop, &daemon->terminate);
 	(void)uv_signal_init(&daemon->loop, &daemon->interrupt);
 	(void)uv_signal_init(&daemon->loop, &daemon->hangup);
-	daemon->wake.data = daemon;
 	daemon->due.data = daemon;
 	daemon->status.data = daemon;
 	daemon->drain.data = daemon;
@@ -983,6 +984,7 @@ static void stop(struct daemon *daemon)
 	while (uv_run(&daemon->loop, UV_RUN_DEFAULT) != 0)
 		;
 	(void)uv_loop_close(&daemon->loop);
+	waker_finish(&daemon->wake);
 	attach_finish(daemon->attach);
 	runtime_close(&daemon->runtime);
 	if (daemon->attach_listener_fd >= 0)

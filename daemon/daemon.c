@@ -45,6 +45,7 @@
 #include "daemon/edge/runtime.h"
 #include "daemon/edge/scribe.h"
 #include "daemon/edge/systemd.h"
+#include "daemon/edge/threads.h"
 #include "daemon/edge/token.h"
 #include "daemon/edge/transport.h"
 #include "daemon/edge/waker.h"
@@ -838,6 +839,8 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 	snprintf(path, sizeof path, "%s/attach.sock", daemon->runtime.path);
 	daemon->attach_listener_fd = -1;
 	error = attach_start(&attach, path, &daemon->attach, reason);
+	if (!error)
+		error = threads_try(transport_thread_count(), reason);
 	if (!error)
 		error = transport_start(&transport, &daemon->transport);
 	snprintf(path, sizeof path, "ipc://%s/emad.sock", daemon->runtime.path);

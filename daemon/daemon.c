@@ -96,6 +96,7 @@ struct daemon {
 	uint64_t drain_due_ms;
 	bool journal;
 	bool listening; /* the sockets are there */
+	bool reloaded;  /* and the service manager does not know it yet */
 	bool unkept;    /* said that segments will not be there after a restart */
 	bool stopping;
 	bool hurried; /* a second signal: what was accepted is not waited for */
@@ -416,7 +417,10 @@ static void on_status(uv_timer_t *timer)
 	if (service_recovering(daemon->service))
 		systemd_extend(RECOVER_MS_MORE);
 	service_summary(daemon->service, &now, text, sizeof text);
-	systemd_status(text);
+	if (daemon->reloaded)
+		daemon->reloaded = !systemd_reloaded(text);
+	else
+		systemd_status(text);
 	if (daemon->http)
 		http_sweep(daemon->http);
 	say_left_out(daemon, now.monotonic_ms);
@@ -582,12 +586,17 @@ static void on_hangup(uv_signal_t *handle, int number)
 	(void)number;
 	if (daemon->stopping)
 		return;
-	systemd_reloading();
+	/* Before that it is starting, and says so itself when it has. */
+	if (daemon->listening)
+		systemd_reloading();
 	config = reload_read(daemon->options, daemon->config, say, daemon);
 	if (config)
 		reconfigure(daemon, config);
+	if (!daemon->listening)
+		return;
+	scribe_settle(daemon->scribe, SETTLE_MS_MAX);
 	service_summary(daemon->service, &now, text, sizeof text);
-	ready(daemon, text);
+	daemon->reloaded = !systemd_reloaded(text);
 }
 
 /*

@@ -288,6 +288,11 @@ needs_tests/integration/test_stop := check
 needs_tests/integration/test_watchdog := check
 needs_tests/integration/test_wire := check nng
 
+# Daemons whose memory ends where a test says: see tests/integration/scarce.h.
+scarce := $(daemon) $(addprefix tests/integration/, scarce scarce_own)
+scarce_all := $(daemon) $(addprefix tests/integration/, scarce scarce_all)
+needs_tests/integration/scarce_own := scarce_own
+
 fuzz_config := $(config) $(addprefix daemon/core/, config_text json_text) daemon/edge/config_file
 fuzz_manifest := $(manifest)
 fuzz_message := $(addprefix proto/, message name pack status)
@@ -380,6 +385,7 @@ PIC := -fPIC -fno-semantic-interposition
 compile = $(CC) $(LANGUAGE) $(libraries_cflags) $(WARNINGS) $(CPPFLAGS) $(CFLAGS) $(SANITIZE_$(BUILD)) $(ARITHMETIC)
 link = $(CC) $(CFLAGS) $(SANITIZE_$(BUILD)) -Wl,-z,relro,-z,now $(LDFLAGS)
 
+comma := ,
 Q := $(if $(V),,@)
 say = $(if $(V),,@echo '  $(1)	$(2)')
 
@@ -417,6 +423,8 @@ $(foreach l,$(filter-out nng,$(libraries)),$(eval libs_$(l) := $(shell $(PKG_CON
 libs_nng := $(shell $(PKG_CONFIG) --libs nng 2>/dev/null || echo -lnng)
 libs_m := -lm
 libs_failing_heap := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=reallocarray,--wrap=strdup
+libs_scarce_own := $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc reallocarray strdup strndup open_memstream fopen \
+	fdopendir scandir realpath)
 libs_kill_faults := -Wl,--wrap=intake_push,--wrap=intake_begin,--wrap=book_note
 endif
 
@@ -436,6 +444,7 @@ unit_programs := $(unit_names:%=$(B)/tests/unit/test_%)
 integration_programs := $(integration_names:%=$(B)/tests/integration/%)
 replay_programs := $(fuzz_names:%=$(B)/tests/fuzz/replay_%)
 fuzz_programs := $(fuzz_names:%=$(B)/tests/fuzz/fuzz_%)
+scarce_programs := $(addprefix $(B)/tests/integration/, emad_scarce emad_scarce_all)
 bench_programs := $(bench_names:%=$(B)/tests/bench/bench_%)
 
 products := $(B)/emad $(B)/emactl $(B)/libemad.so
@@ -469,12 +478,15 @@ $(eval $(call program,$(SONAME),$(library)))
 $(foreach n,$(unit_names),$(eval $(call program,tests/unit/test_$(n),tests/unit/test_$(n) $(test_$(n)))))
 $(foreach n,$(integration_names),$(eval $(call program,tests/integration/$(n),\
 	tests/integration/$(n) $(integration_$(n)))))
+$(eval $(call program,tests/integration/emad_scarce,$(scarce)))
+$(eval $(call program,tests/integration/emad_scarce_all,$(scarce_all)))
 $(foreach n,$(fuzz_names),$(eval $(call program,tests/fuzz/replay_$(n),\
 	tests/fuzz/replay tests/fuzz/fuzz_$(n) $(fuzz_$(n)))))
 $(foreach n,$(fuzz_names),$(eval $(call program,tests/fuzz/fuzz_$(n),tests/fuzz/fuzz_$(n) $(fuzz_$(n)))))
 $(foreach n,$(bench_names),$(eval $(call program,tests/bench/bench_$(n),tests/bench/bench_$(n) $(bench_$(n)))))
 
-$(B)/emad $(B)/emactl $(unit_programs) $(integration_programs) $(replay_programs) $(bench_programs):
+$(B)/emad $(B)/emactl $(unit_programs) $(integration_programs) $(scarce_programs) $(replay_programs) \
+		$(bench_programs):
 	$(linked)
 
 $(fuzz_programs): private SANITIZE_fuzz += -fsanitize=fuzzer

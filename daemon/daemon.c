@@ -26,6 +26,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
 #include <uv.h>
@@ -60,6 +61,7 @@ enum {
 	EXTEND_EVERY_MS = 1000,  /* meanwhile the service manager hears this often that the end goes on, */
 	EXTEND_MS = 10000,       /* and how long it may stay silent */
 	CLOSE_MS_MAX = 2000,     /* to send the last replies */
+	SOCKETS_SECONDS_MAX = 5, /* to make the sockets and their threads, which takes milliseconds */
 	END_SECONDS_MAX = 10,    /* for all that comes behind the draining; then the process ends wherever it is */
 	HURRIED_CLOSE_MS_MAX = 200, /* the same after a second signal */
 	HURRIED_END_SECONDS_MAX = 1,
@@ -616,6 +618,25 @@ static void on_end_overdue(int number)
 	_exit(EXIT_SUCCESS);
 }
 
+/* The same where the end is that of a start that failed. */
+static void on_failure_overdue(int number)
+{
+	static const char text[] = "emad: a library hangs, as for want of memory or threads (see the limits on tasks and memory)\n";
+
+	(void)number;
+	(void)!write(STDERR_FILENO, text, sizeof text - 1);
+	_exit(EX_OSERR);
+}
+
+/* The process ends in so many seconds, whatever a library does; 0: not any more. */
+static void failure_limit(unsigned seconds)
+{
+	struct sigaction overdue = { .sa_handler = on_failure_overdue };
+
+	(void)sigaction(SIGALRM, &overdue, NULL);
+	(void)alarm(seconds);
+}
+
 static void on_end_hurried(int number)
 {
 	(void)number;
@@ -628,7 +649,8 @@ static void on_end_hurried(int number)
  */
 static void end_limit(struct daemon *daemon)
 {
-	struct sigaction overdue = { .sa_handler = on_end_overdue }, hurried = { .sa_handler = on_end_hurried };
+	struct sigaction overdue = { .sa_handler = daemon->error ? on_failure_overdue : on_end_overdue };
+	struct sigaction hurried = { .sa_handler = on_end_hurried };
 
 	(void)uv_signal_stop(&daemon->terminate);
 	(void)uv_signal_stop(&daemon->interrupt);
@@ -720,12 +742,13 @@ static int state_claim(struct daemon *daemon, struct reason *reason)
 	return reason_set(reason, -EEXIST, "%s", why.text);
 }
 
-static int files_begin(struct daemon *daemon)
+static int files_begin(struct daemon *daemon, struct reason *reason)
 {
 	int error = files_start(daemon->state_dir, &files_system, wake_loop, daemon, &daemon->files);
 
 	if (error)
-		return error;
+		return reason_set(reason, error, "the thread that writes files cannot be made: %s (see the limit on tasks)",
+		                  strerror(-error));
 	files_guard(daemon->files, on_claim, daemon);
 	files_limit(daemon->files, daemon->config->checkpoint_bytes_per_s);
 	return 0;
@@ -754,12 +777,12 @@ static int threads_start(struct daemon *daemon, struct reason *reason)
 		error = memory_start(&memory, &daemon->maker, reason);
 	if (!error) {
 		error = workers_start((uint32_t)daemon->config->worker_count, wake_loop, daemon, &daemon->workers);
-		if (!error && daemon->state_dir[0])
-			error = files_begin(daemon);
 		if (error)
 			reason_set(reason, error, "the %" PRIu64 " worker threads cannot be made: %s (see workers= and the limit "
 			           "on tasks)", daemon->config->worker_count, strerror(-error));
 	}
+	if (!error && daemon->state_dir[0])
+		error = files_begin(daemon, reason);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return error;
 }
@@ -816,10 +839,18 @@ static int network_start(struct daemon *daemon, struct reason *reason)
 	return error;
 }
 
+static int socket_threads_start(struct daemon *daemon, struct reason *reason)
+{
+	const struct transport_options options = transport_options(daemon);
+	int error = transport_start(&options, &daemon->transport);
+
+	return error ? reason_set(reason, error, "the threads for sockets cannot be made: %s (see connections-max= and the "
+	                          "limits on tasks and memory)", status_text(error)) : 0;
+}
+
 static int sockets_start(struct daemon *daemon, struct reason *reason)
 {
 	const struct config *config = daemon->config;
-	const struct transport_options transport = transport_options(daemon);
 	const struct attach_options attach = {
 		.loop = &daemon->loop,
 		.connection_count_max = (uint32_t)config->connection_count_max,
@@ -838,7 +869,7 @@ static int sockets_start(struct daemon *daemon, struct reason *reason)
 	daemon->attach_listener_fd = -1;
 	error = attach_start(&attach, path, &daemon->attach, reason);
 	if (!error)
-		error = transport_start(&transport, &daemon->transport);
+		error = socket_threads_start(daemon, reason);
 	snprintf(path, sizeof path, "ipc://%s/emad.sock", daemon->runtime.path);
 	if (!error)
 		error = transport_listen(daemon->transport, path, NULL, reason);
@@ -891,7 +922,15 @@ static void listen_begin(struct daemon *daemon)
 	struct instant now = instant_now();
 
 	daemon->listening = true;
-	daemon->error = sockets_start(daemon, daemon->reason);
+	/* NNG waits for ever when one of its threads cannot be made. */
+	failure_limit(SOCKETS_SECONDS_MAX);
+	daemon->error = service_recovery_error(daemon->service);
+	if (daemon->error)
+		reason_set(daemon->reason, daemon->error, "not enough memory to recover every model from its checkpoints: nothing was "
+		           "changed on disk; start it again when there is more");
+	else
+		daemon->error = sockets_start(daemon, daemon->reason);
+	failure_limit(0);
 	if (daemon->error) {
 		uv_stop(&daemon->loop);
 		return;
@@ -1018,7 +1057,7 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 		end_limit(&daemon);
 	} else {
 		/* What was begun is closed in time, too, or not at all. */
-		(void)alarm(END_SECONDS_MAX);
+		failure_limit(END_SECONDS_MAX);
 	}
 	stop(&daemon);
 	say_left_out(&daemon, instant_now().monotonic_ms + THROTTLE_REFILL_MS);

@@ -717,6 +717,11 @@ bool service_recovering(const struct service *service)
 	return service->recovery.running;
 }
 
+int service_recovery_error(const struct service *service)
+{
+	return service->recovery.error;
+}
+
 /* "1.5 GiB" */
 static void memory_text(uint64_t bytes, char *text, size_t text_capacity)
 {

@@ -1,0 +1,198 @@
+"""A start that runs out of memory at every single allocation: it ends with a sentence, or serves all that was there.
+
+The daemon of tests/integration/scarce.h fails the allocation that it is told to, alone or with all that follow. It has
+everything to start with that can be had: files of settings, tokens, TLS, HTTP, a socket handed over, a model to adopt
+from the memory of a daemon that was killed, one of which only half a step was pushed, and one to recover from disk.
+EMAD_SCARCE_ALL=1 (`make check-faults`) also fails what the libraries allocate.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from certificates import Authority
+from conftest import BUILD, DaemonProcess
+
+import emad
+
+HAND_OVER = 'exec 3<&"$1"-; shift; LISTEN_PID=$$ WATCHDOG_PID=$$ exec "$@"'
+PROFILES = {"ema": "constant:decay=0.5", "slow": "constant:decay=0.9"}
+ADOPTED, HALVED, RECOVERED = "run42/net", "run42/halved", "run7/old"
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def weights(step):
+    generator = np.random.default_rng(step)
+    return {"head.weight": generator.standard_normal((16, 8), dtype=np.float32), "head.bias": generator.standard_normal(8)}
+
+
+def train(client, name, last):
+    with client.trainer(name, weights(0), profiles=PROFILES) as trainer:
+        for step in range(max(trainer.last_step or 0, 0) + 1, last + 1):
+            trainer.push(step, weights(step), wait=True)
+
+
+def contents(*folders):
+    """Every file's bytes, by its path."""
+    return {str(path): path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def served(process):
+    """All bytes of all averages, and the snapshots that wait."""
+    seen = {}
+    with emad.Client(process.url) as client:
+        for row in client.list()["models"]:
+            for profile in PROFILES if row["step"] is not None else ():
+                with client.view(row["model"], profile) as view:
+                    tensors = {key: np.array(view[key]).tobytes() for key in view}
+                    seen[row["model"], profile] = tensors, view.step, view.updates
+        counters = client.status()["counters"]
+        return seen, counters["snapshots_adopted"]
+
+
+class Start(DaemonProcess):
+    """Starts of a daemon, each from what an earlier one has left."""
+
+    def __init__(self, directory, segments, program):
+        self.before = directory / "before"
+        self.state, self.segments, self.program = directory / "state", segments, program
+        for folder in ("before", "run", "state"):
+            (directory / folder).mkdir()
+        authority = Authority(directory / "authority")
+        certificate, key = authority.sign("daemon")
+        tokens, http_token = directory / "tokens", directory / "http.token"
+        tokens.write_text("reader reader-0123456789abcdef0123456789 read\n")
+        http_token.write_text("a-token-of-some-length\n")
+        for path in (tokens, http_token):
+            path.chmod(0o600)
+        super().__init__(
+            directory / "run",
+            f"[daemon]\nsegments-dir={segments}\nworkers=2\n[http]\nhttp-listen=127.0.0.1:0\n"
+            f"http-token-file={http_token}\n[network]\nlisten=tcp://127.0.0.1:{free_port()} tls+tcp://127.0.0.1:{free_port()}\n"
+            f"tls-certificate={certificate}\ntls-key={key}\ntls-ca={authority.certificate}\ntoken-file={tokens}\n",
+        )
+        drop_ins = directory / "run" / "emad.conf.d"
+        drop_ins.mkdir()
+        (drop_ins / "10-access.conf").write_text(f"[access]\nadmin-users={os.getuid()}\n")
+        (drop_ins / "20-limits.conf").write_text("[limits]\nlease-min=100ms\n[checkpoint]\ncheckpoint-interval=0\n")
+
+    def ordinary(self):
+        self.program, scarce = BUILD / "emad", self.program
+        self.begin(None)
+        self.program = scarce
+
+    def begin(self, fails):
+        """Raises RuntimeError when it does not get ready."""
+        environment = {
+            **os.environ, "NOTIFY_SOCKET": str(self.directory / "notify"), "WATCHDOG_USEC": "60000000",
+            "LISTEN_FDS": "1", "LISTEN_FDNAMES": "attach", "EMAD_SCARCE": fails or "0",
+        }
+        for name in ("handed", "notify", "log"):
+            (self.directory / name).unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, open(self.directory / "log", "ab") as log, \
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            listener.bind(str(self.directory / "handed"))
+            listener.listen()
+            ready.bind(str(self.directory / "notify"))
+            self.process = subprocess.Popen(
+                ["bash", "-c", HAND_OVER, "bash", str(listener.fileno()), self.program, "--config", self.configuration,
+                 "--runtime-dir", self.directory, "--state-dir", self.state],
+                env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[listener.fileno()],
+            )
+            self._wait_ready(ready)
+
+    def fill(self):
+        """What a daemon that was killed leaves."""
+        self.ordinary()
+        with emad.Client(self.url) as client:
+            train(client, RECOVERED, 3)
+            client.checkpoint(RECOVERED)
+        self.kill()
+        for path in self.segments.iterdir():
+            path.unlink()
+        shutil.move(self.state / "checkpoints", self.before / "recovered")
+        self.ordinary()
+        pieces = {"w": emad.Piece((8,), (0,))}
+        with emad.Client(self.url) as client:
+            train(client, ADOPTED, 2)
+            client.checkpoint(ADOPTED)
+            train(client, ADOPTED, 4)
+            with client.trainer(HALVED, {"w": np.ones(4, np.float32)}, rank=0, world=2, pieces=pieces) as half:
+                half.push(1, {"w": np.ones(4, np.float32)})
+                self.kill()
+        shutil.copytree(self.before / "recovered", self.state / "checkpoints", dirs_exist_ok=True)
+        for folder in (self.state, self.segments):
+            shutil.copytree(folder, self.before / folder.name)
+
+    def restore(self):
+        for folder in (self.state, self.segments):
+            shutil.rmtree(folder)
+            shutil.copytree(self.before / folder.name, folder)
+        self.segments.chmod(0o700)
+
+
+if __name__ == "__main__":
+    d = Path(tempfile.mkdtemp())
+    seg = Path(tempfile.mkdtemp(dir="/dev/shm", prefix="emad-scarce-"))
+    s = Start(d, seg, BUILD / "tests/integration" / sys.argv[1])
+    s.fill()
+    s.restore()
+    s.ordinary()
+    print(s.log())
+    expected = served(s)
+    print({k: v[1:] for k, v in expected[0].items()}, expected[1])
+    s.stop()
+    before = None
+    for suffix in ("", "+"):
+        for n in range(int(sys.argv[2]), int(sys.argv[3])):
+            s.restore()
+            before = contents(s.state, seg)
+            began = time.monotonic()
+            is_ready = True
+            try:
+                s.begin(f"{n}{suffix}")
+            except RuntimeError:
+                is_ready = False
+            took = time.monotonic() - began
+            log = s.log()
+            failed = "scarce: " in log
+            note = []
+            try:
+                if is_ready:
+                    if not failed:
+                        print("whole at", n)
+                        s.kill()
+                        break
+                    if not suffix:
+                        try:
+                            if served(s) != expected: note.append("OTHER SERVED")
+                        except emad.Error as e:
+                            note.append(f"SERVE {e}")
+                    status = s.stop()
+                else:
+                    status = s.process.returncode
+            except subprocess.TimeoutExpired:
+                status = "HANG"
+            same = contents(s.state, seg) == before
+            if is_ready or not same:
+                s.ordinary()
+                if served(s) != expected: note.append("OTHER SERVED AFTER")
+                s.kill()
+            bad = [line for line in log.splitlines() if line.startswith("emad:")]
+            print(n, suffix, "ready" if is_ready else "", status, "same" if same else "changed", f"{took:.2f}", bad[-1:], *note, flush=True)
+            if is_ready or (isinstance(status, str) or status <= 0) or not bad or took > 3 or note:
+                print("   ", "\n    ".join(log.splitlines()[-60:]), flush=True)
+    shutil.rmtree(seg)

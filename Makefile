@@ -358,6 +358,7 @@ fishcompdir ?= $(PREFIX)/share/fish/vendor_completions.d
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 CRASH_KILLS ?= 500
+FAULTS_ROUNDS ?= 10
 
 # ---- flags -----------------------------------------------------------------------------------------------------------
 
@@ -395,8 +396,8 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-stop check-kill crash check-systemd check-asan \
-	check-tsan fuzz bench demo lint
+setting_up := check check-unit check-integration check-python check-stop check-kill check-faults crash check-systemd \
+	check-asan check-tsan fuzz bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
 libraries := uv nng msgpack systemd xxhash inih jansson microhttpd ncursesw
 ifneq ($(filter-out all install,$(building)),)
@@ -547,6 +548,9 @@ crash_jobs := crash:$(B)/tests/integration/test_crash \
 systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py)
 kill_jobs := python:tests/python/test_kill_sweep.py
 kill_needs := $(products)
+faults_programs := $(addprefix $(B)/tests/unit/test_, power_cut service_kill service_restore)
+faults_jobs := $(faults_programs:%=faults:%) python:tests/python/test_scarce_memory.py
+faults_needs := $(products) $(faults_programs) $(scarce_programs)
 stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
 lint_jobs := $(lints:%=lint:%)
@@ -556,7 +560,7 @@ replay_needs := $(replay_programs)
 crash_needs := $(B)/tests/integration/test_crash $(products)
 stop_needs := $(B)/tests/integration/test_stop $(products)
 systemd_needs := $(addprefix $(B)/tests/integration/, test_crash test_stop) $(products)
-python_needs := $(products)
+python_needs := $(products) $(B)/tests/integration/emad_scarce
 
 # Sanitizers slow programs down, and the thread sanitizer wants addresses where it expects them.
 scale_release := 1
@@ -607,6 +611,13 @@ check-stop: ## ends the daemon under load a hundred times
 check-kill: ## kills the daemon at every system call of a checkpoint and of a recovery
 	@tests/setup.sh build check
 	+@python=$$(tests/setup.sh python) && EMAD_KILL_ALL=1 $(inner) tests-run SUITES=kill PYTHON="$$python"
+
+check-faults: ## every allocation of a start fails, every bit of a checkpoint turns, and long walks through deaths
+	@tests/setup.sh build check
+	+@$(inner) BUILD=asan build/asan/tests/integration/emad_scarce
+	+@python=$$(tests/setup.sh python) && EMAD_SCARCE_ALL=1 EMAD_DAMAGE_ALL=1 EMAD_POWER_ROUNDS=$(FAULTS_ROUNDS) \
+		EMAD_KILL_ROUNDS=$(FAULTS_ROUNDS) EMAD_KILL_SEED=$$(od -An -N8 -tu8 /dev/urandom | tr -d ' ') \
+		$(inner) tests-run SUITES=faults PYTHON="$$python"
 
 check-systemd: ## the service in a systemd of its own, in namespaces; needs root
 	@tests/setup.sh build check

@@ -6,26 +6,28 @@ from the memory of a daemon that was killed, one of which only half a step was p
 EMAD_SCARCE_ALL=1 (`make check-faults`) also fails what the libraries allocate.
 """
 
+import itertools
 import os
-import re
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from certificates import Authority
-from conftest import BUILD, DaemonProcess
+from conftest import BUILD, ROOT, DaemonProcess
 
 import emad
 
 HAND_OVER = 'exec 3<&"$1"-; shift; LISTEN_PID=$$ WATCHDOG_PID=$$ exec "$@"'
 PROFILES = {"ema": "constant:decay=0.5", "slow": "constant:decay=0.9"}
+ALL = os.environ.get("EMAD_SCARCE_ALL", "") == "1"
+# What libraries do instead of saying that there is no memory, by what stands in the calls that led to it.
+EXCUSED = [("libuv.so", "uv_signal_init"), ("libnng.so", "nng_aio_alloc")]
+# Sentences that do not say what could not be done.
+MUTE = ("emad: Cannot allocate memory", "emad: not enough memory")
 ADOPTED, HALVED, RECOVERED = "run42/net", "run42/halved", "run7/old"
 
 
@@ -46,8 +48,9 @@ def train(client, name, last):
 
 
 def contents(*folders):
-    """Every file's bytes, by its path."""
-    return {str(path): path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file's bytes, by its path. That which says whose the folder is comes and goes."""
+    paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return {str(path): path.read_bytes() for path in paths if path.name not in ("emad.pid", "emad.lock")}
 
 
 def served(process):
@@ -144,55 +147,80 @@ class Start(DaemonProcess):
         self.segments.chmod(0o700)
 
 
-if __name__ == "__main__":
-    d = Path(tempfile.mkdtemp())
-    seg = Path(tempfile.mkdtemp(dir="/dev/shm", prefix="emad-scarce-"))
-    s = Start(d, seg, BUILD / "tests/integration" / sys.argv[1])
-    s.fill()
-    s.restore()
-    s.ordinary()
-    print(s.log())
-    expected = served(s)
-    print({k: v[1:] for k, v in expected[0].items()}, expected[1])
-    s.stop()
-    before = None
-    for suffix in ("", "+"):
-        for n in range(int(sys.argv[2]), int(sys.argv[3])):
-            s.restore()
-            before = contents(s.state, seg)
-            began = time.monotonic()
-            is_ready = True
-            try:
-                s.begin(f"{n}{suffix}")
-            except RuntimeError:
-                is_ready = False
-            took = time.monotonic() - began
-            log = s.log()
-            failed = "scarce: " in log
-            note = []
-            try:
-                if is_ready:
-                    if not failed:
-                        print("whole at", n)
-                        s.kill()
-                        break
-                    if not suffix:
-                        try:
-                            if served(s) != expected: note.append("OTHER SERVED")
-                        except emad.Error as e:
-                            note.append(f"SERVE {e}")
-                    status = s.stop()
-                else:
-                    status = s.process.returncode
-            except subprocess.TimeoutExpired:
-                status = "HANG"
-            same = contents(s.state, seg) == before
-            if is_ready or not same:
-                s.ordinary()
-                if served(s) != expected: note.append("OTHER SERVED AFTER")
-                s.kill()
-            bad = [line for line in log.splitlines() if line.startswith("emad:")]
-            print(n, suffix, "ready" if is_ready else "", status, "same" if same else "changed", f"{took:.2f}", bad[-1:], *note, flush=True)
-            if is_ready or (isinstance(status, str) or status <= 0) or not bad or took > 3 or note:
-                print("   ", "\n    ".join(log.splitlines()[-60:]), flush=True)
-    shutil.rmtree(seg)
+
+class Attempt:
+    """What became of a start whose nth allocation failed."""
+
+    def __init__(self, start, fails, expected):
+        start.restore()
+        before = contents(start.state, start.segments)
+        try:
+            start.begin(fails)
+            self.is_ready = True
+        except RuntimeError:
+            self.is_ready = False
+        self.fails, self.log = fails, start.log()
+        self.has_failed = "scarce: " in self.log
+        self.sentences = [line for line in self.log.splitlines() if line.startswith("emad: ")]
+        if self.is_ready and not fails.endswith("+"):
+            self.expect(served(start) == expected, "serves something else")
+        self.status = start.stop() if self.is_ready else start.process.returncode
+        after = contents(start.state, start.segments)
+        if not self.is_ready:
+            self.expect(before.keys() <= after.keys(), f"without {before.keys() - after.keys()}")
+            checkpoints = {path for path in after if "/checkpoints/" in path}
+            self.expect(all(after[path] == before.get(path) for path in checkpoints), "checkpoints were changed")
+        if self.is_ready or after != before:
+            start.ordinary()
+            self.expect(served(start) == expected, "leaves something else")
+            start.kill()
+
+    def expect(self, holds, what):
+        assert holds, f"allocation {self.fails}: {what}\n{self.log}"
+
+    def is_excused(self):
+        return any(all(part in self.log for part in parts) for parts in EXCUSED)
+
+    def check(self):
+        """Either it serves, and ends in order; or a status and a sentence say that it cannot."""
+        if self.status is not None and self.status < 0:
+            self.expect(self.is_excused(), f"died of signal {-self.status}")
+        elif self.is_ready:
+            self.expect(self.status == 0 or self.fails.endswith("+"), f"exit status {self.status} after an orderly end")
+        else:
+            self.expect(self.status == os.EX_OSERR, f"exit status {self.status}")
+            self.expect(self.sentences, "says nothing")
+            self.expect(self.sentences[-1] not in MUTE, "does not say what")
+
+
+PROGRAMS = ["release/emad_scarce"] + (["release/emad_scarce_all", "asan/emad_scarce"] if ALL else [])
+
+
+@pytest.fixture
+def start(request, tmp_path):
+    build, program = request.param.split("/")
+    segments = Path(tempfile.mkdtemp(dir="/dev/shm", prefix="emad-scarce-"))
+    try:
+        begun = Start(tmp_path, segments, ROOT / "build" / build / "tests" / "integration" / program)
+        begun.fill()
+        yield begun
+        begun.kill()
+    finally:
+        shutil.rmtree(segments)
+
+
+@pytest.mark.parametrize("how", ["once", "for ever"])
+@pytest.mark.parametrize("start", PROGRAMS, indirect=True)
+def test_a_start_without_memory_says_so_or_serves_all_that_was_there(start, how):
+    start.restore()
+    start.ordinary()
+    expected = served(start)
+    start.kill()
+    assert len(expected[0]) == 4 and expected[1] == 2
+    for nth in itertools.count(1):
+        attempt = Attempt(start, f"{nth}+" if how == "for ever" else str(nth), expected)
+        if not attempt.has_failed:
+            break
+        attempt.check()
+    print(f"{nth - 1} allocations")
+    assert attempt.is_ready and nth > 100

@@ -2,6 +2,8 @@
  * Checkpoints and the way back from them through the whole service, on a disk in memory: bits are turned, files are cut
  * off, every allocation fails. What is damaged is set aside and the one before is served; what is not, never.
  * (test_generation_faults.c turns every bit, without the service.)
+ *
+ * EMAD_DAMAGE_ALL=1 turns every bit and cuts at every length (`make check-faults`); else a sample of them.
  */
 #include "tests/unit/failing_heap.h"
 #include "tests/unit/fake_host.h"
@@ -169,11 +171,16 @@ static void damaged_check(struct disk *damaged, const char *file, const char *wh
 	disk_use(disk);
 }
 
+static uint64_t stride_of(uint64_t sampled)
+{
+	return getenv("EMAD_DAMAGE_ALL") ? 1 : sampled;
+}
+
 static const char *const files[] = { "ema.safetensors", "manifest.json" };
 
 START_TEST(a_bit_that_is_turned_is_found_and_the_generation_before_is_served)
 {
-	const uint64_t stride = _i == 0 ? 13 : 3; /* each time another bit of a byte */
+	const uint64_t stride = stride_of(_i == 0 ? 13 : 3); /* each time another bit of a byte */
 	char path[160];
 	uint64_t bytes;
 
@@ -194,12 +201,13 @@ END_TEST
 
 START_TEST(a_file_that_is_cut_off_is_found_and_the_generation_before_is_served)
 {
+	const uint64_t stride = stride_of(7);
 	char path[160];
 	uint64_t bytes;
 
 	path_of(files[_i], path);
 	ck_assert_ptr_nonnull(disk_file(disk, path, &bytes));
-	for (uint64_t left = 0; left < bytes; left += 7) {
+	for (uint64_t left = 0; left < bytes; left += stride) {
 		struct disk *damaged = disk_copy(disk);
 
 		disk_file_cut(damaged, path, left);
@@ -332,7 +340,7 @@ int main(void)
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
-	tcase_set_timeout(tcase, 100);
+	tcase_set_timeout(tcase, getenv("EMAD_DAMAGE_ALL") ? 1000 : 100);
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_loop_test(tcase, a_bit_that_is_turned_is_found_and_the_generation_before_is_served, 0, 2);
 	tcase_add_loop_test(tcase, a_file_that_is_cut_off_is_found_and_the_generation_before_is_served, 0, 2);

@@ -117,7 +117,7 @@ test_accounts := daemon/edge/accounts
 test_address := daemon/core/address proto/status
 test_apply := $(apply) tests/unit/apply_bench
 test_apply_change := $(test_apply)
-test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
+test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status tests/unit/failing_heap
 test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc served source sum target) \
 	$(addprefix proto/, convert dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
 test_cadence := client/emactl/cadence
@@ -141,7 +141,7 @@ test_generation_text := $(addprefix daemon/core/, attributes generation_text gua
 	$(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix proto/, generation json_read layout message nearest profile)
 test_geometry := $(model_parts)
 test_guards := daemon/core/guards $(addprefix proto/, message name nearest pack status)
-test_history := $(addprefix daemon/core/, history json_text) tests/unit/failing_heap
+test_history := $(addprefix daemon/core/, history json_text) proto/status tests/unit/failing_heap
 test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors \
 	safetensors_write) tests/unit/failing_heap
 test_inflow := daemon/core/inflow proto/status
@@ -216,6 +216,7 @@ test_workers := daemon/edge/workers $(apply)
 
 needs_tests/unit/failing_heap := failing_heap
 needs_tests/unit/kill_faults := kill_faults
+needs_tests/unit/test_attributes := jansson
 needs_tests/unit/test_config := jansson
 needs_tests/unit/test_convert := m
 needs_tests/unit/test_facts := jansson

@@ -28,11 +28,12 @@ ALL = os.environ.get("EMAD_SCARCE_ALL", "") == "1"
 EXCUSED = [("libuv.so", "uv_signal_init"), ("libnng.so", "nng_aio_alloc")]
 # Sentences that do not say what could not be done.
 MUTE = ("emad: Cannot allocate memory", "emad: not enough memory")
+ADDRESS = "127.0.0.2"  # where nobody is given a port by chance meanwhile
 ADOPTED, HALVED, RECOVERED = "run42/net", "run42/halved", "run7/old"
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server((ADDRESS, 0)) as server:
         return server.getsockname()[1]
 
 
@@ -84,7 +85,7 @@ class Start(DaemonProcess):
         super().__init__(
             directory / "run",
             f"[daemon]\nsegments-dir={segments}\nworkers=2\n[http]\nhttp-listen=127.0.0.1:0\n"
-            f"http-token-file={http_token}\n[network]\nlisten=tcp://127.0.0.1:{free_port()} tls+tcp://127.0.0.1:{free_port()}\n"
+            f"http-token-file={http_token}\n[network]\nlisten=tcp://{ADDRESS}:{free_port()} tls+tcp://{ADDRESS}:{free_port()}\n"
             f"tls-certificate={certificate}\ntls-key={key}\ntls-ca={authority.certificate}\ntoken-file={tokens}\n",
         )
         drop_ins = directory / "run" / "emad.conf.d"

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/call.h"
 #include "daemon/edge/files_generation.h"
 #include "tests/unit/disk_model.h"
 
@@ -234,6 +235,44 @@ START_TEST(without_a_whole_generation_there_is_no_model)
 }
 END_TEST
 
+/* ---- owners ------------------------------------------------------------------------------------------------------ */
+
+/* Whose a model is is known where it lies on disk, and counts for as much as before. */
+START_TEST(a_recovered_model_is_its_user_s)
+{
+	enum { ALICE = 1000, BOB = 1001 };
+	struct fake_trainer net, next;
+	const struct fake_reply *answer;
+	uint64_t bytes;
+
+	fake_trainer_init(&net, &host, "alice/net", fake_manifest(0, 1));
+	fake_trainer_init(&next, &host, "alice/next", fake_manifest(0, 1));
+	host.uid = ALICE;
+	fake_trainer_join(&net);
+	fake_trainer_fill(&net, 0, 3);
+	(void)fake_host_expect(&host, fake_trainer_push(&net, 1, 0, true), 0);
+	(void)fake_host_expect(&host, fake_query(&host, OP_CHECKPOINT, "alice/net"), 0);
+	bytes = service_model_bytes(service_find(host.service, "alice/net", 9));
+	/* Less than it takes: it comes back as it was all the same. */
+	host.settings.owner_memory_bytes_max = bytes / 2;
+	ck_assert(restart());
+	ck_assert_uint_eq(counters()->models_recovered, 2);
+	ck_assert_int_eq(service_find(host.service, "alice/net", 9)->owner, ALICE);
+	ck_assert_uint_eq(service_model_bytes(service_find(host.service, "alice/net", 9)), bytes);
+	ck_assert_float_eq(fake_average(&host, "alice/net", NULL), 3);
+	/* So much is left to its user, and to another one all. */
+	host.settings.owner_memory_bytes_max = 2 * bytes - 1;
+	service_reconfigure(host.service, &host.now, &host.settings);
+	answer = fake_host_expect(&host, fake_trainer_register(&next), STATUS_EMEMORY);
+	ck_assert_msg(strstr(answer->error, "(memory-max-per-user) are left to uid 1000") != NULL, "%s", answer->error);
+	host.uid = BOB;
+	fake_trainer_join(&next);
+	ck_assert_int_eq(service_find(host.service, "alice/next", 10)->owner, BOB);
+	fake_trainer_finish(&next);
+	fake_trainer_finish(&net);
+}
+END_TEST
+
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 /* A recovery with its nth allocation failing; false when it needed fewer. */
@@ -344,6 +383,7 @@ int main(void)
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_loop_test(tcase, a_bit_that_is_turned_is_found_and_the_generation_before_is_served, 0, 2);
 	tcase_add_loop_test(tcase, a_file_that_is_cut_off_is_found_and_the_generation_before_is_served, 0, 2);
+	tcase_add_test(tcase, a_recovered_model_is_its_user_s);
 	tcase_add_loop_test(tcase, without_a_whole_generation_there_is_no_model, 0, 2);
 	tcase_add_loop_test(tcase, a_recovery_without_memory_condemns_nothing_and_the_next_one_finds_all, 0, 2);
 	tcase_add_loop_test(tcase, a_checkpoint_without_memory_is_refused_and_changes_nothing, 0, 2);

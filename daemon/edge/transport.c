@@ -167,12 +167,23 @@ static void rest_begin(nng_aio *aio, nng_iov *rest, uint64_t due_ms)
 	(void)nng_aio_set_iov(aio, 1, rest);
 }
 
+/*
+ * NNG's code for an operation on a stream. Once an aio has slept NNG 1.5 takes the end of its time for a success, as for a
+ * sleep: nothing was moved then, which does not happen otherwise.
+ */
+static int rest_result(nng_aio *aio)
+{
+	int code = nng_aio_result(aio);
+
+	return code == 0 && nng_aio_count(aio) == 0 ? NNG_ETIMEDOUT : code;
+}
+
 /* Counts what an operation has done. True when there is more to do and nothing in the way. */
 static bool rest_advance(nng_aio *aio, nng_iov *rest, size_t *done_bytes)
 {
 	size_t count;
 
-	if (nng_aio_result(aio) != 0)
+	if (rest_result(aio) != 0)
 		return false;
 	count = nng_aio_count(aio);
 	*done_bytes += count;
@@ -399,6 +410,7 @@ static void body_begin(struct connection *connection)
 	if (place) {
 		transport->body_bytes += is_small ? 0 : parser->body_bytes;
 		sp_body_place(parser, place);
+		connection->message_due_ms = 0; /* what was spent on waiting for room is not lost to the peer */
 		return;
 	}
 	if (connection->message_due_ms == 0)
@@ -472,7 +484,7 @@ static void say_secret(const struct connection *connection, int code)
 
 static void on_received(struct connection *connection)
 {
-	int error = error_from_nng(nng_aio_result(connection->receive_aio));
+	int code = rest_result(connection->receive_aio), error = error_from_nng(code);
 
 	connection->receiving = false;
 	if (connection->pausing) {
@@ -484,7 +496,7 @@ static void on_received(struct connection *connection)
 	if (error == STATUS_ETIMEOUT && !sp_idle(&connection->parser))
 		connection->source.transport->options.counters->violations++;
 	if (error) {
-		say_secret(connection, nng_aio_result(connection->receive_aio));
+		say_secret(connection, code);
 		connection_close(connection);
 		return;
 	}
@@ -525,11 +537,13 @@ static struct outgoing *outgoing_make(struct connection *connection, size_t byte
 
 static void on_sent(struct connection *connection)
 {
-	int error = error_from_nng(nng_aio_result(connection->send_aio));
+	int code = rest_result(connection->send_aio), error = error_from_nng(code);
 
 	connection->sending = false;
 	if (error) {
-		say_secret(connection, nng_aio_result(connection->send_aio));
+		if (error == STATUS_ETIMEOUT && !connection->closing && sp_greeted(&connection->parser))
+			connection->source.transport->options.counters->violations++;
+		say_secret(connection, code);
 		connection_close(connection);
 		return;
 	}

@@ -292,7 +292,7 @@ def test_clients_certificates_are_asked_for(tmp_path, token_files):
         for number, (what, (wrong, reason, sentence)) in enumerate(matrix.items()):
             before = daemon.log().count(reason)
             with pytest.raises(emad.Error, match=sentence):
-                secure.client(timeout=2, **wrong)
+                secure.client(timeout=1, **wrong)
             logged(daemon, reason, before + 1)
             works(secure.client(**good), f"net{number}")
         with emad.Client(daemon.url) as local:

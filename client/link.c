@@ -431,6 +431,9 @@ int link_open(const struct link_options *options, struct link **ret_link, struct
 	code = nng_stream_dialer_alloc(&link->dialer, link->url);
 	if (code == 0 && strncmp(link->url, "tls+tcp://", strlen("tls+tcp://")) == 0)
 		code = tls_set(link);
+	/* A request goes in several parts, which must not wait for each other: behind TLS that is not NNG's default. */
+	if (code == 0 && link->wire == SP_WIRE_TCP)
+		code = nng_stream_dialer_set_bool(link->dialer, NNG_OPT_TCP_NODELAY, true);
 	wait_signals_restore(&before);
 	if (code == NNG_ECRYPTO || code == NNG_EINVAL) {
 		code = reason_set(reason, STATUS_EARGUMENT, "%s: %s: see the files in EMAD_TLS_CA, EMAD_TLS_CERTIFICATE and EMAD_TLS_KEY",

@@ -532,7 +532,7 @@ integration_jobs := $(integration_programs:%=integration:%) integration:tests/sy
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
 crash_jobs := crash:$(B)/tests/integration/test_crash \
 	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)
-systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py)
+systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py hosts.py)
 kill_jobs := python:tests/python/test_kill_sweep.py
 kill_needs := $(products)
 network_jobs := python:tests/python/test_network_weather.py
@@ -605,8 +605,8 @@ check-network: ## cuts the network for a second and for half a minute, slows it 
 
 check-systemd: ## the service in a systemd of its own, in namespaces; needs root
 	@tests/setup.sh build check
-	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh systemd
-	+@$(inner) tests-run SUITES=systemd
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh systemd network
+	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=systemd PYTHON="$$python"
 
 check-asan: ## everything in C under the address and undefined-behaviour sanitizers
 	@tests/setup.sh build check

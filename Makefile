@@ -403,8 +403,8 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-stop check-kill check-faults crash check-systemd \
-	check-asan check-tsan fuzz bench demo lint
+setting_up := check check-unit check-integration check-python check-stop check-kill check-faults check-network crash \
+	check-systemd check-asan check-tsan fuzz bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
 libraries := uv nng msgpack systemd xxhash inih jansson microhttpd ncursesw
 ifneq ($(filter-out all install,$(building)),)
@@ -552,12 +552,14 @@ integration_jobs := $(integration_programs:%=integration:%) integration:tests/sy
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
 crash_jobs := crash:$(B)/tests/integration/test_crash \
 	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)
-systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py)
+systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py hosts.py)
 kill_jobs := python:tests/python/test_kill_sweep.py
 kill_needs := $(products)
 faults_programs := $(addprefix $(B)/tests/unit/test_, power_cut service_kill service_restore)
 faults_jobs := $(faults_programs:%=faults:%) python:tests/python/test_scarce_memory.py
 faults_needs := $(products) $(faults_programs) $(scarce_programs)
+network_jobs := python:tests/python/test_network_weather.py
+network_needs := $(products)
 stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
 lint_jobs := $(lints:%=lint:%)
@@ -590,7 +592,7 @@ inner = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
 .PHONY: $(setting_up)
 check: ## installs what is missing, builds, and runs every test and lint
 	@tests/setup.sh build check lint
-	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web network
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES='unit replay lint integration python' PYTHON="$$python"
 
 check-unit: ## the unit tests
@@ -603,7 +605,7 @@ check-integration: ## the tests with real processes
 
 check-python: ## the tests of the Python package
 	@tests/setup.sh build check
-	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web network
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=python PYTHON="$$python"
 
 crash: ## kills the daemon CRASH_KILLS (500) times under load, and at every failpoint, and compares with a reference
@@ -626,10 +628,15 @@ check-faults: ## every allocation of a start fails, every bit of a checkpoint tu
 		EMAD_KILL_ROUNDS=$(FAULTS_ROUNDS) EMAD_KILL_SEED=$$(od -An -N8 -tu8 /dev/urandom | tr -d ' ') \
 		$(inner) tests-run SUITES=faults PYTHON="$$python"
 
+check-network: ## cuts the network for a second and for half a minute, slows it and loses packets; needs root
+	@tests/setup.sh build check
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh network
+	+@python=$$(tests/setup.sh python) && EMAD_CUT_SECONDS='1 30' $(inner) tests-run SUITES=network PYTHON="$$python"
+
 check-systemd: ## the service in a systemd of its own, in namespaces; needs root
 	@tests/setup.sh build check
-	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh systemd
-	+@$(inner) tests-run SUITES=systemd
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh systemd network
+	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=systemd PYTHON="$$python"
 
 check-asan: ## everything in C under the address and undefined-behaviour sanitizers
 	@tests/setup.sh build check

@@ -68,6 +68,13 @@ def served(process):
         return seen, counters["snapshots_adopted"]
 
 
+def is_served(process, expected):
+    try:
+        return served(process) == expected
+    except emad.Error as error:
+        return print(f"emad.Error: {error}")
+
+
 class Start(DaemonProcess):
     """Starts of a daemon, each from what an earlier one has left."""
 
@@ -169,7 +176,7 @@ class Attempt:
             start.kill()
             return
         if self.is_ready and not fails.endswith("+"):
-            self.expect(served(start) == expected, "serves something else")
+            self.expect(is_served(start, expected), "serves something else")
         self.status = start.stop() if self.is_ready else start.process.returncode
         after = contents(start.state, start.segments)
         if not self.is_ready:
@@ -178,7 +185,7 @@ class Attempt:
             self.expect(all(after[path] == before.get(path) for path in checkpoints), "checkpoints were changed")
         if self.is_ready or after != before:
             start.ordinary()
-            self.expect(served(start) == expected, "leaves something else")
+            self.expect(is_served(start, expected), "leaves something else")
             start.kill()
         self.check()
 

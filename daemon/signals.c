@@ -14,8 +14,8 @@
 
 enum {
 	END_SECONDS_MAX = 10, /* for all that comes behind the draining; then the process ends wherever it is */
-	SOCKETS_SECONDS_MAX = 5, /* to make the sockets and their threads, which takes milliseconds */
 	CLOSE_MS_MAX = 2000,
+	SOCKETS_SECONDS_MAX = 5, /* to make the sockets and their threads, which takes milliseconds */
 	HURRIED_END_SECONDS_MAX = 1, /* both after a second signal */
 	HURRIED_CLOSE_MS_MAX = 200,
 };
@@ -105,6 +105,14 @@ static void on_failure_overdue(int number)
 	_exit(EX_OSERR);
 }
 
+static void failure_limit(unsigned seconds)
+{
+	struct sigaction overdue = { .sa_handler = on_failure_overdue };
+
+	(void)sigaction(SIGALRM, &overdue, NULL);
+	(void)alarm(seconds);
+}
+
 static void on_end_hurried(int number)
 {
 	(void)number;
@@ -129,22 +137,14 @@ void signals_limit_end(struct daemon *daemon)
 	signals_unblock();
 }
 
-static void failure_limit(unsigned seconds)
-{
-	struct sigaction overdue = { .sa_handler = on_failure_overdue };
-
-	(void)sigaction(SIGALRM, &overdue, NULL);
-	(void)alarm(seconds);
-}
-
 void signals_limit_failure(void)
 {
 	failure_limit(END_SECONDS_MAX);
 }
 
-void signals_limit_sockets(bool on)
+void signals_limit_sockets(bool begins)
 {
-	failure_limit(on ? SOCKETS_SECONDS_MAX : 0);
+	failure_limit(begins ? SOCKETS_SECONDS_MAX : 0);
 }
 
 uint32_t signals_close_ms(const struct daemon *daemon)

@@ -99,7 +99,7 @@ static int network_start(struct daemon *daemon, struct reason *reason)
 	return error;
 }
 
-static int threads_begin(struct daemon *daemon, struct reason *reason)
+static int transport_begin(struct daemon *daemon, struct reason *reason)
 {
 	const struct transport_options options = transport_options(daemon);
 	int error = transport_start(&options, &daemon->transport);
@@ -129,7 +129,7 @@ static int start(struct daemon *daemon, struct reason *reason)
 	daemon->attach_listener_fd = -1;
 	error = attach_start(&attach, path, &daemon->attach, reason);
 	if (!error)
-		error = threads_begin(daemon, reason);
+		error = transport_begin(daemon, reason);
 	snprintf(path, sizeof path, "ipc://%s/emad.sock", daemon->runtime.path);
 	if (!error)
 		error = transport_listen(daemon->transport, path, NULL, reason);
@@ -143,12 +143,12 @@ void sockets_open(struct daemon *daemon)
 	struct instant now = clocks_now();
 
 	daemon->listening = true;
-	signals_limit_sockets(true);
 	daemon->error = service_recovery_error(daemon->service);
 	if (daemon->error)
 		reason_set(daemon->reason, daemon->error, "not enough memory to recover every model from its checkpoints: nothing was "
 		           "changed on disk; start it again when there is more");
-	else
+	signals_limit_sockets(true);
+	if (!daemon->error)
 		daemon->error = start(daemon, daemon->reason);
 	signals_limit_sockets(false);
 	if (daemon->error) {

@@ -657,7 +657,7 @@ static int tls_make(const struct transport_tls *tls, nng_tls_config **ret_config
 		code = nng_tls_config_auth_mode(config, tls->authority ? NNG_TLS_AUTH_MODE_REQUIRED : NNG_TLS_AUTH_MODE_NONE);
 	if (code) {
 		nng_tls_config_free(config);
-		return reason_set(reason, STATUS_EARGUMENT, "%s: %s", what, nng_strerror(code));
+		return reason_set(reason, code == NNG_ENOMEM ? -ENOMEM : STATUS_EARGUMENT, "%s: %s", what, nng_strerror(code));
 	}
 	*ret_config = config;
 	return 0;

@@ -261,6 +261,21 @@ def test_channels_last_models(client, name, model):
             assert model.conv.weight.stride() == reference.ema.conv.weight.stride()
 
 
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["synchronous", "asynchronous"])
+def test_weights_that_are_transposed_where_they_lie(client, name, asynchronous):
+    model = torch.nn.Linear(3, 3)
+    model.register_buffer("table", torch.arange(9.0).reshape(3, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1) if asynchronous else None
+    with ModelEMA(model, schedule="constant:decay=0", optimizer=optimizer, name=name, client=client) as ema:
+        for _ in range(3):
+            ema.update(model)
+            ema.fence()
+            model.weight.data = model.weight.data.t()
+            model.table = model.table.t()
+        ema.update(model)
+        assert_same(ema.state_dict()["ema"], model.state_dict())
+
+
 def test_half_precision_models(client, name, model):
     model.bfloat16()
     with ModelEMA(model, schedule="constant:decay=0.5", name=name, client=client) as ema:

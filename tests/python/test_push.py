@@ -136,6 +136,16 @@ def test_tensors_that_are_not_contiguous(client, name):
             assert (view["array"] == matrix.T).all()
 
 
+def test_a_tensor_may_be_transposed_in_place_between_pushes(client, name):
+    tensor = torch.arange(9.0).reshape(3, 3)
+    with client.trainer(name, {"w": tensor}, profiles={"ema": "constant:decay=0"}) as trainer:
+        for step in (1, 2, 3):
+            tensor.t_()
+            trainer.push(step, {"w": tensor}, wait=True)
+            with client.view(name) as view:
+                assert torch.equal(view.tensor("w"), tensor)
+
+
 def test_a_tensor_may_lie_elsewhere_at_every_push(client, name):
     with client.trainer(name, {"w": torch.zeros(1000)}, profiles=HALF) as trainer:
         expected = 0.0

@@ -119,7 +119,8 @@ class Source:
         if tensor.shape != self.shape:
             return False
         # origin keeps the storage alive, so an equal address is the same storage and no other one in its place.
-        return tensor.data_ptr() == self.address if self.is_torch else _is_dense(tensor)
+        # It may have been transposed in place, though.
+        return tensor.data_ptr() == self.address and tensor.is_contiguous() if self.is_torch else _is_dense(tensor)
 
     def take(self, tensor: Any, copy: bool = False) -> None:
         """Checks a tensor and finds its values. copy: into memory of our own, even if it is dense.

@@ -158,7 +158,8 @@ class Source:
         else:
             is_cuda = tensor.device.type == "cuda"
             if not isinstance(self.stage, torch.Tensor):
-                self.stage = torch.empty(self.shape, dtype=tensor.dtype, pin_memory=is_cuda)
+                with torch.inference_mode(False):  # what is made in that mode could not be written to outside of it
+                    self.stage = torch.empty(self.shape, dtype=tensor.dtype, device="cpu", pin_memory=is_cuda)
             # Without pinned memory non_blocking is ignored; with it settle() waits once for all tensors.
             self.stage.copy_(tensor, non_blocking=is_cuda)
             self.held = self.stage

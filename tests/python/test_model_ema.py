@@ -113,7 +113,17 @@ def test_training_goes_on_after_a_swap(client, name, model):
     assert_same(model.state_dict(), twin.state_dict())
 
 
-@pytest.mark.parametrize("scheduled", ["before", "after", "never"])
+class Wrapped(torch.optim.Optimizer):
+    """Passes for an optimizer without having been made as one, as accelerate's does."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def step(self, closure=None):
+        self.optimizer.step(closure)
+
+
+@pytest.mark.parametrize("scheduled", ["before", "after", "never", "wrapped"])
 def test_the_optimizer_waits_for_the_copy(client, name, scheduled):
     """The weights are changed right after update(): what is averaged must be those before."""
     weights = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(1 << 18)) for _ in range(16)])
@@ -128,7 +138,8 @@ def test_the_optimizer_waits_for_the_copy(client, name, scheduled):
     schedule = lambda: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)  # noqa: E731
     optimizer.param_groups[0]["lr"] = 1.0
     scheduler = schedule() if scheduled == "before" else None
-    with ModelEMA(weights, optimizer=optimizer, name=name, client=client, schedule="constant:decay=0") as ema:
+    given = Wrapped(optimizer) if scheduled == "wrapped" else optimizer
+    with ModelEMA(weights, optimizer=given, name=name, client=client, schedule="constant:decay=0") as ema:
         scheduler = schedule() if scheduled == "after" else scheduler
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -139,7 +150,7 @@ def test_the_optimizer_waits_for_the_copy(client, name, scheduled):
                     scheduler.step()
                 ema.update(weights)
                 optimizer.value = -1.0
-                optimizer.step()
+                given.step()
                 for averaged in ema.ema.parameters():
                     assert (averaged == value).all()
     optimizer.step()  # after close nothing waits

@@ -301,6 +301,9 @@ class Trainer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> str:
+        raise TypeError(f"{self!r} cannot be copied or pickled: each process registers with a Client of its own")
+
     def __repr__(self) -> str:
         state = f"{len(self._sources)} tensors" if self._handle else "closed"
         return f"<emad.Trainer {self.model!r}: {state}>"
@@ -483,7 +486,8 @@ def json_text(value: Mapping[str, Any], what: str) -> bytes:
     try:
         return json.dumps(dict(value), allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
-        raise type(error)(f"the {what} cannot be written as JSON: {error}") from None
+        kind = TypeError if isinstance(error, TypeError) else ValueError  # those derived from them take other arguments
+        raise kind(f"the {what} cannot be written as JSON: {error}") from None
 
 
 def _sources_of(tensors: Mapping[str, Any]) -> List[Source]:

@@ -416,6 +416,22 @@ def test_attributes_are_copied_beside_the_weights(client, name, model):
         assert averaged.nc == 4 and averaged.names == ["c"]
 
 
+def test_attributes_that_are_too_long_to_travel_do_not_stop_training(client, name, model):
+    with ModelEMA(model, name=name, client=client, attributes={"run": 7}) as ema:
+        model.names = [f"class {index}" for index in range(10000)]
+        with pytest.warns(RuntimeWarning, match="32768"):
+            ema.update_attr(model)
+        assert ema.ema.names == model.names
+        ema.update(model)
+        ema.load_state_dict(ema.state_dict())
+        model.names = ["short"]
+        ema.update_attr(model)
+        ema.update(model)
+        ema.flush()
+        with client.view(name) as view:
+            assert view.attributes == {"run": 7, "names": ["short"]}
+
+
 def test_several_profiles(client, name, model):
     profiles = {"slow": "constant:decay=0.75"}
     with ModelEMA(model, schedule="constant:decay=0.5", profiles=profiles, name=name, client=client) as ema:

@@ -432,6 +432,17 @@ def test_attributes_that_are_too_long_to_travel_do_not_stop_training(client, nam
             assert view.attributes == {"run": 7, "names": ["short"]}
 
 
+def test_a_model_may_hold_its_average(client, name, model):
+    model.average = ModelEMA(model, schedule="constant:decay=0.5", name=name, client=client)
+    with model.average as ema:
+        change(model)
+        ema.update(model)
+        assert ema.ema.average is ema
+        ema.update_attr(model)
+        with ema.average_parameters(model):
+            assert_same(model.state_dict(), ema.ema.state_dict())
+
+
 def test_several_profiles(client, name, model):
     profiles = {"slow": "constant:decay=0.75"}
     with ModelEMA(model, schedule="constant:decay=0.5", profiles=profiles, name=name, client=client) as ema:

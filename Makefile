@@ -29,8 +29,8 @@ core := $(addprefix daemon/core/, \
 
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file credentials descriptors files files_generation files_list files_pace files_place \
-	files_way files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd token transport \
-	waker workers)
+	files_way files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd threads token \
+	transport waker workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
@@ -40,7 +40,7 @@ daemon := $(proto) $(core) $(edge) $(addprefix daemon/, \
 
 library := $(proto) $(addprefix client/, \
 	attach blend blend_layout call checkpoint chunks client copy enclosure error export identity link merge parts posthoc \
-	profiles push pusher recast registration remote served snapshot source sum target team trainer view wait)
+	profiles push pusher recast registration remote served snapshot source sum target team threads trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask cadence child command_checkpoint command_daemon command_diff command_doctor command_explain \

@@ -17,7 +17,7 @@ SONAME := libemad.so.0
 
 proto := $(addprefix proto/, \
 	convert dtype generation image json_read layout manifest manifest_pack manifest_tiling merge message name nearest \
-	number pack posthoc profile safetensors safetensors_write schedule schedule_formula schedule_scale \
+	number pack posthoc profile runs safetensors safetensors_write schedule schedule_formula schedule_scale \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
@@ -105,7 +105,8 @@ schedule := $(addprefix proto/, number schedule schedule_formula schedule_scale 
 model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, description geometry plan) \
 	$(addprefix proto/, image layout nearest profile safetensors_write) \
 	$(addprefix tests/unit/, failing_heap random_model)
-service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, generation json_read message safetensors) tests/unit/fake_host
+service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, convert generation json_read message runs safetensors) \
+	tests/unit/fake_host
 
 files := $(addprefix daemon/edge/, files_generation files_list files_pace files_place files_way files_write) \
 	daemon/core/retention $(addprefix proto/, generation json_read layout name status)
@@ -169,6 +170,7 @@ test_protocol_doc := $(addprefix proto/, message name pack sp status)
 test_recast := client/recast $(addprefix proto/, dtype json_read name safetensors safetensors_write status) \
 	tests/unit/failing_heap
 test_retention := daemon/core/retention
+test_runs := $(manifest) $(addprefix proto/, convert runs)
 test_runtime := daemon/edge/runtime proto/status
 test_safetensors := $(addprefix proto/, dtype json_read name safetensors status) tests/unit/failing_heap
 test_scan := client/emactl/scan proto/dtype

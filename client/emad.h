@@ -237,6 +237,9 @@ struct emad_trainer_options {
 	uint64_t stride;    /* steps from one call of the schedules to the next; 0: as the daemon's settings say, else 1 */
 	const char *guards; /* "nonfinite=skip-tensor,loss_max=10,norm_jump=5"; NULL: as the daemon's settings say, else
 	                       non-finite snapshots are refused */
+	const char *wire;   /* over tcp:// and tls+tcp://: floating-point values that are wider travel as "bf16", "f16" or
+	                       "f32" (names as for emad_dtype_parse), each rounded once, but for those of a seed. NULL: as they
+	                       are. Not looked at where memory is shared: nothing travels there. EMAD_EARGUMENT: all names */
 	int timeout_ms; /* negative: the client's own, but at least a minute: much memory takes its time */
 };
 

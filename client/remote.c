@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -89,15 +90,28 @@ static int chunk_send(const struct chunks *chunks, uint64_t offset, uint64_t byt
                       struct reason *reason)
 {
 	const struct remote_send *send = chunks->context;
+	const struct runs *runs = &send->registration->manifest->runs;
+	const uint8_t *body = stage_map_stage(&send->registration->map, send->stage) + offset;
+	const uint64_t body_bytes = runs_wire_bytes(runs, send->wire, offset, bytes);
 	struct request request = registration_request(send->registration, OP_CHUNK);
+	uint8_t *narrow = NULL;
 	struct client_answer answer;
 	int code;
 
 	request_set(&request, sequence, send->sequence);
 	request_set(&request, stage, send->stage);
 	request_set(&request, offset, offset);
-	code = client_call(chunks->client, &request, stage_map_stage(&send->registration->map, send->stage) + offset, bytes,
-	                   deadline_ms, &answer, reason);
+	if (send->wire != RUNS_AS_KEPT)
+		request_set(&request, dtype, text_of(dtype_name(send->wire)));
+	if (body_bytes != bytes) {
+		narrow = malloc(body_bytes);
+		if (!narrow)
+			return -ENOMEM;
+		runs_narrow(runs, send->wire, offset, bytes, body, narrow);
+		body = narrow;
+	}
+	code = client_call(chunks->client, &request, body, body_bytes, deadline_ms, &answer, reason);
+	free(narrow);
 	if (code)
 		return code;
 	code = client_answer_code(&answer, reason);

@@ -25,6 +25,7 @@ struct remote_send {
 	uint32_t stage;
 	uint64_t sequence; /* of the push that follows */
 	uint64_t begin;    /* bytes before it have come */
+	enum dtype wire;   /* in which it travels; RUNS_AS_KEPT */
 	int64_t deadline_ms;
 	bool patient; /* as in chunks.h */
 };

@@ -197,7 +197,7 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 		.name = "chunk",
 		.access = ACCESS_PUSH,
 		.required = HAS(model) | HAS(rank) | HAS(epoch) | HAS(client) | HAS(sequence) | HAS(stage) | HAS(offset),
-		.optional = HAS(agent),
+		.optional = HAS(dtype) | HAS(agent),
 		.text = "a part of a snapshot, for a stage; body: its bytes",
 	},
 	[OP_LEASE] = {

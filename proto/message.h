@@ -57,6 +57,7 @@ struct text_list {
 	X(U64, offset, "first byte, in the snapshot or in the image")                                                 \
 	X(U64, count, "how many bytes are wanted")                                                                    \
 	X(U64, lease, "random number that the reader draws for one lease")                                            \
+	X(TEXT, dtype, "floating-point values that are wider travel in this one: F32, BF16, ...")                      \
 	X(TEXT, token, "what the operator has given the client to be known by")                                       \
 	X(TEXT, agent, "program and version of the sender, for logs")
 

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/runs.h"
+
 /* ---- trainers ---------------------------------------------------------------------------------------------------- */
 
 /* The holder of a rank was heard. */
@@ -36,10 +38,12 @@ int claim_handle(struct call *call)
 
 /* Where a chunk goes. */
 struct landing {
-	struct model *model;
 	struct rank *rank;
 	struct inflow *inflow;
 	uint8_t *place;
+	uint64_t bytes;  /* there */
+	enum dtype wire; /* in which it travels */
+	bool is_narrow;  /* it has to be widened on its way there */
 };
 
 /* Ends what other connections still receive into a stage. */
@@ -67,10 +71,50 @@ static int inflow_open(struct call *call, struct model *model, uint32_t rank, ui
 	return inflow_begin(inflow, sequence, model->ranks[rank].manifest->stage_bytes);
 }
 
+/* The dtype of the wire. What a snapshot loses is lost for good, so that the small ones are for readers alone. */
+static int wire_find(struct call *call, enum dtype *ret_wire)
+{
+	const struct request *request = call->request;
+	const bool sends = request->operation == OP_CHUNK;
+	char name[16] = "";
+	enum dtype wire;
+
+	*ret_wire = RUNS_AS_KEPT;
+	if (!(request->present & REQUEST_HAS(dtype)))
+		return 0;
+	if (text_copy(request->dtype, name, sizeof name) != 0 || !dtype_parse(name, &wire) || !dtype_is_float(wire) ||
+	    wire == DTYPE_F64 || (sends && dtype_bytes(wire) < 2))
+		return reason_set(&call->reason, STATUS_EARGUMENT, "%s cannot travel as '%.*s', but as F32, F16 or BF16%s",
+		                  sends ? "snapshots" : "averages", text_shown_bytes(request->dtype), request->dtype.bytes,
+		                  sends ? "" : ", F8_E4M3 or F8_E5M2");
+	*ret_wire = wire;
+	return 0;
+}
+
+/* Checks a chunk's place in the snapshot, and its size. */
+static int landing_measure(struct call *call, const struct manifest *manifest, uint64_t body_bytes,
+                           struct landing *landing)
+{
+	uint64_t offset = call->request->offset, wanted;
+	int error = inflow_check(manifest->stage_bytes, offset, &landing->bytes, &call->reason);
+
+	if (!error)
+		error = wire_find(call, &landing->wire);
+	if (error)
+		return error;
+	wanted = runs_wire_bytes(&manifest->runs, landing->wire, offset, landing->bytes);
+	if (body_bytes != wanted)
+		return reason_set(&call->reason, STATUS_EARGUMENT, "the chunk at byte %" PRIu64 " has %" PRIu64 " bytes, not %" PRIu64,
+		                  offset, wanted, body_bytes);
+	landing->is_narrow = wanted != landing->bytes;
+	return 0;
+}
+
 static int landing_find(struct call *call, uint64_t body_bytes, struct landing *ret_landing)
 {
 	const struct request *request = call->request;
-	uint64_t stride, all, bytes;
+	struct landing landing = { .bytes = 0 };
+	uint64_t stride, all;
 	struct model *model;
 	struct rank *rank;
 	uint32_t index;
@@ -87,19 +131,16 @@ static int landing_find(struct call *call, uint64_t body_bytes, struct landing *
 	if (request->stage >= model->stage_count || model->records[index].stages[request->stage].state != STAGE_FREE)
 		return reason_set(&call->reason, STATUS_EARGUMENT, "stage %" PRIu64 " of rank %" PRIu32 " of '%s' is not free: it "
 		                  "has %" PRIu32, request->stage, index, model->name, model->stage_count);
-	bytes = rank->manifest->stage_bytes;
-	error = inflow_check(bytes, request->offset, body_bytes, &call->reason);
+	error = landing_measure(call, rank->manifest, body_bytes, &landing);
 	if (!error)
 		error = inflow_open(call, model, index, (uint32_t)request->stage);
 	if (error)
 		return error;
-	(void)layout_stage_bytes(bytes, model->stage_count, &stride, &all);
-	*ret_landing = (struct landing){
-		.model = model,
-		.rank = rank,
-		.inflow = &rank->inflows[request->stage],
-		.place = rank->stage.base + LAYOUT_PAGE_BYTES + request->stage * stride + request->offset,
-	};
+	(void)layout_stage_bytes(rank->manifest->stage_bytes, model->stage_count, &stride, &all);
+	landing.rank = rank;
+	landing.inflow = &rank->inflows[request->stage];
+	landing.place = rank->stage.base + LAYOUT_PAGE_BYTES + request->stage * stride + request->offset;
+	*ret_landing = landing;
 	return 0;
 }
 
@@ -115,7 +156,11 @@ uint8_t *service_body_place(struct service *service, const struct instant *now, 
 	    exchange->peer.refused & UINT32_C(1) << message_operations[OP_CHUNK].access)
 		return NULL;
 	call.request = &request;
-	return landing_find(&call, body_bytes, &landing) == 0 ? landing.place : NULL;
+	/*
+	 * What has to be widened comes beside its place: of the same chunk, sent twice, one may break off in the middle when
+	 * the other one is there already.
+	 */
+	return landing_find(&call, body_bytes, &landing) == 0 && !landing.is_narrow ? landing.place : NULL;
 }
 
 int chunk_handle(struct call *call)
@@ -127,7 +172,10 @@ int chunk_handle(struct call *call)
 	if (error)
 		return error;
 	/* Mostly it is there already. */
-	if (call->body != landing.place)
+	if (landing.is_narrow)
+		runs_widen(&landing.rank->manifest->runs, landing.wire, call->request->offset, landing.bytes, call->body,
+		           landing.place);
+	else if (call->body != landing.place)
 		memcpy(landing.place, call->body, call->body_bytes);
 	inflow_take(landing.inflow, call->request->offset);
 	holder_note(call, landing.rank);

@@ -191,6 +191,69 @@ START_TEST(hostile_chunks_are_refused)
 }
 END_TEST
 
+/* Ones as bfloat16, as many as wanted. */
+static uint64_t narrow_chunk(uint64_t sequence, const char *dtype, size_t count)
+{
+	struct request request = chunk_of(sequence, 0);
+	uint16_t values[2 * FAKE_ELEMENTS];
+
+	for (int i = 0; i < 2 * FAKE_ELEMENTS; i++)
+		values[i] = 0x3f80;
+	request_set(&request, dtype, text_of(dtype));
+	return fake_host_ask(&host, PEER, &request, values, count * sizeof values[0]);
+}
+
+START_TEST(a_shorter_snapshot_is_widened_into_its_stage)
+{
+	join();
+	ck_assert_uint_eq(fake_host_expect(&host, narrow_chunk(10, "BF16", FAKE_ELEMENTS), 0)->reply.missing, BYTES);
+	/* Once more, as after a broken connection. */
+	fake_host_expect(&host, narrow_chunk(10, "BF16", FAKE_ELEMENTS), 0);
+	ck_assert_str_eq(fake_host_expect(&host, push(10, 1, 0), 0)->outcome, "accepted");
+	send_whole(11, 2, 3);
+	ck_assert_float_eq(fake_average(&host, "net", "ema"), 2);
+}
+END_TEST
+
+START_TEST(a_shorter_chunk_of_another_size_or_dtype_is_refused)
+{
+	const struct fake_reply *reply;
+
+	join();
+	fake_host_expect(&host, narrow_chunk(10, "BF16", FAKE_ELEMENTS - 1), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_chunk(10, "BF16", 2 * FAKE_ELEMENTS), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_chunk(10, "F32", FAKE_ELEMENTS), STATUS_EARGUMENT);
+	reply = fake_host_expect(&host, narrow_chunk(10, "F8_E4M3", FAKE_ELEMENTS / 2), STATUS_EARGUMENT);
+	ck_assert_str_eq(reply->error, "snapshots cannot travel as 'F8_E4M3', but as F32, F16 or BF16");
+	fake_host_expect(&host, narrow_chunk(10, "F64", 2 * FAKE_ELEMENTS), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_chunk(10, "I16", FAKE_ELEMENTS), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_chunk(10, "", FAKE_ELEMENTS), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_chunk(10, "BF16BF16BF16BF16BF16BF16", FAKE_ELEMENTS), STATUS_EARGUMENT);
+	fake_host_expect(&host, push(10, 1, 0), -EAGAIN);
+}
+END_TEST
+
+START_TEST(a_shorter_chunk_has_no_place_in_the_stage)
+{
+	struct exchange exchange = { .peer = { .id = PEER, .uid = -1, .pid = -1 } };
+	struct request request;
+	uint8_t bytes[512];
+	size_t count;
+
+	join();
+	request = chunk_of(10, 0);
+	request_set(&request, dtype, text_of("BF16"));
+	ck_assert_int_eq(request_encode(&request, bytes, sizeof bytes, &count, NULL), 0);
+	ck_assert_ptr_null(service_body_place(host.service, &host.now, &exchange, bytes + MESSAGE_PREFIX_BYTES,
+	                                      count - MESSAGE_PREFIX_BYTES, BYTES / 2));
+	/* Nothing is any shorter. */
+	request_set(&request, dtype, text_of("F32"));
+	ck_assert_int_eq(request_encode(&request, bytes, sizeof bytes, &count, NULL), 0);
+	ck_assert_ptr_nonnull(service_body_place(host.service, &host.now, &exchange, bytes + MESSAGE_PREFIX_BYTES,
+	                                         count - MESSAGE_PREFIX_BYTES, BYTES));
+}
+END_TEST
+
 START_TEST(nothing_is_received_into_a_stage_whose_snapshot_was_taken)
 {
 	uint64_t before;
@@ -407,6 +470,9 @@ int main(void)
 	tcase_add_test(tests, a_push_waits_for_no_byte_and_says_which_is_missing);
 	tcase_add_test(tests, chunks_of_another_push_do_not_count);
 	tcase_add_test(tests, hostile_chunks_are_refused);
+	tcase_add_test(tests, a_shorter_snapshot_is_widened_into_its_stage);
+	tcase_add_test(tests, a_shorter_chunk_of_another_size_or_dtype_is_refused);
+	tcase_add_test(tests, a_shorter_chunk_has_no_place_in_the_stage);
 	tcase_add_test(tests, nothing_is_received_into_a_stage_whose_snapshot_was_taken);
 	tcase_add_test(tests, a_body_has_a_place_only_where_its_chunk_is_right);
 	tcase_add_test(tests, stages_are_kept_over_a_broken_connection_and_given_back_after_silence);

@@ -134,6 +134,7 @@ class Client:
         pieces: Optional[Mapping[str, Piece]] = None,
         buffers: Optional[Iterable[str]] = None,
         timeout: Optional[float] = None,
+        wire: Any = None,
     ) -> Trainer:
         """Registers a model, or this rank of it.
 
@@ -166,6 +167,9 @@ class Client:
         rank, world, pieces: a model that is spread over several processes; pieces says for each tensor of which this
         rank holds a part where that part lies.
         timeout: seconds; None: the client's, but at least a minute, because much memory takes its time.
+        wire: "bf16", "f16" or "f32", or such a torch or NumPy dtype: over tcp:// and tls+tcp:// floating-point values that
+        are wider travel in it, each rounded once, with half of the bytes for float32; the average is that of the
+        rounded values. Other tensors, and a seed, travel as they are. Not looked at where memory is shared.
 
         ManifestError and ProfileError name the first difference to the model that is there; ScheduleError, NameError,
         LimitError, ArgumentError (guards); OutOfMemoryError says what is needed and what there is; RefusedError: the
@@ -188,6 +192,7 @@ class Client:
             pieces=pieces,
             buffers=buffers,
             timeout=timeout,
+            wire=wire,
         )
         self._remember(opened)
         return opened

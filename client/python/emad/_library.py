@@ -79,6 +79,7 @@ class CTrainerOptions(ctypes.Structure):
         ("policy", c_uint),
         ("stride", c_uint64),
         ("guards", c_char_p),
+        ("wire", c_char_p),
         ("timeout_ms", c_int),
     ]
 

@@ -212,7 +212,7 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 		.name = "fetch",
 		.access = ACCESS_READ,
 		.required = HAS(lease) | HAS(offset) | HAS(count),
-		.optional = HAS(agent) | HAS(client),
+		.optional = HAS(dtype) | HAS(agent) | HAS(client),
 		.text = "body of the reply: a part of the image of a leased version",
 	},
 	[OP_RELEASE] = {

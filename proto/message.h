@@ -89,6 +89,7 @@ struct text_list {
 	X(U64, fence, "value of the slot's fence word while the view is valid")                                       \
 	X(U64, region_offset, "first byte of the profile's image in the segment")                                     \
 	X(U64, region_bytes, "bytes of the image")                                                                    \
+	X(U64, header_bytes, "bytes of the image's header in front of the spaces that fill it up")                    \
 	X(U64, profile_index, "0-based index of the profile in the slot's header")                                    \
 	X(U64, freed_bytes, "memory given back")                                                                      \
 	X(U64, taken, "version that the average goes back to")                                                        \

@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "proto/runs.h"
-
 /* ---- trainers ---------------------------------------------------------------------------------------------------- */
 
 /* The holder of a rank was heard. */
@@ -84,9 +82,9 @@ static int wire_find(struct call *call, enum dtype *ret_wire)
 		return 0;
 	if (text_copy(request->dtype, name, sizeof name) != 0 || !dtype_parse(name, &wire) || !dtype_is_float(wire) ||
 	    wire == DTYPE_F64 || (sends && dtype_bytes(wire) < 2))
-		return reason_set(&call->reason, STATUS_EARGUMENT, "%s cannot travel as '%.*s', but as F32, F16 or BF16%s",
+		return reason_set(&call->reason, STATUS_EARGUMENT, "%s cannot travel as '%.*s', but as F32, F16%s",
 		                  sends ? "snapshots" : "averages", text_shown_bytes(request->dtype), request->dtype.bytes,
-		                  sends ? "" : ", F8_E4M3 or F8_E5M2");
+		                  sends ? " or BF16" : ", BF16, F8_E4M3 or F8_E5M2");
 	*ret_wire = wire;
 	return 0;
 }
@@ -259,6 +257,14 @@ static int loan_revoked(struct call *call, uint64_t number)
 	                  call->service->settings.keepalive_ms);
 }
 
+/* Spaces fill the header up: nobody needs to fetch them. */
+static uint64_t header_bytes(const uint8_t *image, uint64_t data_offset)
+{
+	while (data_offset > 0 && image[data_offset - 1] == ' ')
+		data_offset--;
+	return data_offset;
+}
+
 static void lease_reply(struct call *call, const struct model *model, const struct loan *loan)
 {
 	const struct slot_header *slot = model->versions.slots[loan->slot];
@@ -270,6 +276,7 @@ static void lease_reply(struct call *call, const struct model *model, const stru
 	reply_set(&reply, decay, slot->profiles[loan->profile].decay);
 	reply_set(&reply, published_us, slot->published_us);
 	reply_set(&reply, region_bytes, loan->region_bytes);
+	reply_set(&reply, header_bytes, header_bytes((const uint8_t *)slot + loan->region_offset, loan->data_offset));
 	call_reply(call, &reply, NULL);
 }
 
@@ -295,6 +302,8 @@ static int loan_make(struct call *call, struct model *model, uint32_t profile, s
 		.version = versions_newest(&model->versions)->version,
 		.region_offset = geometry->region_offsets[profile],
 		.region_bytes = geometry->images[profile]->image_bytes,
+		.data_offset = geometry->images[profile]->data_offset,
+		.runs = geometry->images[profile]->runs,
 		.due_ms = call->now->monotonic_ms + service->settings.keepalive_ms,
 	};
 	error = versions_lease(&model->versions, loan->peer, call->now->monotonic_ms, &loan->slot);
@@ -337,6 +346,30 @@ int lease_handle(struct call *call)
 	return 0;
 }
 
+/* A part whose wider elements travel in another dtype; header and odd ends do not. */
+static int fetch_narrow(struct call *call, const struct loan *loan, enum dtype wire, const uint8_t *image)
+{
+	const uint64_t offset = call->request->offset, count = call->request->count;
+	struct attachment attachment = { .fd = -1 };
+	struct reply reply = { 0 };
+	uint8_t *body;
+
+	if (offset < loan->data_offset || !runs_is_boundary(&loan->runs, offset - loan->data_offset) ||
+	    !runs_is_boundary(&loan->runs, offset + count - loan->data_offset))
+		return reason_set(&call->reason, STATUS_EARGUMENT, "%" PRIu64 " bytes from byte %" PRIu64 " on do not begin and end "
+		                  "between two elements, which begin at byte %" PRIu64 ": only these have another dtype", count,
+		                  offset, loan->data_offset);
+	attachment.body_bytes = runs_wire_bytes(&loan->runs, wire, offset - loan->data_offset, count);
+	body = malloc(attachment.body_bytes + 1);
+	if (!body)
+		return -ENOMEM;
+	runs_narrow(&loan->runs, wire, offset - loan->data_offset, count, image + offset, body);
+	attachment.body = body;
+	call_reply(call, &reply, &attachment);
+	free(body);
+	return 0;
+}
+
 int fetch_handle(struct call *call)
 {
 	const struct request *request = call->request;
@@ -344,6 +377,9 @@ int fetch_handle(struct call *call)
 	struct attachment attachment = { .fd = -1 };
 	struct reply reply = { 0 };
 	struct model *model = loan ? loan_model(call->service, loan) : NULL;
+	const uint8_t *image;
+	enum dtype wire;
+	int error;
 
 	if (!model)
 		return loan_revoked(call, request->lease);
@@ -353,9 +389,19 @@ int fetch_handle(struct call *call)
 	if (request->offset > loan->region_bytes || request->count > loan->region_bytes - request->offset)
 		return reason_set(&call->reason, STATUS_EARGUMENT, "%" PRIu64 " bytes from byte %" PRIu64 " on: the image has %" PRIu64,
 		                  request->count, request->offset, loan->region_bytes);
+	error = wire_find(call, &wire);
+	if (error)
+		return error;
 	loan->due_ms = call->now->monotonic_ms + call->service->settings.keepalive_ms;
 	/* Copied before anything else happens, and nothing writes to a slot while it is leased. */
-	attachment.body = (const uint8_t *)model->versions.slots[loan->slot] + loan->region_offset + request->offset;
+	image = (const uint8_t *)model->versions.slots[loan->slot] + loan->region_offset;
+	if (wire != RUNS_AS_KEPT) {
+		error = fetch_narrow(call, loan, wire, image);
+		if (!error)
+			call->service->counters.chunks_sent++;
+		return error;
+	}
+	attachment.body = image + request->offset;
 	attachment.body_bytes = request->count;
 	call->service->counters.chunks_sent++;
 	call_reply(call, &reply, &attachment);

@@ -2,8 +2,11 @@
  * Remote: trainers and readers that share no memory with the daemon.
  *
  * A trainer claims its stages, sends a snapshot in chunks, each of which the host receives straight into its place, and
- * then pushes as any other. A reader leases a version and fetches its image in parts; what it fetches is copied while
- * the lease holds, so that a part is of that version or not there at all.
+ * then pushes as any other. A reader leases a version and fetches its image in parts, which may be all of it or those of
+ * the tensors that it wants; what it fetches is copied, or converted, while the lease holds and within the request, so
+ * that a part is of that version or not there at all.
+ *
+ * Either may say that wider weights travel in a shorter dtype (proto/runs.h).
  *
  * Neither is a matter of one connection, which may break at any time: a claim and a lease end when nothing was heard of
  * their holder for as long as the settings say, or when he says so.
@@ -13,6 +16,7 @@
 #include <stdint.h>
 
 #include "daemon/core/call.h"
+#include "proto/runs.h"
 
 enum { LOAN_COUNT_MAX = 1024 }; /* leases of remote readers at once */
 
@@ -26,6 +30,8 @@ struct loan {
 	uint32_t profile;
 	uint64_t version;
 	uint64_t region_offset, region_bytes;
+	uint64_t data_offset; /* where the tensors begin in the region */
+	struct runs runs;     /* of the tensors */
 	uint64_t due_ms; /* when it ends unless something is heard */
 };
 

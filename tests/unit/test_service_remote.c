@@ -374,6 +374,58 @@ START_TEST(an_image_is_fetched_in_parts_of_the_leased_version)
 }
 END_TEST
 
+static uint64_t narrow_fetch(const char *dtype, uint64_t offset, uint64_t count)
+{
+	struct request request = { .operation = OP_FETCH };
+
+	request_set(&request, lease, LEASE);
+	request_set(&request, offset, offset);
+	request_set(&request, count, count);
+	request_set(&request, dtype, text_of(dtype));
+	return fake_host_ask(&host, OTHER_PEER, &request, NULL, 0);
+}
+
+START_TEST(a_part_of_an_image_is_converted_on_its_way)
+{
+	const struct fake_reply *view, *reply;
+	uint64_t bytes, data, header;
+
+	join();
+	send_whole(10, 1, 1);
+	reply = fake_host_expect(&host, lease(LEASE, 0), 0);
+	bytes = reply->reply.region_bytes;
+	header = reply->reply.header_bytes;
+	view = fake_host_expect(&host, fake_view(&host, 50, "net", NULL, 0, 0), 0);
+	data = (uint64_t)(fake_tensor(&host, view, "w") - fake_host_map(&host, view->fd)) - view->reply.region_offset;
+	ck_assert_uint_eq(bytes, data + BYTES);
+	/* The header ends with its last brace. */
+	ck_assert_uint_lt(header, data);
+	reply = fake_host_expect(&host, fetch(LEASE, header - 1, 2), 0);
+	ck_assert_str_eq(reply->body, "} ");
+
+	reply = fake_host_expect(&host, narrow_fetch("BF16", data + 4, BYTES - 8), 0);
+	for (int i = 0; i < FAKE_ELEMENTS - 2; i++)
+		ck_assert_uint_eq(((const uint16_t *)(const void *)reply->body)[i], 0x3f80);
+	reply = fake_host_expect(&host, narrow_fetch("F8_E5M2", data, BYTES), 0);
+	for (int i = 0; i < FAKE_ELEMENTS; i++)
+		ck_assert_uint_eq(((const uint8_t *)reply->body)[i], 0x3c);
+	reply = fake_host_expect(&host, narrow_fetch("F32", data, BYTES), 0);
+	ck_assert_float_eq(((const float *)(const void *)reply->body)[FAKE_ELEMENTS - 1], 1);
+	fake_host_expect(&host, narrow_fetch("BF16", bytes, 0), 0);
+
+	fake_host_expect(&host, narrow_fetch("BF16", data + 2, 4), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_fetch("BF16", data, 5), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_fetch("BF16", data - 4, 8), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_fetch("BF16", bytes, 4), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_fetch("BF16", UINT64_MAX, 4), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_fetch("F64", data, BYTES), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_fetch("I32", data, BYTES), STATUS_EARGUMENT);
+	reply = fake_host_expect(&host, narrow_fetch("bf16", data, BYTES), STATUS_EARGUMENT);
+	ck_assert_str_eq(reply->error,
+	                 "averages cannot travel as 'bf16', but as F32, F16, BF16, F8_E4M3 or F8_E5M2");
+}
+END_TEST
+
 START_TEST(a_lease_ends_by_silence_by_request_and_with_its_model)
 {
 	struct request release = { .operation = OP_RELEASE };
@@ -478,6 +530,7 @@ int main(void)
 	tcase_add_test(tests, stages_are_kept_over_a_broken_connection_and_given_back_after_silence);
 	tcase_add_test(tests, a_trainer_that_leaves_gives_its_stages_back_at_once);
 	tcase_add_test(tests, an_image_is_fetched_in_parts_of_the_leased_version);
+	tcase_add_test(tests, a_part_of_an_image_is_converted_on_its_way);
 	tcase_add_test(tests, a_lease_ends_by_silence_by_request_and_with_its_model);
 	tcase_add_test(tests, a_slow_reader_s_version_is_taken_back_for_an_update_after_its_time);
 	tcase_add_test(tests, a_lease_waits_for_its_step);

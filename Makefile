@@ -39,7 +39,8 @@ daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main network_file
 
 library := $(proto) $(addprefix client/, \
 	attach blend blend_layout call checkpoint chunks client copy enclosure error export identity link merge parts posthoc \
-	profiles push pusher recast registration remote served snapshot source sum target team trainer view wait)
+	profiles push pusher range recast registration remote remote_view selection served snapshot source sum target team \
+	trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask cadence child command_checkpoint command_daemon command_diff command_doctor command_explain \
@@ -173,6 +174,8 @@ test_retention := daemon/core/retention
 test_runs := $(manifest) $(addprefix proto/, convert runs)
 test_runtime := daemon/edge/runtime proto/status
 test_safetensors := $(addprefix proto/, dtype json_read name safetensors status) tests/unit/failing_heap
+test_selection := $(schedule) client/selection $(addprefix proto/, dtype json_read name nearest profile safetensors) \
+	tests/unit/failing_heap
 test_scan := client/emactl/scan proto/dtype
 test_schedule := $(schedule) proto/nearest
 test_schedule_advance := $(schedule) proto/nearest

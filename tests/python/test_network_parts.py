@@ -165,6 +165,14 @@ def test_a_view_of_one_dtype_is_read_in_no_other(client):
         assert b"was opened as BF16, and is asked for F16" in view._library.emad_error()
 
 
+def test_a_watch_copies_what_is_named(daemon, proxy):
+    with emad.Client(proxy.url) as client:
+        before = proxy.returned
+        for view in client.watch("net", until_step=3, dtype="bf16", tensors=iter(["head.bias"])):
+            assert (view.step, list(view), view.tensor("head.bias").dtype) == (3, ["head.bias"], torch.bfloat16)
+        assert proxy.returned - before < 50000
+
+
 def test_what_a_profile_drops_is_not_there(client):
     with pytest.raises(emad.SystemCallError, match="no tensor that matches 'kept"):
         client.view("net", "slow", tensors="kept.*")

@@ -299,6 +299,7 @@ class Client:
         until_step: Optional[int] = None,
         timeout: Optional[float] = None,
         dtype: Any = None,
+        tensors: Union[str, Iterable[str], None] = None,
     ) -> Iterator[View]:
         """Yields a view of each version that is due, as they come::
 
@@ -309,7 +310,7 @@ class Client:
         the start too, if it is of such a step. While the loop is busy versions pass; the newest due one is next.
         until_step: the loop ends when a version of this step or later was taken.
         timeout: seconds that a version may take to come (TimeoutError); None: for ever.
-        profile and dtype: as for view. A view is closed when the next is asked for; nobody else waits for it, but
+        profile, dtype and tensors: as for view. A view is closed when the next is asked for; nobody else waits for it, but
         check() it after a long evaluation, or keep a copy.
 
         It outlives restarts of the daemon. NoModelError and NoProfileError at the start, or when it was removed.
@@ -318,7 +319,8 @@ class Client:
         if every < 1:
             raise ValueError("every is 0; a version can be due at each step at most: 1")
         until = None if until_step is None else step_number(until_step)
-        return _watch.follow(self, model, profile, every, until, timeout, dtype)
+        texts = tensors if tensors is None or isinstance(tensors, str) else list(tensors)
+        return _watch.follow(self, model, profile, every, until, timeout, {"dtype": dtype, "tensors": texts})
 
     def export(
         self,

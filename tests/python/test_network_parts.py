@@ -291,6 +291,16 @@ def test_a_daemon_that_ends_while_a_part_is_copied_is_told(tmp_path):
         proxy.close()
 
 
+def test_emactl_watch_fetches_no_tensor(proxy, emactl):
+    environment = {**os.environ, "EMAD_SOCKET": proxy.url}
+    before = proxy.returned
+    done = subprocess.run(
+        [emactl, "watch", "net", "--until-step", "3", "--json"], env=environment, capture_output=True, timeout=30
+    )
+    assert json.loads(done.stdout.splitlines()[0])["step"] == 3
+    assert proxy.returned - before < 60000
+
+
 def test_emactl_get_fetches_one_tensor(daemon, proxy, emactl):
     with emad.Client(daemon.url) as client, client.view("net") as view:
         expected = view["head.bias"]

@@ -23,7 +23,7 @@ proto := $(addprefix proto/, \
 core := $(addprefix daemon/core/, \
 	access address adopt apply attributes book call checkpoint config config_text defaults description event \
 	generation_text geometry guards history inflow inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 \
-	kernel_portable kernel_scalar metrics model network notes owner parking plan profiles push query recover register \
+	kernel_portable kernel_scalar loan metrics model network notes owner parking plan profiles push query recover register \
 	registration_report relay remote report report_history restore retention service throttle tokens update verdict \
 	version_metadata versions web web_page web_path web_range)
 
@@ -38,9 +38,9 @@ daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main network_file
 	$(if $(filter failpoints,$(BUILD)),$(failpoints))
 
 library := $(proto) $(addprefix client/, \
-	attach blend blend_layout call checkpoint chunks client copy enclosure error export identity link merge parts posthoc \
-	profiles push pusher range recast registration remote remote_view selection served snapshot source sum target team \
-	trainer view wait)
+	attach blend blend_layout call checkpoint chunks client copy enclosure error export gather identity link merge \
+	parts posthoc profiles push pusher range recast registration remote remote_view selection served snapshot source \
+	sum target team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask cadence child command_checkpoint command_daemon command_diff command_doctor command_explain \
@@ -137,6 +137,8 @@ test_files := daemon/edge/files $(files)
 test_files_generation := $(files)
 test_files_write := $(addprefix daemon/edge/, files_pace files_place files_write) $(addprefix proto/, layout status)
 test_figure := client/emactl/figure
+test_gather := $(manifest) $(addprefix client/, error gather recast served) \
+	$(addprefix proto/, convert json_read nearest runs safetensors safetensors_write) tests/unit/failing_heap
 test_generation := $(addprefix proto/, generation json_read layout name status)
 test_generation_faults := $(disk)
 test_generation_text := $(addprefix daemon/core/, attributes generation_text guards json_text) \

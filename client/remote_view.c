@@ -4,12 +4,10 @@
 #include "client/remote_view.h"
 
 #include "client/chunks.h"
+#include "client/gather.h"
 #include "client/range.h"
-#include "client/recast.h"
 #include "client/selection.h"
-#include "client/served.h"
 #include "client/wait.h"
-#include "proto/convert.h"
 #include "proto/runs.h"
 
 #include <errno.h>
@@ -98,11 +96,13 @@ static void lease_end(const struct reading *reading)
 
 /* ---- parts ------------------------------------------------------------------------------------------------------ */
 
-/* A part of the daemon's image, of a chunk at most. */
+/* What one request fetches of the daemon's image: a chunk at most. */
 struct part {
 	uint64_t offset, bytes;
-	enum dtype wire;     /* in which it travels */
-	uint64_t wire_bytes; /* of which it has so many */
+	enum dtype wire;       /* in which it travels */
+	uint64_t wire_bytes;   /* of which it has so many */
+	const uint8_t *ranges; /* borrowed; the request's body, where it is of several; NULL */
+	size_t range_bytes;
 };
 
 static int part_ask(const struct reading *reading, const struct part *part, int64_t deadline_ms,
@@ -117,7 +117,7 @@ static int part_ask(const struct reading *reading, const struct part *part, int6
 	request_set(&request, count, part->bytes);
 	if (part->wire_bytes != part->bytes)
 		request_set(&request, dtype, text_of(dtype_name(part->wire)));
-	code = client_call(reading->client, &request, NULL, 0, deadline_ms, &answer, reason);
+	code = client_call(reading->client, &request, part->ranges, part->range_bytes, deadline_ms, &answer, reason);
 	if (code)
 		return code;
 	code = client_answer_code(&answer, reason);
@@ -225,43 +225,16 @@ static int image_copy(const struct reading *reading, struct remote_image *image,
 
 /* ---- images made of parts --------------------------------------------------------------------------------------- */
 
-/* A part, and the first of the tensors that it is of. */
-struct gathered {
-	struct part part;
-	uint32_t entry;
-};
-
 struct gathering {
 	const struct reading *reading;
-	enum emad_served_dtype served;
-	struct safetensors *tensors; /* owned; of the daemon's image */
-	bool *chosen;                /* owned; of them; NULL: all */
-	struct recast *recast;       /* owned; the image that is made */
-	uint64_t *places;            /* owned; where each of the tensors goes, in that image */
-	uint64_t count, capacity;
-	struct gathered *parts; /* owned */
-	uint8_t *map;           /* borrowed from the image that is made */
+	const struct gather *gather;
+	uint8_t *file; /* the image that is made */
 };
 
-static void gathering_finish(struct gathering *gathering)
-{
-	safetensors_destroy(gathering->tensors);
-	free(gathering->chosen);
-	recast_destroy(gathering->recast);
-	free(gathering->places);
-	free(gathering->parts);
-}
-
-/* The dtype that floating-point tensors are wanted in. */
-static enum dtype gathering_dtype(const struct gathering *gathering)
-{
-	return gathering->served == EMAD_DTYPE_KEPT ? RUNS_AS_KEPT : served_dtype(gathering->served, DTYPE_F32);
-}
-
 /* Parses the header; `used` is what there is of it in front of the spaces. */
-static int header_parse(struct gathering *gathering, const uint8_t *used, struct reason *reason)
+static int header_parse(const struct reading *reading, const uint8_t *used, struct safetensors **ret_tensors,
+                        struct reason *reason)
 {
-	const struct reading *reading = gathering->reading;
 	uint64_t bytes;
 	uint8_t *header;
 	int code = safetensors_header_bytes(used, reading->facts.image_bytes, &bytes, reason);
@@ -276,14 +249,13 @@ static int header_parse(struct gathering *gathering, const uint8_t *used, struct
 		return -ENOMEM;
 	memcpy(header, used, reading->header_bytes);
 	memset(header + reading->header_bytes, ' ', bytes - reading->header_bytes);
-	code = safetensors_parse(header, bytes, reading->facts.image_bytes, &gathering->tensors, reason);
+	code = safetensors_parse(header, bytes, reading->facts.image_bytes, ret_tensors, reason);
 	free(header);
 	return code;
 }
 
-static int gathering_header(struct gathering *gathering, struct reason *reason)
+static int header_fetch(const struct reading *reading, struct safetensors **ret_tensors, struct reason *reason)
 {
-	const struct reading *reading = gathering->reading;
 	uint8_t *used = malloc(reading->header_bytes);
 	int code;
 
@@ -291,141 +263,72 @@ static int gathering_header(struct gathering *gathering, struct reason *reason)
 		return -ENOMEM;
 	code = range_read(reading, 0, reading->header_bytes, used, reason);
 	if (code == 0)
-		code = header_parse(gathering, used, reason);
+		code = header_parse(reading, used, ret_tensors, reason);
 	free(used);
 	return code;
-}
-
-static int places_find(struct gathering *gathering)
-{
-	const struct recast *recast = gathering->recast;
-	uint64_t at = recast->header_bytes;
-
-	gathering->places = calloc((size_t)gathering->tensors->entry_count + 1, sizeof(*gathering->places));
-	if (!gathering->places)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < recast->tensor_count; i++) {
-		gathering->places[recast->tensors[i].index] = at;
-		at += recast->tensors[i].bytes;
-	}
-	return 0;
-}
-
-static int part_add(struct gathering *gathering, const struct gathered *gathered)
-{
-	if (gathering->count == gathering->capacity) {
-		const uint64_t capacity = gathering->capacity ? 2 * gathering->capacity : 64;
-		struct gathered *parts = reallocarray(gathering->parts, capacity, sizeof(*parts));
-
-		if (!parts)
-			return -ENOMEM;
-		gathering->parts = parts;
-		gathering->capacity = capacity;
-	}
-	gathering->parts[gathering->count++] = *gathered;
-	return 0;
-}
-
-/*
- * Cuts the wanted tensors into parts: as much as lies together and fits into a chunk. Elements are never cut: they come
- * widest first, so that the room in a chunk is a multiple of theirs.
- */
-static int parts_cut(struct gathering *gathering)
-{
-	const struct safetensors *tensors = gathering->tensors;
-	const enum dtype dtype = gathering_dtype(gathering), wire = dtype == DTYPE_F64 ? RUNS_AS_KEPT : dtype;
-	struct gathered gathered = {.part.wire = wire};
-	struct part *part = &gathered.part;
-	int code = 0;
-
-	for (uint32_t i = 0; i < tensors->entry_count && code == 0; i++) {
-		const struct safetensors_entry *entry = &tensors->entries[i];
-		const uint64_t width = dtype_bytes(entry->dtype), wire_width = dtype_bytes(runs_wire_dtype(wire, entry->dtype));
-		uint64_t at = 0;
-
-		if (gathering->chosen && !gathering->chosen[i])
-			continue;
-		while (at < entry->bytes && code == 0) {
-			uint64_t left = entry->bytes - at, room;
-
-			if (part->bytes > 0 && (part->offset + part->bytes != entry->offset + at || CHUNK_BYTES_MAX - part->bytes < width)) {
-				code = part_add(gathering, &gathered);
-				part->bytes = 0;
-				continue;
-			}
-			if (part->bytes == 0)
-				gathered = (struct gathered){.part = {.offset = entry->offset + at, .wire = wire}, .entry = i};
-			room = (CHUNK_BYTES_MAX - part->bytes) / width * width;
-			left = left < room ? left : room;
-			part->bytes += left;
-			part->wire_bytes += left / width * wire_width;
-			at += left;
-		}
-	}
-	return code || part->bytes == 0 ? code : part_add(gathering, &gathered);
-}
-
-/* Puts what has come of each tensor into its place. */
-static void part_spread(const struct gathering *gathering, const struct gathered *gathered, const uint8_t *body)
-{
-	const struct part *part = &gathered->part;
-	uint64_t at = part->offset, end = part->offset + part->bytes;
-
-	for (uint32_t i = gathered->entry; at < end; i++) {
-		const struct safetensors_entry *entry = &gathering->tensors->entries[i];
-		const uint64_t entry_end = entry->offset + entry->bytes, stop = entry_end < end ? entry_end : end;
-		const uint64_t width = dtype_bytes(entry->dtype), count = (stop - at) / width;
-		const enum dtype wire = runs_wire_dtype(part->wire, entry->dtype);
-		const enum dtype dtype = served_dtype(gathering->served, entry->dtype);
-
-		if (entry->bytes == 0)
-			continue;
-		convert_elements(wire, body, dtype,
-		                 gathering->map + gathering->places[i] + (at - entry->offset) / width * dtype_bytes(dtype), count);
-		body += count * dtype_bytes(wire);
-		at = stop;
-	}
 }
 
 static int part_move(const struct chunks *chunks, uint64_t index, int64_t deadline_ms, struct reason *reason)
 {
 	const struct gathering *gathering = chunks->context;
-	const struct gathered *gathered = &gathering->parts[index];
+	const struct gather *gather = gathering->gather;
+	const struct gather_part *gathered = &gather->parts[index];
+	uint8_t ranges[FETCH_RANGE_COUNT_MAX * FETCH_RANGE_BYTES];
+	struct part part = {.bytes = gathered->bytes, .wire = gather->wire, .wire_bytes = gathered->wire_bytes};
 	struct client_answer answer;
-	int code = part_fetch(gathering->reading, &gathered->part, deadline_ms, &answer, reason);
+	int code;
+
+	if (gathered->count == 1) {
+		part.offset = gather->spans[gathered->first].offset;
+	} else {
+		part.ranges = ranges;
+		part.range_bytes = gather_ranges(gather, gathered, ranges);
+	}
+	code = part_fetch(gathering->reading, &part, deadline_ms, &answer, reason);
+	if (code)
+		return code;
+	gather_spread(gather, gathered, answer.body, gathering->file);
+	client_answer_finish(&answer);
+	return 0;
+}
+
+static int parts_fetch(const struct reading *reading, const struct gather *gather, struct remote_image *image,
+                       struct reason *reason)
+{
+	struct gathering gathering = {.reading = reading, .gather = gather};
+	const struct chunks chunks = {
+		.client = reading->client,
+		.context = &gathering,
+		.end = gather->count,
+		.patient = true,
+		.move = part_move,
+	};
+	int code = image_map(image, gather->recast->file_bytes, reason);
 
 	if (code)
 		return code;
-	part_spread(gathering, gathered, answer.body);
-	client_answer_finish(&answer);
-	return 0;
+	memcpy(image->map, gather->recast->header, gather->recast->header_bytes);
+	gathering.file = image->map;
+	return chunks_move(&chunks, reason);
 }
 
 static int image_gather(const struct reading *reading, const char *model, const struct emad_view_options *options,
                         struct remote_image *image, struct reason *reason)
 {
-	struct gathering gathering = {.reading = reading, .served = options->dtype};
-	struct chunks chunks = {.client = reading->client, .context = &gathering, .patient = true, .move = part_move};
-	int code = gathering_header(&gathering, reason);
+	struct gather gather = {.tensors = NULL};
+	struct safetensors *tensors = NULL;
+	bool *chosen = NULL;
+	int code = header_fetch(reading, &tensors, reason);
 
 	if (code == 0 && options->tensors)
-		code = selection_create(gathering.tensors, options->tensors, options->tensor_count, model, &gathering.chosen,
-		                        reason);
+		code = selection_create(tensors, options->tensors, options->tensor_count, model, &chosen, reason);
 	if (code == 0)
-		code = recast_create(gathering.tensors, gathering_dtype(&gathering), gathering.chosen, &gathering.recast, reason);
+		code = gather_plan(tensors, options->dtype, chosen, &gather, reason);
 	if (code == 0)
-		code = places_find(&gathering);
-	if (code == 0)
-		code = parts_cut(&gathering);
-	if (code == 0)
-		code = image_map(image, gathering.recast->file_bytes, reason);
-	if (code == 0) {
-		memcpy(image->map, gathering.recast->header, gathering.recast->header_bytes);
-		gathering.map = image->map;
-		chunks.end = gathering.count;
-		code = chunks_move(&chunks, reason);
-	}
-	gathering_finish(&gathering);
+		code = parts_fetch(reading, &gather, image, reason);
+	gather_finish(&gather);
+	free(chosen);
+	safetensors_destroy(tensors);
 	return code;
 }
 

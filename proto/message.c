@@ -213,7 +213,7 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 		.access = ACCESS_READ,
 		.required = HAS(lease) | HAS(offset) | HAS(count),
 		.optional = HAS(dtype) | HAS(agent) | HAS(client),
-		.text = "body of the reply: a part of the image of a leased version",
+		.text = "body of the reply: a part of the image of a leased version, or several that the body names",
 	},
 	[OP_RELEASE] = {
 		.name = "release",

@@ -16,7 +16,11 @@
 #include "proto/pack.h"
 #include "proto/status.h"
 
-enum { PROTOCOL_VERSION = 1, MESSAGE_PREFIX_BYTES = 4 };
+enum {
+	PROTOCOL_VERSION = 1,
+	MESSAGE_PREFIX_BYTES = 4,
+	FETCH_RANGE_BYTES = 16, /* in the body of a fetch: first byte and number of bytes, both big-endian */
+};
 
 /* Lists of short texts inside a header. */
 struct text_list {

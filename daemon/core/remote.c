@@ -1,5 +1,5 @@
 /*
- * Claims, chunks and leases over the network. See remote.h.
+ * Claims and chunks over the network. See remote.h.
  */
 #include "daemon/core/remote.h"
 
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- trainers ---------------------------------------------------------------------------------------------------- */
+#include "daemon/core/loan.h"
 
 /* The holder of a rank was heard. */
 static void holder_note(const struct call *call, struct rank *rank)
@@ -69,8 +69,7 @@ static int inflow_open(struct call *call, struct model *model, uint32_t rank, ui
 	return inflow_begin(inflow, sequence, model->ranks[rank].manifest->stage_bytes);
 }
 
-/* The dtype of the wire. What a snapshot loses is lost for good, so that the small ones are for readers alone. */
-static int wire_find(struct call *call, enum dtype *ret_wire)
+int remote_wire(struct call *call, enum dtype *ret_wire)
 {
 	const struct request *request = call->request;
 	const bool sends = request->operation == OP_CHUNK;
@@ -97,7 +96,7 @@ static int landing_measure(struct call *call, const struct manifest *manifest, u
 	int error = inflow_check(manifest->stage_bytes, offset, &landing->bytes, &call->reason);
 
 	if (!error)
-		error = wire_find(call, &landing->wire);
+		error = remote_wire(call, &landing->wire);
 	if (error)
 		return error;
 	wanted = runs_wire_bytes(&manifest->runs, landing->wire, offset, landing->bytes);
@@ -220,196 +219,6 @@ void remote_gone(struct service *service, const struct instant *now, struct rank
 		service->away_due_ms = rank->away_due_ms;
 }
 
-/* ---- readers ----------------------------------------------------------------------------------------------------- */
-
-static struct loan **loan_link(struct service *service, uint64_t number)
-{
-	struct loan **link = &service->loans;
-
-	while (*link && (*link)->number != number)
-		link = &(*link)->next;
-	return link;
-}
-
-static struct model *loan_model(const struct service *service, const struct loan *loan)
-{
-	struct model *model = service_model(service, loan->model);
-
-	return model && versions_holds(&model->versions, loan->peer, loan->slot) ? model : NULL;
-}
-
-static void loan_end(struct service *service, struct loan **link)
-{
-	struct loan *loan = *link;
-	struct model *model = service_model(service, loan->model);
-
-	if (model && versions_release(&model->versions, loan->peer) > 0)
-		service_touch(service, model);
-	*link = loan->next;
-	service->loan_count--;
-	free(loan);
-}
-
-static int loan_revoked(struct call *call, uint64_t number)
-{
-	return reason_set(&call->reason, STATUS_EREVOKED, "lease %016" PRIx64 " has ended: its memory was needed for an update, or "
-	                  "nothing was heard of its reader for %" PRIu64 " ms (keepalive); open a newer version", number,
-	                  call->service->settings.keepalive_ms);
-}
-
-/* Spaces fill the header up: nobody needs to fetch them. */
-static uint64_t header_bytes(const uint8_t *image, uint64_t data_offset)
-{
-	while (data_offset > 0 && image[data_offset - 1] == ' ')
-		data_offset--;
-	return data_offset;
-}
-
-static void lease_reply(struct call *call, const struct model *model, const struct loan *loan)
-{
-	const struct slot_header *slot = model->versions.slots[loan->slot];
-	struct reply reply = { 0 };
-
-	reply_set(&reply, version, loan->version);
-	reply_set(&reply, step, slot->step);
-	reply_set(&reply, updates, slot->profiles[loan->profile].updates);
-	reply_set(&reply, decay, slot->profiles[loan->profile].decay);
-	reply_set(&reply, published_us, slot->published_us);
-	reply_set(&reply, region_bytes, loan->region_bytes);
-	reply_set(&reply, header_bytes, header_bytes((const uint8_t *)slot + loan->region_offset, loan->data_offset));
-	call_reply(call, &reply, NULL);
-}
-
-static int loan_make(struct call *call, struct model *model, uint32_t profile, struct loan **ret_loan)
-{
-	struct service *service = call->service;
-	const struct geometry *geometry = model_newest_geometry(model);
-	struct loan *loan;
-	int error;
-
-	if (service->loan_count >= LOAN_COUNT_MAX)
-		return reason_set(&call->reason, STATUS_EBUSY, "%" PRIu64 " leases of remote readers are the limit of %d: try again "
-		                  "later", service->loan_count, LOAN_COUNT_MAX);
-	loan = malloc(sizeof *loan);
-	if (!loan)
-		return -ENOMEM;
-	*loan = (struct loan){
-		.next = service->loans,
-		.number = call->request->lease,
-		.peer = PEER_LOAN_FIRST + service->loan_next,
-		.model = model->id,
-		.profile = profile,
-		.version = versions_newest(&model->versions)->version,
-		.region_offset = geometry->region_offsets[profile],
-		.region_bytes = geometry->images[profile]->image_bytes,
-		.data_offset = geometry->images[profile]->data_offset,
-		.runs = geometry->images[profile]->runs,
-		.due_ms = call->now->monotonic_ms + service->settings.keepalive_ms,
-	};
-	error = versions_lease(&model->versions, loan->peer, call->now->monotonic_ms, &loan->slot);
-	if (error) {
-		free(loan);
-		return error;
-	}
-	service->loan_next++;
-	service->loan_count++;
-	service->loans = loan;
-	*ret_loan = loan;
-	return 0;
-}
-
-int lease_handle(struct call *call)
-{
-	uint64_t number = call->request->lease;
-	struct loan *loan = *loan_link(call->service, number);
-	struct model *model;
-	uint32_t profile;
-	int result;
-
-	if (number == 0)
-		return reason_set(&call->reason, STATUS_EARGUMENT, "lease must not be 0");
-	if (loan) {
-		model = loan_model(call->service, loan);
-		if (!model)
-			return loan_revoked(call, number);
-		loan->due_ms = call->now->monotonic_ms + call->service->settings.keepalive_ms;
-		lease_reply(call, model, loan);
-		return 0;
-	}
-	result = call_version(call, &model, &profile);
-	if (!result)
-		result = loan_make(call, model, profile, &loan);
-	if (result)
-		return result;
-	call->service->counters.views_opened++;
-	lease_reply(call, model, loan);
-	return 0;
-}
-
-/* A part whose wider elements travel in another dtype; header and odd ends do not. */
-static int fetch_narrow(struct call *call, const struct loan *loan, enum dtype wire, const uint8_t *image)
-{
-	const uint64_t offset = call->request->offset, count = call->request->count;
-	struct attachment attachment = { .fd = -1 };
-	struct reply reply = { 0 };
-	uint8_t *body;
-
-	if (offset < loan->data_offset || !runs_is_boundary(&loan->runs, offset - loan->data_offset) ||
-	    !runs_is_boundary(&loan->runs, offset + count - loan->data_offset))
-		return reason_set(&call->reason, STATUS_EARGUMENT, "%" PRIu64 " bytes from byte %" PRIu64 " on do not begin and end "
-		                  "between two elements, which begin at byte %" PRIu64 ": only these have another dtype", count,
-		                  offset, loan->data_offset);
-	attachment.body_bytes = runs_wire_bytes(&loan->runs, wire, offset - loan->data_offset, count);
-	body = malloc(attachment.body_bytes + 1);
-	if (!body)
-		return -ENOMEM;
-	runs_narrow(&loan->runs, wire, offset - loan->data_offset, count, image + offset, body);
-	attachment.body = body;
-	call_reply(call, &reply, &attachment);
-	free(body);
-	return 0;
-}
-
-int fetch_handle(struct call *call)
-{
-	const struct request *request = call->request;
-	struct loan *loan = *loan_link(call->service, request->lease);
-	struct attachment attachment = { .fd = -1 };
-	struct reply reply = { 0 };
-	struct model *model = loan ? loan_model(call->service, loan) : NULL;
-	const uint8_t *image;
-	enum dtype wire;
-	int error;
-
-	if (!model)
-		return loan_revoked(call, request->lease);
-	if (request->count > CHUNK_BYTES_MAX)
-		return reason_set(&call->reason, STATUS_ELIMIT, "%" PRIu64 " bytes at once, at most %d are possible", request->count,
-		                  CHUNK_BYTES_MAX);
-	if (request->offset > loan->region_bytes || request->count > loan->region_bytes - request->offset)
-		return reason_set(&call->reason, STATUS_EARGUMENT, "%" PRIu64 " bytes from byte %" PRIu64 " on: the image has %" PRIu64,
-		                  request->count, request->offset, loan->region_bytes);
-	error = wire_find(call, &wire);
-	if (error)
-		return error;
-	loan->due_ms = call->now->monotonic_ms + call->service->settings.keepalive_ms;
-	/* Copied before anything else happens, and nothing writes to a slot while it is leased. */
-	image = (const uint8_t *)model->versions.slots[loan->slot] + loan->region_offset;
-	if (wire != RUNS_AS_KEPT) {
-		error = fetch_narrow(call, loan, wire, image);
-		if (!error)
-			call->service->counters.chunks_sent++;
-		return error;
-	}
-	attachment.body = image + request->offset;
-	attachment.body_bytes = request->count;
-	call->service->counters.chunks_sent++;
-	call_reply(call, &reply, &attachment);
-	return 0;
-}
-
-/* ---- both -------------------------------------------------------------------------------------------------------- */
-
 static int claim_release(struct call *call)
 {
 	const uint64_t needed = REQUEST_HAS(model) | REQUEST_HAS(rank) | REQUEST_HAS(epoch) | REQUEST_HAS(client);
@@ -433,17 +242,12 @@ static int claim_release(struct call *call)
 int release_handle(struct call *call)
 {
 	struct reply reply = { 0 };
-	struct loan **link;
 	int error = 0;
 
-	if (call->request->present & REQUEST_HAS(lease)) {
-		link = loan_link(call->service, call->request->lease);
-		/* One that has ended before is what was wanted, too. */
-		if (*link)
-			loan_end(call->service, link);
-	} else {
+	if (call->request->present & REQUEST_HAS(lease))
+		loan_release(call->service, call->request->lease);
+	else
 		error = claim_release(call);
-	}
 	if (error)
 		return error;
 	call_reply(call, &reply, NULL);
@@ -474,34 +278,14 @@ static void holders_tick(struct service *service, const struct instant *now)
 
 void remote_tick(struct service *service, const struct instant *now)
 {
-	struct loan **link = &service->loans;
-
-	while (*link) {
-		if ((*link)->due_ms <= now->monotonic_ms)
-			loan_end(service, link);
-		else
-			link = &(*link)->next;
-	}
+	loan_tick(service, now);
 	if (service->away_due_ms != 0 && service->away_due_ms <= now->monotonic_ms)
 		holders_tick(service, now);
 }
 
 uint64_t remote_due_ms(const struct service *service)
 {
-	uint64_t due_ms = service->away_due_ms != 0 ? service->away_due_ms : UINT64_MAX;
+	uint64_t due_ms = service->away_due_ms != 0 ? service->away_due_ms : UINT64_MAX, loan_ms = loan_due_ms(service);
 
-	for (const struct loan *loan = service->loans; loan; loan = loan->next)
-		if (loan->due_ms < due_ms)
-			due_ms = loan->due_ms;
-	return due_ms;
-}
-
-void remote_finish(struct service *service)
-{
-	while (service->loans) {
-		struct loan *next = service->loans->next;
-
-		free(service->loans);
-		service->loans = next;
-	}
+	return loan_ms < due_ms ? loan_ms : due_ms;
 }

@@ -213,6 +213,21 @@ def test_nothing_travels_but_the_header_and_the_tensors_that_were_named(proxy):
     assert 602000 <= returned(proxy, tensors="head.*", dtype="bf16") - header < 610000
 
 
+def test_many_small_tensors_come_with_few_requests(daemon, proxy):
+    """More of them than one request may name, and none beside another."""
+    values = {f"{layer}.{kind}": np.full(3, layer, np.float32) for layer in range(2500) for kind in ("bias", "weight")}
+    with emad.Client(daemon.url) as here, here.trainer("many", values, profiles={"ema": "constant:decay=0.5"}):
+        for dtype in (None, "bf16"):
+            before = here.status()["counters"]["chunks_sent"]
+            with emad.Client(proxy.url) as there:
+                with there.view("many", dtype=dtype, tensors="*.bias") as found:
+                    assert len(found) == 2500
+                    for layer in range(0, 2500, 7):
+                        assert (found.tensor(f"{layer}.bias") == torch.full((3,), layer).to(found.tensor("0.bias").dtype)).all()
+            # Three for the tensors, and one for the header.
+            assert here.status()["counters"]["chunks_sent"] - before == 4
+
+
 def test_a_part_is_of_one_version_while_training_goes_on(daemon, proxy):
     """Every element is its step: a mixture would show."""
 

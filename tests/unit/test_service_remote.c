@@ -426,6 +426,63 @@ START_TEST(a_part_of_an_image_is_converted_on_its_way)
 }
 END_TEST
 
+/* Pairs of first byte and number of bytes, for a request's body. */
+static size_t ranges_write(uint8_t *body, const uint64_t *numbers, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		for (int b = 0; b < 8; b++)
+			body[8 * i + (size_t)b] = (uint8_t)(numbers[i] >> (56 - 8 * b));
+	return 8 * count;
+}
+
+static uint64_t ranges_fetch(const char *dtype, const uint64_t *numbers, size_t number_count, uint64_t count)
+{
+	static uint8_t body[(FETCH_RANGE_COUNT_MAX + 1) * FETCH_RANGE_BYTES];
+	struct request request = { .operation = OP_FETCH };
+
+	request_set(&request, lease, LEASE);
+	request_set(&request, offset, 0);
+	request_set(&request, count, count);
+	if (dtype)
+		request_set(&request, dtype, text_of(dtype));
+	return fake_host_ask(&host, OTHER_PEER, &request, body, ranges_write(body, numbers, number_count));
+}
+
+START_TEST(several_parts_of_an_image_come_at_once)
+{
+	uint64_t many[2 * (FETCH_RANGE_COUNT_MAX + 1)] = { 0 };
+	const struct fake_reply *reply;
+	uint64_t bytes, data;
+
+	join();
+	send_whole(10, 1, 1);
+	reply = fake_host_expect(&host, lease(LEASE, 0), 0);
+	bytes = reply->reply.region_bytes;
+	data = bytes - BYTES;
+
+	reply = fake_host_expect(&host, ranges_fetch(NULL, (uint64_t[]){ reply->reply.header_bytes - 1, 1, data, 4, 8, 2 }, 6, 7), 0);
+	ck_assert_mem_eq(reply->body, "}\0\0\x80\x3f{\"", 7);
+	reply = fake_host_expect(&host, ranges_fetch("BF16", (uint64_t[]){ data, 4, bytes, 0, data + 8, 8 }, 6, 12), 0);
+	ck_assert_mem_eq(reply->body, "\x80\x3f\x80\x3f\x80\x3f", 6);
+	for (size_t i = 0; i < FETCH_RANGE_COUNT_MAX; i++) {
+		many[2 * i] = data + 3;
+		many[2 * i + 1] = 1;
+	}
+	reply = fake_host_expect(&host, ranges_fetch(NULL, many, 2 * FETCH_RANGE_COUNT_MAX, FETCH_RANGE_COUNT_MAX), 0);
+	for (size_t i = 0; i < FETCH_RANGE_COUNT_MAX; i++)
+		ck_assert_int_eq(reply->body[i], 0x3f);
+
+	fake_host_expect(&host, ranges_fetch(NULL, many, 2 * FETCH_RANGE_COUNT_MAX + 2, FETCH_RANGE_COUNT_MAX), STATUS_ELIMIT);
+	fake_host_expect(&host, ranges_fetch(NULL, many, 3, 1), STATUS_ELIMIT);
+	fake_host_expect(&host, ranges_fetch(NULL, many, 4, 1), STATUS_EARGUMENT);
+	fake_host_expect(&host, ranges_fetch(NULL, (uint64_t[]){ 0, 1, bytes, 1 }, 4, 2), STATUS_EARGUMENT);
+	fake_host_expect(&host, ranges_fetch(NULL, (uint64_t[]){ 0, 1, UINT64_MAX, 2 }, 4, 3), STATUS_EARGUMENT);
+	fake_host_expect(&host, ranges_fetch(NULL, (uint64_t[]){ 0, 1, 0, UINT64_MAX }, 4, 0), STATUS_ELIMIT);
+	fake_host_expect(&host, ranges_fetch("F16", (uint64_t[]){ data, 4, data + 2, 4 }, 4, 8), STATUS_EARGUMENT);
+	fake_host_expect(&host, ranges_fetch("F16", (uint64_t[]){ data, 4, 0, 4 }, 4, 8), STATUS_EARGUMENT);
+}
+END_TEST
+
 START_TEST(a_lease_ends_by_silence_by_request_and_with_its_model)
 {
 	struct request release = { .operation = OP_RELEASE };
@@ -531,6 +588,7 @@ int main(void)
 	tcase_add_test(tests, a_trainer_that_leaves_gives_its_stages_back_at_once);
 	tcase_add_test(tests, an_image_is_fetched_in_parts_of_the_leased_version);
 	tcase_add_test(tests, a_part_of_an_image_is_converted_on_its_way);
+	tcase_add_test(tests, several_parts_of_an_image_come_at_once);
 	tcase_add_test(tests, a_lease_ends_by_silence_by_request_and_with_its_model);
 	tcase_add_test(tests, a_slow_reader_s_version_is_taken_back_for_an_update_after_its_time);
 	tcase_add_test(tests, a_lease_waits_for_its_step);

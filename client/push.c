@@ -94,6 +94,8 @@ static int push_send(struct emad_trainer *trainer, const struct push *push, cons
 		.stage = (uint32_t)request->stage,
 		.sequence = request->sequence,
 		.begin = begin,
+		/* A seed is an average itself: nothing of it is given away. */
+		.wire = push->enclosure && push->enclosure->seeds ? RUNS_AS_KEPT : registration->wire,
 		.deadline_ms = push->until_ms + WAIT_MARGIN_MS,
 		.patient = push->pusher,
 	};

@@ -5,6 +5,7 @@
 
 #include "client/attach.h"
 #include "client/remote.h"
+#include "client/served.h"
 #include "client/wait.h"
 
 #include <errno.h>
@@ -63,6 +64,7 @@ int registration_init(struct registration *registration, struct emad_client *cli
 		.rewind = options->rewind,
 		.policy = options->policy,
 		.stride = options->stride,
+		.wire = RUNS_AS_KEPT,
 		.connection = -1,
 	};
 	code = client_model_check(model, reason);
@@ -79,6 +81,9 @@ int registration_init(struct registration *registration, struct emad_client *cli
 		return reason_set(reason, STATUS_EARGUMENT, "rewind is %d", (int)options->rewind);
 	if ((unsigned)options->policy > EMAD_POLICY_COALESCE)
 		return reason_set(reason, STATUS_EARGUMENT, "policy is %d", (int)options->policy);
+	code = options->wire ? served_parse_wire(options->wire, &registration->wire, reason) : 0;
+	if (code)
+		return code;
 	if (options->attributes && strlen(options->attributes) > ATTRIBUTES_BYTES_MAX)
 		return reason_set(reason, STATUS_ELIMIT, "the attributes have %zu bytes, %d are possible",
 		                  strlen(options->attributes), ATTRIBUTES_BYTES_MAX);

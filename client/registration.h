@@ -40,6 +40,7 @@ struct registration {
 	enum emad_policy policy;
 	uint64_t stride; /* 0: not said */
 	char *guards; /* owned; NULL for none */
+	enum dtype wire; /* in which snapshots travel where no memory is shared; RUNS_AS_KEPT */
 
 	/* The claim. */
 	int connection; /* to the attach socket; -1 when there is none; its end ends the claim's liveness */

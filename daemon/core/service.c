@@ -15,6 +15,7 @@
 #include "daemon/core/call.h"
 #include "daemon/core/failpoint.h"
 #include "daemon/core/inquiry.h"
+#include "daemon/core/loan.h"
 #include "daemon/core/owner.h"
 #include "daemon/core/parking.h"
 #include "daemon/core/relay.h"
@@ -54,7 +55,7 @@ void service_destroy(struct service *service)
 		model_destroy(service->models, &service->host);
 		service->models = next;
 	}
-	remote_finish(service);
+	loan_finish(service);
 	recover_finish(service);
 	inquiry_finish(service);
 	unpacked_destroy(service->unpacked);

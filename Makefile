@@ -39,7 +39,7 @@ daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main network_file
 
 library := $(proto) $(addprefix client/, \
 	attach blend blend_layout call checkpoint chunks client copy enclosure error export identity link merge parts posthoc \
-	profiles push pusher recast registration remote served snapshot source sum target team trainer view wait)
+	profiles push pusher recast registration remote served snapshot source stages sum target team trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask cadence child command_checkpoint command_daemon command_diff command_doctor command_explain \

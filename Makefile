@@ -21,7 +21,7 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access address adopt apply attributes book call checkpoint config config_text defaults description event \
+	access address adopt apply attributes book call checkpoint config config_text defaults description ending event \
 	generation_text geometry guards history inflow inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 \
 	kernel_portable kernel_scalar metrics model network notes owner parking plan profiles push query recover register \
 	registration_report relay remote report report_history restore retention service throttle tokens update verdict \
@@ -184,6 +184,7 @@ test_service_adopt := $(service)
 test_service_changes := $(service) tests/unit/apply_bench
 test_service_checkpoint := $(service)
 test_service_damage := $(service)
+test_service_ending := $(service)
 test_service_events := $(service)
 test_service_gaps := $(service)
 test_service_guards := $(service)
@@ -237,6 +238,7 @@ needs_tests/unit/test_service_adopt := jansson m
 needs_tests/unit/test_service_changes := m
 needs_tests/unit/test_service_checkpoint := m
 needs_tests/unit/test_service_damage := m
+needs_tests/unit/test_service_ending := m
 needs_tests/unit/test_service_events := m
 needs_tests/unit/test_service_gaps := m
 needs_tests/unit/test_service_guards := m

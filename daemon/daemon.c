@@ -1014,6 +1014,7 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 		(void)uv_run(&daemon.loop, UV_RUN_DEFAULT);
 		ending_signals(SIG_BLOCK);
 		error = daemon.error;
+		service_leave(daemon.service);
 		hangup_ignore(&daemon);
 		end_limit(&daemon);
 	} else {

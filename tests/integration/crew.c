@@ -584,6 +584,8 @@ bool crew_stop(struct crew *crew, int timeout_ms)
 {
 	bool well = true;
 
+	/* At one step: a rank that is ahead of another one that has ended would wait for it until its call gives up. */
+	(void)crew_pause(crew, true, timeout_ms);
 	for (int i = 0; i < CREW_COUNT; i++)
 		if (crew->ledgers[i])
 			atomic_store(&crew->ledgers[i]->stop, 1);

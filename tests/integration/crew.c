@@ -274,6 +274,11 @@ static void reader_run(struct member *member)
 		/* At the beginning there is none. */
 		if (newest.version == 0 && (code == EMAD_ENOMODEL || code == EMAD_ENOVERSION))
 			code = EMAD_EAWAY;
+		/* A daemon that ends takes versions back at once, also before they are looked at. */
+		if (code == EMAD_EREVOKED) {
+			atomic_fetch_add(&member->ledger->revoked, 1);
+			continue;
+		}
 		if (again(member, "a view", code) || code)
 			continue;
 		if (view_judge(member, &whole, profile, view, &newest, &values))

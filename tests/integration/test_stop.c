@@ -186,6 +186,176 @@ START_TEST(ends_with_0_under_load_every_time_and_loses_nothing)
 }
 END_TEST
 
+/* ---- with a step that one rank of two has pushed ----------------------------------------------------------------- */
+
+enum { WORLD = 2, LINGER_MS = 1000 };
+
+static struct emad_client *clients[WORLD];
+static struct emad_trainer *trainers[WORLD];
+static struct role_model shards[WORLD];
+
+static void ranks_open(const char *model)
+{
+	for (uint32_t r = 0; r < WORLD; r++) {
+		const struct emad_trainer_options options = {
+			.profiles = role_profiles,
+			.profile_count = ROLE_PROFILE_COUNT,
+			.rank = r,
+			.world = WORLD,
+			.timeout_ms = TIMEOUT_MS,
+		};
+
+		role_model_init(&shards[r], 100, r, WORLD);
+		OK(emad_client_open(harness.url, TIMEOUT_MS, &clients[r]));
+		OK(emad_trainer_open(clients[r], model, shards[r].tensors, ROLE_TENSOR_COUNT, &options, &trainers[r]));
+	}
+}
+
+static void ranks_close(void)
+{
+	for (uint32_t r = 0; r < WORLD; r++) {
+		emad_trainer_close(trainers[r]);
+		emad_client_close(clients[r]);
+		role_model_finish(&shards[r]);
+	}
+}
+
+static void rank_push(uint32_t rank, uint64_t step, const char *metadata)
+{
+	const struct emad_enclosure enclosure = {.metadata = metadata};
+	struct emad_push_result result;
+
+	role_model_fill(&shards[rank], step);
+	OK(emad_enclose(trainers[rank], &enclosure));
+	OK(emad_push(trainers[rank], step, shards[rank].data, 0, TIMEOUT_MS, &result));
+	ck_assert_int_eq(result.outcome, EMAD_ACCEPTED);
+}
+
+/* Rank 0 has pushed two steps more than rank 1, and the daemon has waited for those in vain. */
+static void end_between_ranks(void)
+{
+	long long begun_ms;
+
+	for (uint32_t r = 0; r < WORLD; r++)
+		rank_push(r, 1, NULL);
+	OK(emad_flush(trainers[0], TIMEOUT_MS, NULL));
+	rank_push(0, 2, "{\"of\":2}");
+	rank_push(0, 3, "{\"of\":3}");
+	begun_ms = harness_now_ms();
+	kill(harness.pid, SIGTERM);
+	ends_with_0(END_MAX_MS);
+	ck_assert_int_ge(harness_now_ms() - begun_ms, LINGER_MS);
+	ck_assert(log_has("step 2 of rank 0 was accepted and is in no average yet: unless its memory is kept, its trainer"));
+	ck_assert(log_has("step 3 of rank 0 was accepted and is in no average yet: unless its memory is kept, its trainer"));
+}
+
+static void holds_step(const char *model, uint64_t step)
+{
+	char metadata[24];
+
+	for (int p = 0; p < ROLE_PROFILE_COUNT; p++) {
+		struct emad_view_info info;
+		struct emad_view *view;
+
+		OK(emad_view_open(clients[0], model, p ? "mean" : "now", step, TIMEOUT_MS, &view));
+		OK(emad_view_info(view, &info));
+		ck_assert_uint_eq(info.step, step);
+		ck_assert_uint_eq(info.updates, step - 1);
+		ck_assert_int_eq(role_view_judge(view), 0);
+		snprintf(metadata, sizeof(metadata), "{\"of\":%" PRIu64 "}", step);
+		ck_assert_str_eq(emad_view_metadata(view, "emad.metadata"), metadata);
+		emad_view_close(view);
+	}
+}
+
+START_TEST(what_one_rank_had_pushed_is_there_again_when_it_flushes)
+{
+	struct emad_trainer_info info;
+
+	ranks_open("sharded");
+	end_between_ranks();
+	harness_start(&harness);
+	ck_assert_int_eq(emad_flush(trainers[0], 0, NULL), EMAD_ETIMEOUT);
+	rank_push(1, 2, NULL);
+	rank_push(1, 3, NULL);
+	OK(emad_flush(trainers[0], TIMEOUT_MS, NULL));
+	holds_step("sharded", 3);
+	OK(emad_trainer_info(trainers[0], &info));
+	ck_assert_uint_eq(info.restart_count, 1);
+	ck_assert_uint_eq(info.lost_count, 0);
+	ranks_close();
+	ck_assert_int_eq(harness_stop(&harness), 0);
+}
+END_TEST
+
+START_TEST(and_before_its_next_push)
+{
+	struct emad_push_result result;
+
+	ranks_open("sharded");
+	end_between_ranks();
+	harness_start(&harness);
+	rank_push(1, 2, NULL);
+	rank_push(1, 3, NULL);
+	role_model_fill(&shards[0], 4);
+	OK(emad_push(trainers[0], 4, shards[0].data, 0, TIMEOUT_MS, &result));
+	ck_assert_int_eq(result.outcome, EMAD_ACCEPTED);
+	holds_step("sharded", 3);
+	/* What was pushed again counts as pushed. */
+	OK(emad_push(trainers[0], 4, shards[0].data, 0, TIMEOUT_MS, &result));
+	ck_assert_int_eq(result.outcome, EMAD_DUPLICATE);
+	ranks_close();
+	ck_assert_int_eq(harness_stop(&harness), 0);
+}
+END_TEST
+
+/* A second end before the first of them is there again, and a third when some are. */
+START_TEST(and_after_several_ends)
+{
+	ranks_open("sharded");
+	end_between_ranks();
+	harness_start(&harness);
+	ck_assert_int_eq(harness_stop(&harness), 0);
+	harness_start(&harness);
+	ck_assert_int_eq(emad_flush(trainers[0], 0, NULL), EMAD_ETIMEOUT);
+	ck_assert_int_eq(harness_stop(&harness), 0);
+	harness_start(&harness);
+	rank_push(1, 2, NULL);
+	ck_assert_int_eq(emad_flush(trainers[0], 0, NULL), EMAD_ETIMEOUT);
+	holds_step("sharded", 2);
+	ck_assert_int_eq(harness_stop(&harness), 0);
+	harness_start(&harness);
+	rank_push(1, 3, NULL);
+	OK(emad_flush(trainers[0], TIMEOUT_MS, NULL));
+	holds_step("sharded", 3);
+	ranks_close();
+	ck_assert_int_eq(harness_stop(&harness), 0);
+}
+END_TEST
+
+/* A model that somebody has removed starts with what is pushed then, not with what was removed. */
+START_TEST(what_was_removed_is_not_pushed_again)
+{
+	struct emad_trainer_info info;
+
+	ranks_open("sharded");
+	for (uint32_t r = 0; r < WORLD; r++)
+		rank_push(r, 1, NULL);
+	OK(emad_flush(trainers[0], TIMEOUT_MS, NULL));
+	rank_push(0, 2, NULL);
+	OK(emad_remove(clients[0], "sharded", TIMEOUT_MS, NULL));
+	for (uint32_t r = 0; r < WORLD; r++)
+		rank_push(r, 3, "{\"of\":3}");
+	OK(emad_flush(trainers[0], TIMEOUT_MS, NULL));
+	OK(emad_trainer_info(trainers[0], &info));
+	ck_assert_uint_eq(info.restart_count, 1);
+	ck_assert_uint_eq(info.version, 0);
+	ranks_close();
+	ck_assert_int_eq(harness_stop(&harness), 0);
+	ck_assert(!log_has("step 2 of rank 0 was dropped"));
+}
+END_TEST
+
 /* ---- with an update that does not end ---------------------------------------------------------------------------- */
 
 /* A trainer that waits for a push which the hanging worker has in hand. False where no thread can be made to hang. */
@@ -294,6 +464,10 @@ static Suite *stop_suite(void)
 
 	tcase_add_checked_fixture(cases, daemon_open, daemon_close);
 	tcase_add_test(cases, ends_with_0_under_load_every_time_and_loses_nothing);
+	tcase_add_test(cases, what_one_rank_had_pushed_is_there_again_when_it_flushes);
+	tcase_add_test(cases, and_before_its_next_push);
+	tcase_add_test(cases, and_after_several_ends);
+	tcase_add_test(cases, what_was_removed_is_not_pushed_again);
 	tcase_add_test(cases, finishes_what_was_accepted_and_refuses_what_is_new);
 	tcase_add_test(cases, a_second_signal_ends_it_at_once);
 	tcase_add_test(cases, ends_in_time_with_a_thread_that_hangs);

@@ -30,11 +30,12 @@ core := $(addprefix daemon/core/, \
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file credentials descriptors files files_generation files_list files_pace files_place \
 	files_way files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd token transport \
-	workers)
+	waker workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
-daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main network_files options reload) \
+daemon := $(proto) $(core) $(edge) $(addprefix daemon/, \
+	admission clocks daemon http_server main network_files options outside reload signals sockets threads voice) \
 	$(if $(filter failpoints,$(BUILD)),$(failpoints))
 
 library := $(proto) $(addprefix client/, \
@@ -70,6 +71,7 @@ needs_client/emactl/top_rows := jansson
 needs_client/link := nng
 needs_client/posthoc := m
 needs_client/sum := m
+needs_daemon/clocks := uv
 needs_daemon/core/attributes := jansson
 needs_daemon/core/config_text := jansson
 needs_daemon/core/generation_text := jansson m
@@ -87,6 +89,10 @@ needs_daemon/edge/config_file := inih
 needs_daemon/edge/http := microhttpd
 needs_daemon/edge/systemd := systemd
 needs_daemon/edge/transport := nng
+needs_daemon/edge/waker := uv
+needs_daemon/signals := uv
+needs_daemon/sockets := uv
+needs_daemon/threads := uv
 needs_proto/layout := xxhash
 needs_proto/merge := m
 needs_proto/number := m

@@ -274,14 +274,19 @@ static int registration_register(struct registration *registration, enum emad_re
 /* Takes over what the latest attach has mapped. */
 static void registration_map(struct registration *registration, const struct stage_map *map)
 {
+	const struct stages *stages = &registration->stages;
 	uint64_t instance = registration->client->instance;
 
 	/* One that knew the model and does not any more was told to forget it, and all that was pushed to it. */
-	if (registration->is_new)
+	if (registration->is_new) {
 		stages_replace(&registration->stages, map, registration->manifest->stage_bytes,
 		               instance != registration->instance);
-	else
+		registration->lost_step = stages->settled_step;
+		registration->has_lost = stages->has_settled &&
+		                         !(registration->resumed && registration->last_step >= stages->settled_step);
+	} else {
 		stages_remap(&registration->stages, map);
+	}
 	registration->is_new = false;
 	registration->instance = instance;
 }

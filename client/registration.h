@@ -48,6 +48,8 @@ struct registration {
 	uint64_t last_step;
 	uint64_t updates;
 	uint64_t version;
+	bool has_lost; /* something that was accepted is neither in the model nor can it be pushed again */
+	uint64_t lost_step; /* the newest such */
 	char report[2048];
 };
 

@@ -264,14 +264,13 @@ int emad_trainer_info(struct emad_trainer *trainer, struct emad_trainer_info *re
 static int flush_loss_check(const struct emad_trainer *trainer, struct reason *reason)
 {
 	const struct registration *registration = &trainer->registration;
-	const struct stages *stages = &registration->stages;
 
-	if (!stages->has_settled || (registration->resumed && registration->last_step >= stages->settled_step))
+	if (!registration->has_lost)
 		return 0;
 	return reason_set(reason, STATUS_ENOMODEL,
 	                  "the daemon has lost model '%s' since step %" PRIu64
 	                  " was pushed: it is registered again, from step %" PRIu64,
-	                  registration->model, stages->settled_step, registration->last_step);
+	                  registration->model, registration->lost_step, registration->last_step);
 }
 
 static void flush_result(const struct reply *reply, struct emad_flush_result *ret_result)

@@ -210,6 +210,7 @@ test_service_waits := $(service)
 test_service_walk := $(service) tests/unit/service_walk
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
+test_stages := $(library)
 test_status := proto/status
 test_systemd := daemon/edge/systemd daemon/core/event
 test_throttle := daemon/core/event daemon/core/throttle

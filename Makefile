@@ -21,7 +21,7 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access address adopt apply attributes book call checkpoint config config_text defaults description event \
+	access address adopt apply attributes book call checkpoint config config_text defaults description ending event \
 	generation_text geometry guards history inflow inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 \
 	kernel_portable kernel_scalar loan metrics model network notes owner parking plan profiles push query recover register \
 	registration_report relay remote report report_history restore retention service throttle tokens update verdict \
@@ -41,7 +41,7 @@ daemon := $(proto) $(core) $(edge) $(addprefix daemon/, \
 library := $(proto) $(addprefix client/, \
 	attach blend blend_layout call checkpoint chunks client copy enclosure error export gather identity link merge \
 	parts posthoc profiles push pusher range recast registration remote remote_view selection served snapshot source \
-	sum target team threads trainer view wait)
+	stages sum target team threads trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask cadence child command_checkpoint command_daemon command_diff command_doctor command_explain \
@@ -197,6 +197,7 @@ test_service_adopt := $(service)
 test_service_changes := $(service) tests/unit/apply_bench
 test_service_checkpoint := $(service)
 test_service_damage := $(service)
+test_service_ending := $(service)
 test_service_events := $(service)
 test_service_gaps := $(service)
 test_service_guards := $(service)
@@ -216,6 +217,7 @@ test_service_waits := $(service)
 test_service_walk := $(service) tests/unit/service_walk
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
+test_stages := $(library)
 test_status := proto/status
 test_systemd := daemon/edge/systemd daemon/core/event
 test_throttle := daemon/core/event daemon/core/throttle
@@ -251,6 +253,7 @@ needs_tests/unit/test_service_adopt := jansson m
 needs_tests/unit/test_service_changes := m
 needs_tests/unit/test_service_checkpoint := m
 needs_tests/unit/test_service_damage := m
+needs_tests/unit/test_service_ending := m
 needs_tests/unit/test_service_events := m
 needs_tests/unit/test_service_gaps := m
 needs_tests/unit/test_service_guards := m
@@ -283,7 +286,7 @@ integration_test_daemon := $(wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
 integration_test_segments := $(roles)
-integration_test_stop := $(roles)
+integration_test_stop := $(roles) $(addprefix tests/integration/, crew inspector ledger reference sample)
 integration_test_watchdog := $(addprefix tests/integration/, harness process)
 integration_test_wire := $(wire)
 needs_tests/integration/harness := check

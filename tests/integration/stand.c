@@ -76,9 +76,9 @@ void stand_close(struct stand *stand)
 	}
 }
 
-void stand_load_begin(struct stand *stand, uint64_t seed, unsigned which)
+void stand_load_begin(struct stand *stand, const char *url, uint64_t seed, unsigned which)
 {
-	crew_start(&stand->crew, stand->harness.directory, stand->harness.url, seed, which);
+	crew_start(&stand->crew, stand->harness.directory, url, seed, which);
 	if (!crew_begins(&stand->crew, STAND_CALL_MAX_MS * process_scale())) {
 		harness_log_print(&stand->harness);
 		ck_abort_msg("the load does not begin");

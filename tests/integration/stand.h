@@ -36,8 +36,8 @@ void stand_configure(struct stand *stand, const char *checkpoints);
 /* The memory is gone, as when the host has been switched off. No daemon runs. */
 void stand_forget(struct stand *stand);
 
-/* A crew at work, and somebody who looks at what they do. */
-void stand_load_begin(struct stand *stand, uint64_t seed, unsigned which);
+/* A crew at work at that url, and somebody who looks at what they do. */
+void stand_load_begin(struct stand *stand, const char *url, uint64_t seed, unsigned which);
 void stand_load_end(struct stand *stand);
 
 /* What is wrong, or NULL. The daemon is there, or comes. */

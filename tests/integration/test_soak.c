@@ -212,7 +212,7 @@ START_TEST(whatever_happens_the_averages_are_those_of_the_reference)
 	unsigned counts[FAULT_COUNT] = {0}, count = 0;
 	long long end_ms;
 
-	stand_load_begin(&stand, seed, CREW_TRAINERS | CREW_READERS);
+	stand_load_begin(&stand, stand.harness.url, seed, CREW_TRAINERS | CREW_READERS);
 	end_ms = harness_now_ms() + soak_ms();
 	/* Each kind once, then any. */
 	while (count < FAULT_COUNT || harness_now_ms() < end_ms) {

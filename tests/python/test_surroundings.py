@@ -363,3 +363,39 @@ def test_a_file_in_place_of_a_socket_is_no_obstacle_or_named(tmp_path, name):
             train(client, Reference(), 1)
     finally:
         process.kill()
+
+
+# ---- other settings, other models -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", ["slots=2", "slots=8", "models-max=1", "memory-max=1M", "stages=4"])
+def test_a_restart_with_other_settings_loses_nothing(tmp_path, reference, settings):
+    process = DaemonProcess(tmp_path)
+    try:
+        process.start()
+        with emad.Client(process.url) as client:
+            train(client, reference, 10)
+            with client.trainer("other", {"v": np.zeros(300000)}) as trainer:
+                trainer.push(1, {"v": np.ones(300000)}, wait=True)
+            client.checkpoint()
+        process.kill()
+        process.configuration.write_text(f"[limits]\n{settings}\n")
+        process.start()
+        with emad.Client(process.url) as client:
+            there = sorted(model["model"] for model in client.list()["models"])
+            if settings in ("models-max=1", "memory-max=1M"):
+                assert len(there) == 1 and "left on disk: 1" in process.log()
+            else:
+                assert there == ["other", NAME]
+            if NAME in there:
+                train(client, reference, 3)
+                reference.check(client)
+        assert process.stop() == 0
+        # As it was before, all is there again.
+        process.configuration.write_text("")
+        process.start()
+        with emad.Client(process.url) as client:
+            assert sorted(model["model"] for model in client.list()["models"]) == ["other", NAME]
+            reference.check(client)
+    finally:
+        process.kill()

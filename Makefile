@@ -556,7 +556,7 @@ systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py)
 kill_jobs := python:tests/python/test_kill_sweep.py
 kill_needs := $(products)
 faults_programs := $(addprefix $(B)/tests/unit/test_, power_cut service_kill service_restore)
-faults_jobs := $(faults_programs:%=faults:%) python:tests/python/test_scarce_memory.py
+faults_jobs := $(faults_programs:%=faults:%) $(addprefix python:tests/python/test_scarce_memory.py:-k:, once ever)
 faults_needs := $(products) $(faults_programs) $(scarce_programs)
 stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python

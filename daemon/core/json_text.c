@@ -8,19 +8,29 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-char *json_text(const struct json_t *root)
+static char *text_make(const struct json_t *root, size_t flags)
 {
-	size_t bytes = root ? json_dumpb(root, NULL, 0, JSON_COMPACT) : 0;
+	size_t bytes = root ? json_dumpb(root, NULL, 0, flags) : 0;
 	char *text = bytes > 0 ? malloc(bytes + 1) : NULL;
 
 	if (!text)
 		return NULL;
-	if (json_dumpb(root, text, bytes, JSON_COMPACT) != bytes) {
+	if (json_dumpb(root, text, bytes, flags) != bytes) {
 		free(text);
 		return NULL;
 	}
 	text[bytes] = '\0';
 	return text;
+}
+
+char *json_text(const struct json_t *root)
+{
+	return text_make(root, JSON_COMPACT);
+}
+
+char *json_text_ascii(const struct json_t *root)
+{
+	return text_make(root, JSON_COMPACT | JSON_ENSURE_ASCII);
 }
 
 int json_text_parse(const char *text, size_t bytes, struct json_t **ret_root, struct reason *reason)

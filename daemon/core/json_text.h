@@ -14,6 +14,12 @@ struct json_t;
 char *json_text(const struct json_t *root);
 
 /*
+ * The same for what is shown: characters beyond ASCII are escaped, because among them are some that a terminal obeys
+ * (U+009B begins a control sequence) or that turn a line around (U+202E).
+ */
+char *json_text_ascii(const struct json_t *root);
+
+/*
  * Any value; one member twice in an object is refused. -ENOMEM, or STATUS_EARGUMENT with what is wrong, and where
  * ("... at byte 6").
  */

@@ -6,6 +6,7 @@
 #include "client/link.h"
 
 #include "client/identity.h"
+#include "client/threads.h"
 #include "client/wait.h"
 #include "proto/limits.h"
 #include "proto/sp.h"
@@ -62,6 +63,25 @@ static int link_process_check(struct reason *reason)
 	                  "process %d was forked from process %d, which has used emad: a child must call exec first "
 	                  "(in Python: multiprocessing's 'spawn' or 'forkserver')",
 	                  (int)here, (int)before);
+}
+
+/* Whether there is room for the threads of NNG, which it makes at its first use. */
+static int link_threads_check(struct reason *reason)
+{
+	enum { TASK_MAX = 16, RESOLVER = 4, OTHERS = 3 };
+	static _Atomic bool passed;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	uint32_t cpu_count = cpus > 0 ? (uint32_t)cpus : 1, made_count = 0;
+	uint32_t count = (cpu_count > TASK_MAX / 2 ? TASK_MAX : 2 * cpu_count) + cpu_count + RESOLVER + OTHERS;
+	int code = atomic_load(&passed) ? 0 : threads_try(count, &made_count);
+
+	if (code)
+		return reason_set(reason, code,
+		                  "of %" PRIu32 " threads that connections need only %" PRIu32
+		                  " can be made: %s: raise the limit on tasks (ulimit -u, docker run --pids-limit)",
+		                  count, made_count, strerror(-code));
+	atomic_store(&passed, true);
+	return 0;
 }
 
 /* NNG's codes are positive and its own. */
@@ -417,6 +437,8 @@ int link_open(const struct link_options *options, struct link **ret_link, struct
 	int code;
 
 	code = link_process_check(reason);
+	if (!code)
+		code = link_threads_check(reason);
 	if (code)
 		return code;
 	link = calloc(1, sizeof(*link));

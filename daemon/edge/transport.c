@@ -657,7 +657,7 @@ static int tls_make(const struct transport_tls *tls, nng_tls_config **ret_config
 		code = nng_tls_config_auth_mode(config, tls->authority ? NNG_TLS_AUTH_MODE_REQUIRED : NNG_TLS_AUTH_MODE_NONE);
 	if (code) {
 		nng_tls_config_free(config);
-		return reason_set(reason, STATUS_EARGUMENT, "%s: %s", what, nng_strerror(code));
+		return reason_set(reason, code == NNG_ENOMEM ? -ENOMEM : STATUS_EARGUMENT, "%s: %s", what, nng_strerror(code));
 	}
 	*ret_config = config;
 	return 0;
@@ -865,6 +865,16 @@ int transport_secure(struct transport *transport, const struct transport_tls *tl
 
 /* ---- the whole --------------------------------------------------------------------------------------------------- */
 
+/* As in NNG 1.5: the queue of tasks, the timers of operations, the resolver, and one each of three others. */
+uint32_t transport_thread_count(void)
+{
+	enum { TASK_MAX = 16, RESOLVER = 4, OTHERS = 3 };
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	uint32_t cpu_count = cpus > 0 ? (uint32_t)cpus : 1;
+
+	return (cpu_count > TASK_MAX / 2 ? TASK_MAX : 2 * cpu_count) + cpu_count + RESOLVER + OTHERS;
+}
+
 int transport_start(const struct transport_options *options, struct transport **ret_transport)
 {
 	struct transport *transport = calloc(1, sizeof *transport);
@@ -882,8 +892,9 @@ int transport_start(const struct transport_options *options, struct transport **
 	transport->options = *options;
 	transport->table_count = options->connection_count_max;
 	pthread_mutex_init(&transport->lock, NULL);
-	/* The first use of NNG starts its threads; signals are for the loop. */
+	/* The first use of NNG starts its threads; signals are for the loop, but for that which ends a start that hangs. */
 	sigfillset(&all);
+	sigdelset(&all, SIGALRM);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	code = nng_aio_alloc(&first, NULL, NULL);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -1000,10 +1011,12 @@ static bool has_unsent(const struct transport *transport)
 
 void transport_stop(struct transport *transport, uint32_t deadline_ms)
 {
-	uint64_t due_ms = nng_clock() + deadline_ms;
+	uint64_t due_ms;
 
+	/* NNG may have no threads then, and not so much as its clock may be asked. */
 	if (!transport)
 		return;
+	due_ms = nng_clock() + deadline_ms;
 	pthread_mutex_lock(&transport->lock);
 	transport->stopping = true;
 	pthread_mutex_unlock(&transport->lock);

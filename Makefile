@@ -566,7 +566,7 @@ systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py hosts
 kill_jobs := python:tests/python/test_kill_sweep.py
 kill_needs := $(products)
 faults_programs := $(addprefix $(B)/tests/unit/test_, power_cut service_kill service_restore)
-faults_jobs := $(faults_programs:%=faults:%) python:tests/python/test_scarce_memory.py
+faults_jobs := $(faults_programs:%=faults:%) $(addprefix python:tests/python/test_scarce_memory.py:-k:, once ever)
 faults_needs := $(products) $(faults_programs) $(scarce_programs)
 network_jobs := python:tests/python/test_network_weather.py
 network_needs := $(products)

@@ -14,7 +14,8 @@
  *   Threads         a client may be used from several threads at once; a trainer or a view by one at a time.
  *   fork            handles belong to the process that opened them; in a child every call returns EMAD_EFORKED and
  *                   the close functions do nothing.
- *   Daemon away     calls return EMAD_EAWAY at once when the connection is down; it comes back by itself.
+ *   Daemon away     calls return EMAD_EAWAY at once when the connection is down; it comes back by itself. What a daemon
+ *                   had accepted and lost with its memory, a trainer's next push or flush pushes again before.
  *   Memory          what a call hands out says who owns it; strings from emad_*_json are freed with emad_free.
  */
 #ifndef EMAD_H
@@ -255,7 +256,11 @@ int emad_trainer_open(struct emad_client *client, const char *model, const struc
                       size_t tensor_count, const struct emad_trainer_options *options,
                       struct emad_trainer **ret_trainer);
 
-/* Waits for an unfinished asynchronous copy, then lets go of the memory. What was accepted will be applied. */
+/*
+ * Waits for an unfinished asynchronous copy, then lets go of the memory. What was accepted will be applied. Only what a
+ * daemon that was stopped meanwhile had accepted of a sharded model, and could not average yet, goes with the trainer,
+ * unless the next daemon is there: emad_flush before it makes sure.
+ */
 void emad_trainer_close(struct emad_trainer *trainer);
 
 struct emad_trainer_info {

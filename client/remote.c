@@ -46,27 +46,47 @@ static struct request registration_request(const struct registration *registrati
 	return request;
 }
 
+/* Memory for snapshots. Pages of it that are never written take no room. */
+static int map_make(const struct registration *registration, uint64_t stage_count, struct stage_map *map,
+                    struct reason *reason)
+{
+	uint64_t stage_bytes = layout_page_round(registration->manifest->stage_bytes);
+	uint64_t places = registration->world > 1 ? stage_count : 1, bytes;
+	void *memory;
+
+	if (__builtin_mul_overflow(stage_bytes, places, &bytes) ||
+	    __builtin_add_overflow(bytes, (uint64_t)LAYOUT_PAGE_BYTES, &bytes))
+		return -EOVERFLOW;
+	memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED)
+		return reason_set(reason, -errno, "no %" PRIu64 " bytes of memory for snapshots: %s", bytes,
+		                  strerrordesc_np(errno));
+	*map = (struct stage_map){
+		.bytes = memory,
+		.segment_bytes = bytes,
+		.stage_count = (uint32_t)stage_count,
+		.stage_stride = places > 1 ? stage_bytes : 0,
+	};
+	return 0;
+}
+
 int remote_claim(const struct registration *registration, int64_t deadline_ms, struct stage_map *map,
                  struct reason *reason)
 {
 	struct request request = registration_request(registration, OP_CLAIM);
-	uint64_t bytes = layout_page_round(registration->manifest->stage_bytes) + LAYOUT_PAGE_BYTES, stage_count;
+	uint64_t stage_count;
 	int code = call_number(registration->client, &request, deadline_ms, &stage_count, reason);
-	void *memory;
 
 	if (code)
 		return code;
 	if (stage_count < 1 || stage_count > STAGE_COUNT_MAX)
 		return reason_set(reason, STATUS_EPROTOCOL, "the daemon has %" PRIu64 " stages for a rank, and 1 to %d are possible",
 		                  stage_count, STAGE_COUNT_MAX);
-	if (!map->bytes) {
-		memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (memory == MAP_FAILED)
-			return reason_set(reason, -errno, "no %" PRIu64 " bytes of memory for a snapshot: %s", bytes,
-			                  strerrordesc_np(errno));
-		*map = (struct stage_map){.bytes = memory, .segment_bytes = bytes};
-	}
-	map->stage_count = (uint32_t)stage_count;
+	if (!map->bytes)
+		return map_make(registration, stage_count, map, reason);
+	if (stage_count != map->stage_count)
+		return reason_set(reason, STATUS_EPROTOCOL, "the daemon has %" PRIu64 " stages for a rank that had %" PRIu32,
+		                  stage_count, map->stage_count);
 	return 0;
 }
 
@@ -83,7 +103,7 @@ static int chunk_send(const struct chunks *chunks, uint64_t index, int64_t deadl
 	const uint64_t offset = index * CHUNK_BYTES_MAX, left = send->registration->manifest->stage_bytes - offset;
 	const uint64_t bytes = left < CHUNK_BYTES_MAX ? left : CHUNK_BYTES_MAX;
 	const struct runs *runs = &send->registration->manifest->runs;
-	const uint8_t *body = stage_map_stage(&send->registration->map, send->stage) + offset;
+	const uint8_t *body = stage_map_stage(&send->registration->stages.map, send->stage) + offset;
 	const uint64_t body_bytes = runs_wire_bytes(runs, send->wire, offset, bytes);
 	struct request request = registration_request(send->registration, OP_CHUNK);
 	uint8_t *narrow = NULL;

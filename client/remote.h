@@ -1,7 +1,9 @@
 /*
  * Remote: what a trainer does otherwise where no memory is shared with the daemon.
  *
- * Its stages lie in memory of its own, all in the same place, because a snapshot has been sent when the push ends.
+ * A trainer's stages lie in memory of its own. The daemon alone holds what it has accepted, so what a daemon without its
+ * memory comes back without is sent again from there: one rank of several has as many stages as in the daemon, because
+ * their snapshots wait for those of the others; else all are the same place.
  */
 #pragma once
 

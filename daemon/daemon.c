@@ -160,6 +160,7 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 		(void)uv_run(&daemon.loop, UV_RUN_DEFAULT);
 		signals_block();
 		error = daemon.error;
+		service_leave(daemon.service);
 		signals_limit_end(&daemon);
 	} else {
 		signals_limit_failure();

@@ -113,12 +113,13 @@ int threads_claim_state(struct daemon *daemon, struct reason *reason)
 	return reason_set(reason, -EEXIST, "%s", why.text);
 }
 
-static int files_begin(struct daemon *daemon)
+static int files_begin(struct daemon *daemon, struct reason *reason)
 {
 	int error = files_start(daemon->state_dir, &files_system, threads_wake, daemon, &daemon->files);
 
 	if (error)
-		return error;
+		return reason_set(reason, error, "the thread that writes files cannot be made: %s (see the limit on tasks)",
+		                  strerror(-error));
 	files_guard(daemon->files, on_claim, daemon);
 	files_limit(daemon->files, daemon->config->checkpoint_bytes_per_s);
 	return 0;
@@ -147,12 +148,12 @@ int threads_start(struct daemon *daemon, struct reason *reason)
 		error = memory_start(&memory, &daemon->maker, reason);
 	if (!error) {
 		error = workers_start((uint32_t)daemon->config->worker_count, threads_wake, daemon, &daemon->workers);
-		if (!error && daemon->state_dir[0])
-			error = files_begin(daemon);
 		if (error)
 			reason_set(reason, error, "the %" PRIu64 " worker threads cannot be made: %s (see workers= and the limit "
 			           "on tasks)", daemon->config->worker_count, strerror(-error));
 	}
+	if (!error && daemon->state_dir[0])
+		error = files_begin(daemon, reason);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return error;
 }

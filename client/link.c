@@ -123,6 +123,20 @@ static int link_away(const struct link *link, struct reason *reason)
 	                  link->url, slash ? (int)(slash - link->socket_path) : 1, slash ? link->socket_path : ".");
 }
 
+/* Nobody has answered so far: neither has a connection come about, or (greeted) it has, and that is all. */
+static int link_late(const struct link *link, bool greeted, struct reason *reason)
+{
+	if (greeted)
+		return reason_set(reason, STATUS_ETIMEOUT,
+		                  "the daemon at %s takes connections but did not answer in time: it may be stopped, or "
+		                  "have too much to do",
+		                  link->url);
+	return reason_set(reason, STATUS_ETIMEOUT,
+	                  "no connection to %s came about in time: see that emad runs there, and that nothing on the "
+	                  "way drops what is sent",
+	                  link->url);
+}
+
 /* ---- connections ------------------------------------------------------------------------------------------------ */
 
 static void connection_close(struct connection *connection)
@@ -309,6 +323,8 @@ static int connection_open(struct link *link, int64_t deadline_ms, struct connec
 	}
 	*ret_broke = connection->stream;
 	connection_close(connection);
+	if (link_code(code) == STATUS_ETIMEOUT)
+		return link_late(link, *ret_broke, reason);
 	if (code == NNG_EPEERAUTH || code == NNG_ECRYPTO)
 		return reason_set(reason, -EACCES,
 		                  "%s: TLS came to nothing: %s (is the daemon's certificate valid, from an authority in EMAD_TLS_CA, and "
@@ -316,7 +332,7 @@ static int connection_open(struct link *link, int64_t deadline_ms, struct connec
 		                  link->url, nng_strerror(code));
 	if (code == NNG_EPROTO)
 		return reason_set(reason, STATUS_EPROTOCOL, "what answers at %s is not emad", link->url);
-	if (link_code(code) == STATUS_ETIMEOUT || link_code(code) == -ENOMEM || link_code(code) == -EMFILE)
+	if (link_code(code) == -ENOMEM || link_code(code) == -EMFILE)
 		return link_fault(link, code, reason);
 	return link_away(link, reason);
 }

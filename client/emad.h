@@ -10,7 +10,8 @@
  *   emad_error()    the sentence that goes with the calling thread's latest failure: what, which limit, both numbers,
  *                   and what to do.
  *   timeout_ms      how long a call may block; 0 does not wait, negative takes the client's own timeout
- *                   (emad_client_open). No call blocks for ever.
+ *                   (emad_client_open). No call blocks for ever: a daemon that does not answer is given up a second
+ *                   after that time.
  *   Threads         a client may be used from several threads at once; a trainer or a view by one at a time.
  *   fork            handles belong to the process that opened them; in a child every call returns EMAD_EFORKED and
  *                   the close functions do nothing.

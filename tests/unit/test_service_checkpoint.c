@@ -368,6 +368,29 @@ START_TEST(a_removal_waits_for_the_checkpoint_under_way_and_no_other_begins)
 }
 END_TEST
 
+START_TEST(a_model_that_is_replaced_while_an_update_waits_for_readers_wants_nothing_more)
+{
+	struct fake_trainer heir;
+
+	/* All memory is leased, or the newest: an update waits when the model goes, which its checkpoint keeps there. */
+	for (uint64_t step = 1; step <= 3; step++) {
+		push(step);
+		(void)fake_host_expect(&host, fake_view(&host, 50 + step, "run42/net", NULL, 0, 0), 0);
+	}
+	(void)fake_query(&host, OP_CHECKPOINT, "run42/net");
+	(void)fake_trainer_push(&trainer, 4, 0, false);
+	ck_assert_uint_eq(host.apply_count, 0);
+	ck_assert_uint_ne(service_due_ms(host.service), UINT64_MAX);
+	fake_trainer_init(&heir, &host, "run42/net", fake_manifest(0, 1));
+	heir.resume = "never";
+	fake_trainer_join(&heir);
+	fake_host_wait(&host, 2 * host.settings.lease_min_ms);
+	(void)order(FILE_CHECKPOINT);
+	fake_host_write(&host);
+	fake_trainer_finish(&heir);
+}
+END_TEST
+
 START_TEST(a_model_is_removed_although_its_checkpoints_cannot_be)
 {
 	uint64_t number;
@@ -757,6 +780,7 @@ int main(void)
 	tcase_add_test(tcase, the_end_writes_what_is_newer_and_tries_once);
 	tcase_add_test(tcase, a_removed_model_does_not_come_back);
 	tcase_add_test(tcase, a_removal_waits_for_the_checkpoint_under_way_and_no_other_begins);
+	tcase_add_test(tcase, a_model_that_is_replaced_while_an_update_waits_for_readers_wants_nothing_more);
 	tcase_add_test(tcase, a_model_is_removed_although_its_checkpoints_cannot_be);
 	tcase_add_test(tcase, without_a_state_directory_there_are_none);
 	tcase_add_test(tcase, a_model_comes_back_as_it_was_and_is_continued);

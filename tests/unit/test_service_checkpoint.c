@@ -8,6 +8,7 @@
 
 #include <check.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -571,8 +572,12 @@ START_TEST(the_line_for_people_tells_of_the_last_checkpoint)
 	service_summary(host.service, &host.now, head, sizeof head);
 	ck_assert_msg(strncmp(head, "1 model, step 3, lag 0, ", 24) == 0 && strstr(head, " MiB") + 4 == head + strlen(head),
 	              "%s", head);
-	status_has("\"checkpoint\":{\"model\":null,\"step\":null,\"written_us\":null,\"failing\":null,");
+	status_has("\"checkpoint\":{\"model\":null,\"step\":null,\"written_us\":null,\"writing\":[],\"failing\":null,");
 	(void)fake_query(&host, OP_CHECKPOINT, NULL);
+	snprintf(line, sizeof line, "\"writing\":[{\"model\":\"run42/net\",\"bytes\":%" PRIu64 ",\"written_bytes\":7}]",
+	         host.files[0]->items[0].byte_count);
+	atomic_store(&host.files[0]->written_bytes, 7);
+	status_has(line);
 	fake_host_write(&host);
 	for (size_t i = 0; i < 6; i++) {
 		static const struct {

@@ -29,8 +29,8 @@ core := $(addprefix daemon/core/, \
 
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file credentials descriptors files files_generation files_list files_pace files_place \
-	files_way files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd token transport \
-	workers)
+	files_way files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd threads token \
+	transport waker workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
@@ -40,7 +40,7 @@ daemon := $(proto) $(core) $(edge) $(addprefix daemon/, \
 
 library := $(proto) $(addprefix client/, \
 	attach blend blend_layout call checkpoint chunks client copy enclosure error export identity link merge parts posthoc \
-	profiles push pusher recast registration remote served snapshot source sum target team trainer view wait)
+	profiles push pusher recast registration remote served snapshot source sum target team threads trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask cadence checkpoint_watch child command_checkpoint command_daemon command_diff command_doctor command_explain \
@@ -91,6 +91,7 @@ needs_daemon/edge/config_file := inih
 needs_daemon/edge/http := microhttpd
 needs_daemon/edge/systemd := systemd
 needs_daemon/edge/transport := nng
+needs_daemon/edge/waker := uv
 needs_daemon/signals := uv
 needs_daemon/sockets := uv
 needs_daemon/threads := uv
@@ -124,7 +125,7 @@ test_accounts := daemon/edge/accounts
 test_address := daemon/core/address proto/status
 test_apply := $(apply) tests/unit/apply_bench
 test_apply_change := $(test_apply)
-test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
+test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status tests/unit/failing_heap
 test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc served source sum target) \
 	$(addprefix proto/, convert dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
 test_cadence := client/emactl/cadence
@@ -148,7 +149,7 @@ test_generation_text := $(addprefix daemon/core/, attributes generation_text gua
 	$(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix proto/, generation json_read layout message nearest profile)
 test_geometry := $(model_parts)
 test_guards := daemon/core/guards $(addprefix proto/, message name nearest pack status)
-test_history := $(addprefix daemon/core/, history json_text) tests/unit/failing_heap
+test_history := $(addprefix daemon/core/, history json_text) proto/status tests/unit/failing_heap
 test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors \
 	safetensors_write) tests/unit/failing_heap
 test_inflow := daemon/core/inflow proto/status
@@ -223,6 +224,7 @@ test_workers := daemon/edge/workers $(apply)
 
 needs_tests/unit/failing_heap := failing_heap
 needs_tests/unit/kill_faults := kill_faults
+needs_tests/unit/test_attributes := jansson
 needs_tests/unit/test_config := jansson
 needs_tests/unit/test_convert := m
 needs_tests/unit/test_facts := jansson
@@ -295,6 +297,11 @@ needs_tests/integration/test_stop := check
 needs_tests/integration/test_watchdog := check
 needs_tests/integration/test_wire := check nng
 
+# Daemons whose memory ends where a test says: see tests/integration/scarce.h.
+scarce := $(daemon) $(addprefix tests/integration/, scarce scarce_own)
+scarce_all := $(daemon) $(addprefix tests/integration/, scarce scarce_all)
+needs_tests/integration/scarce_own := scarce_own
+
 fuzz_config := $(config) $(addprefix daemon/core/, config_text json_text) daemon/edge/config_file
 fuzz_manifest := $(manifest)
 fuzz_message := $(addprefix proto/, message name pack status)
@@ -360,6 +367,7 @@ fishcompdir ?= $(PREFIX)/share/fish/vendor_completions.d
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 CRASH_KILLS ?= 500
+FAULTS_ROUNDS ?= 10
 
 # ---- flags -----------------------------------------------------------------------------------------------------------
 
@@ -387,6 +395,7 @@ PIC := -fPIC -fno-semantic-interposition
 compile = $(CC) $(LANGUAGE) $(libraries_cflags) $(WARNINGS) $(CPPFLAGS) $(CFLAGS) $(SANITIZE_$(BUILD)) $(ARITHMETIC)
 link = $(CC) $(CFLAGS) $(SANITIZE_$(BUILD)) -Wl,-z,relro,-z,now $(LDFLAGS)
 
+comma := ,
 Q := $(if $(V),,@)
 say = $(if $(V),,@echo '  $(1)	$(2)')
 
@@ -396,8 +405,8 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-stop check-kill crash check-systemd check-asan \
-	check-tsan fuzz bench demo lint
+setting_up := check check-unit check-integration check-python check-stop check-kill check-faults check-network crash \
+	check-systemd check-asan check-tsan fuzz bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
 libraries := uv nng msgpack systemd xxhash inih jansson microhttpd ncursesw
 ifneq ($(filter-out all install,$(building)),)
@@ -424,6 +433,8 @@ $(foreach l,$(filter-out nng,$(libraries)),$(eval libs_$(l) := $(shell $(PKG_CON
 libs_nng := $(shell $(PKG_CONFIG) --libs nng 2>/dev/null || echo -lnng)
 libs_m := -lm
 libs_failing_heap := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=reallocarray,--wrap=strdup
+libs_scarce_own := $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc reallocarray strdup strndup open_memstream fopen \
+	fdopendir scandir realpath)
 libs_kill_faults := -Wl,--wrap=intake_push,--wrap=intake_begin,--wrap=book_note
 endif
 
@@ -443,6 +454,7 @@ unit_programs := $(unit_names:%=$(B)/tests/unit/test_%)
 integration_programs := $(integration_names:%=$(B)/tests/integration/%)
 replay_programs := $(fuzz_names:%=$(B)/tests/fuzz/replay_%)
 fuzz_programs := $(fuzz_names:%=$(B)/tests/fuzz/fuzz_%)
+scarce_programs := $(addprefix $(B)/tests/integration/, emad_scarce emad_scarce_all)
 bench_programs := $(bench_names:%=$(B)/tests/bench/bench_%)
 
 products := $(B)/emad $(B)/emactl $(B)/libemad.so
@@ -476,12 +488,15 @@ $(eval $(call program,$(SONAME),$(library)))
 $(foreach n,$(unit_names),$(eval $(call program,tests/unit/test_$(n),tests/unit/test_$(n) $(test_$(n)))))
 $(foreach n,$(integration_names),$(eval $(call program,tests/integration/$(n),\
 	tests/integration/$(n) $(integration_$(n)))))
+$(eval $(call program,tests/integration/emad_scarce,$(scarce)))
+$(eval $(call program,tests/integration/emad_scarce_all,$(scarce_all)))
 $(foreach n,$(fuzz_names),$(eval $(call program,tests/fuzz/replay_$(n),\
 	tests/fuzz/replay tests/fuzz/fuzz_$(n) $(fuzz_$(n)))))
 $(foreach n,$(fuzz_names),$(eval $(call program,tests/fuzz/fuzz_$(n),tests/fuzz/fuzz_$(n) $(fuzz_$(n)))))
 $(foreach n,$(bench_names),$(eval $(call program,tests/bench/bench_$(n),tests/bench/bench_$(n) $(bench_$(n)))))
 
-$(B)/emad $(B)/emactl $(unit_programs) $(integration_programs) $(replay_programs) $(bench_programs):
+$(B)/emad $(B)/emactl $(unit_programs) $(integration_programs) $(scarce_programs) $(replay_programs) \
+		$(bench_programs):
 	$(linked)
 
 $(fuzz_programs): private SANITIZE_fuzz += -fsanitize=fuzzer
@@ -539,9 +554,14 @@ integration_jobs := $(integration_programs:%=integration:%) integration:tests/sy
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
 crash_jobs := crash:$(B)/tests/integration/test_crash \
 	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)
-systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py)
+systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py hosts.py)
 kill_jobs := python:tests/python/test_kill_sweep.py
 kill_needs := $(products)
+faults_programs := $(addprefix $(B)/tests/unit/test_, power_cut service_kill service_restore)
+faults_jobs := $(faults_programs:%=faults:%) python:tests/python/test_scarce_memory.py
+faults_needs := $(products) $(faults_programs) $(scarce_programs)
+network_jobs := python:tests/python/test_network_weather.py
+network_needs := $(products)
 stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
 lint_jobs := $(lints:%=lint:%)
@@ -551,7 +571,7 @@ replay_needs := $(replay_programs)
 crash_needs := $(B)/tests/integration/test_crash $(products)
 stop_needs := $(B)/tests/integration/test_stop $(products)
 systemd_needs := $(addprefix $(B)/tests/integration/, test_crash test_stop) $(products)
-python_needs := $(products)
+python_needs := $(products) $(B)/tests/integration/emad_scarce
 
 # Sanitizers slow programs down, and the thread sanitizer wants addresses where it expects them.
 scale_release := 1
@@ -574,7 +594,7 @@ inner = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
 .PHONY: $(setting_up)
 check: ## installs what is missing, builds, and runs every test and lint
 	@tests/setup.sh build check lint
-	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web network
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES='unit replay lint integration python' PYTHON="$$python"
 
 check-unit: ## the unit tests
@@ -587,7 +607,7 @@ check-integration: ## the tests with real processes
 
 check-python: ## the tests of the Python package
 	@tests/setup.sh build check
-	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web network
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=python PYTHON="$$python"
 
 crash: ## kills the daemon CRASH_KILLS (500) times under load, and at every failpoint, and compares with a reference
@@ -603,10 +623,22 @@ check-kill: ## kills the daemon at every system call of a checkpoint and of a re
 	@tests/setup.sh build check
 	+@python=$$(tests/setup.sh python) && EMAD_KILL_ALL=1 $(inner) tests-run SUITES=kill PYTHON="$$python"
 
+check-faults: ## every allocation of a start fails, every bit of a checkpoint turns, and long walks through deaths
+	@tests/setup.sh build check
+	+@$(inner) BUILD=asan build/asan/tests/integration/emad_scarce
+	+@python=$$(tests/setup.sh python) && EMAD_SCARCE_ALL=1 EMAD_DAMAGE_ALL=1 EMAD_POWER_ROUNDS=$(FAULTS_ROUNDS) \
+		EMAD_KILL_ROUNDS=$(FAULTS_ROUNDS) EMAD_KILL_SEED=$$(od -An -N8 -tu8 /dev/urandom | tr -d ' ') \
+		$(inner) tests-run SUITES=faults PYTHON="$$python"
+
+check-network: ## cuts the network for a second and for half a minute, slows it and loses packets; needs root
+	@tests/setup.sh build check
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh network
+	+@python=$$(tests/setup.sh python) && EMAD_CUT_SECONDS='1 30' $(inner) tests-run SUITES=network PYTHON="$$python"
+
 check-systemd: ## the service in a systemd of its own, in namespaces; needs root
 	@tests/setup.sh build check
-	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh systemd
-	+@$(inner) tests-run SUITES=systemd
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh systemd network
+	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=systemd PYTHON="$$python"
 
 check-asan: ## everything in C under the address and undefined-behaviour sanitizers
 	@tests/setup.sh build check

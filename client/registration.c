@@ -13,8 +13,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
-
 
 static const char *const RESUME_NAMES[] = {
 	[EMAD_RESUME_AUTO] = "auto",
@@ -142,8 +140,7 @@ uint8_t *stage_map_stage(const struct stage_map *map, uint32_t stage)
 
 static void registration_detach(struct registration *registration)
 {
-	if (registration->connection >= 0)
-		close(registration->connection);
+	attach_close(registration->connection);
 	registration->connection = -1;
 	registration->stands = false;
 }
@@ -261,7 +258,7 @@ static int registration_attach(struct registration *registration, int64_t deadli
 	request_set(&request, client, registration->client->id);
 	code = client_attach_call(connection, &request, deadline_ms, &answer, reason);
 	if (code) {
-		close(connection);
+		attach_close(connection);
 		return code;
 	}
 	code = client_answer_code(&answer, reason);
@@ -271,7 +268,7 @@ static int registration_attach(struct registration *registration, int64_t deadli
 		code = stage_map_init(ret_map, answer.fd, registration->manifest, reason);
 	client_answer_finish(&answer);
 	if (code) {
-		close(connection);
+		attach_close(connection);
 		return code;
 	}
 	registration_detach(registration);

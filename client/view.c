@@ -7,6 +7,7 @@
  */
 #include "client/view.h"
 
+#include "client/attach.h"
 #include "client/error.h"
 #include "client/remote.h"
 #include "client/served.h"
@@ -68,8 +69,7 @@ static void view_destroy(struct emad_view *view)
 		munmap(view->map, view->map_bytes);
 	if (view->fd >= 0)
 		close(view->fd);
-	if (view->connection >= 0)
-		close(view->connection);
+	attach_close(view->connection);
 	free(view->model);
 	free(view);
 }

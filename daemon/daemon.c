@@ -13,7 +13,7 @@
  *                                              service (all state, all decisions)
  *
  * What the loop has to say goes to the scribe, a thread that writes the log and never wakes anybody.
- * Every box in brackets is a list with a lock of its own; `wake` is uv_async_send.
+ * Every box in brackets is a list with a lock of its own; `wake` is waker_wake.
  */
 #include "daemon/daemon.h"
 
@@ -37,9 +37,10 @@ static int loop_init(struct daemon *daemon)
 {
 	int error = uv_loop_init(&daemon->loop);
 
+	if (!error)
+		error = threads_init(daemon);
 	if (error)
 		return error;
-	threads_init(daemon);
 	clocks_init(daemon);
 	signals_init(daemon);
 	return 0;
@@ -129,6 +130,7 @@ static void stop(struct daemon *daemon)
 	while (uv_run(&daemon->loop, UV_RUN_DEFAULT) != 0)
 		;
 	(void)uv_loop_close(&daemon->loop);
+	waker_finish(&daemon->wake);
 	sockets_finish(daemon);
 	runtime_close(&daemon->runtime);
 	systemd_handed_finish(&daemon->handed);
@@ -158,6 +160,7 @@ int daemon_run(const struct options *options, struct config *config, struct reas
 		(void)uv_run(&daemon.loop, UV_RUN_DEFAULT);
 		signals_block();
 		error = daemon.error;
+		service_leave(daemon.service);
 		signals_limit_end(&daemon);
 	} else {
 		signals_limit_failure();

@@ -14,6 +14,7 @@
 #include "daemon/edge/accounts.h"
 #include "daemon/edge/runtime.h"
 #include "daemon/edge/systemd.h"
+#include "daemon/edge/waker.h"
 #include "daemon/network_files.h"
 #include "daemon/options.h"
 #include "daemon/voice.h"
@@ -30,7 +31,7 @@ struct daemon {
 	struct config *config; /* owned; the core borrows from it */
 	struct accounts accounts;
 	uv_loop_t loop;
-	uv_async_t wake;
+	struct waker wake;
 	uv_timer_t due, status, drain, watchdog;
 	uv_signal_t terminate, interrupt, hangup;
 	struct runtime runtime;

@@ -5,6 +5,7 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "daemon/clocks.h"
@@ -14,6 +15,7 @@
 enum {
 	END_SECONDS_MAX = 10, /* for all that comes behind the draining; then the process ends wherever it is */
 	CLOSE_MS_MAX = 2000,
+	SOCKETS_SECONDS_MAX = 5, /* to make the sockets and their threads, which takes milliseconds */
 	HURRIED_END_SECONDS_MAX = 1, /* both after a second signal */
 	HURRIED_CLOSE_MS_MAX = 200,
 };
@@ -93,6 +95,24 @@ static void on_end_overdue(int number)
 	_exit(EXIT_SUCCESS);
 }
 
+/* The same where the end is that of a start that failed. */
+static void on_failure_overdue(int number)
+{
+	static const char text[] = "emad: a library hangs, as for want of memory or threads (see the limits on tasks and memory)\n";
+
+	(void)number;
+	(void)!write(STDERR_FILENO, text, sizeof text - 1);
+	_exit(EX_OSERR);
+}
+
+static void failure_limit(unsigned seconds)
+{
+	struct sigaction overdue = { .sa_handler = on_failure_overdue };
+
+	(void)sigaction(SIGALRM, &overdue, NULL);
+	(void)alarm(seconds);
+}
+
 static void on_end_hurried(int number)
 {
 	(void)number;
@@ -101,7 +121,8 @@ static void on_end_hurried(int number)
 
 void signals_limit_end(struct daemon *daemon)
 {
-	struct sigaction overdue = { .sa_handler = on_end_overdue }, hurried = { .sa_handler = on_end_hurried };
+	struct sigaction overdue = { .sa_handler = daemon->error ? on_failure_overdue : on_end_overdue };
+	struct sigaction hurried = { .sa_handler = on_end_hurried };
 
 	/* Whoever lets signals in again. */
 	(void)uv_signal_stop(&daemon->hangup);
@@ -118,7 +139,12 @@ void signals_limit_end(struct daemon *daemon)
 
 void signals_limit_failure(void)
 {
-	(void)alarm(END_SECONDS_MAX);
+	failure_limit(END_SECONDS_MAX);
+}
+
+void signals_limit_sockets(bool begins)
+{
+	failure_limit(begins ? SOCKETS_SECONDS_MAX : 0);
 }
 
 uint32_t signals_close_ms(const struct daemon *daemon)

@@ -29,5 +29,8 @@ void signals_limit_end(struct daemon *daemon);
 /* The same after a start that failed: what was begun is closed in time, too, or not at all. */
 void signals_limit_failure(void);
 
+/* Around the making of sockets: NNG waits for ever when one of its threads cannot be made. The process ends with a sentence. */
+void signals_limit_sockets(bool begins);
+
 /* How long closing may wait for others: to send the last replies, to write the last of the log. */
 uint32_t signals_close_ms(const struct daemon *daemon);

@@ -12,6 +12,7 @@
 #include "daemon/core/network.h"
 #include "daemon/edge/attach.h"
 #include "daemon/edge/transport.h"
+#include "daemon/signals.h"
 #include "daemon/threads.h"
 
 static void on_request(void *context, const struct exchange *exchange, const uint8_t *header, size_t header_bytes,
@@ -98,10 +99,18 @@ static int network_start(struct daemon *daemon, struct reason *reason)
 	return error;
 }
 
+static int transport_begin(struct daemon *daemon, struct reason *reason)
+{
+	const struct transport_options options = transport_options(daemon);
+	int error = transport_start(&options, &daemon->transport);
+
+	return error ? reason_set(reason, error, "the threads for sockets cannot be made: %s (see connections-max= and the "
+	                          "limits on tasks and memory)", status_text(error)) : 0;
+}
+
 static int start(struct daemon *daemon, struct reason *reason)
 {
 	const struct config *config = daemon->config;
-	const struct transport_options transport = transport_options(daemon);
 	const struct attach_options attach = {
 		.loop = &daemon->loop,
 		.connection_count_max = (uint32_t)config->connection_count_max,
@@ -120,7 +129,7 @@ static int start(struct daemon *daemon, struct reason *reason)
 	daemon->attach_listener_fd = -1;
 	error = attach_start(&attach, path, &daemon->attach, reason);
 	if (!error)
-		error = transport_start(&transport, &daemon->transport);
+		error = transport_begin(daemon, reason);
 	snprintf(path, sizeof path, "ipc://%s/emad.sock", daemon->runtime.path);
 	if (!error)
 		error = transport_listen(daemon->transport, path, NULL, reason);
@@ -134,7 +143,14 @@ void sockets_open(struct daemon *daemon)
 	struct instant now = clocks_now();
 
 	daemon->listening = true;
-	daemon->error = start(daemon, daemon->reason);
+	daemon->error = service_recovery_error(daemon->service);
+	if (daemon->error)
+		reason_set(daemon->reason, daemon->error, "not enough memory to recover every model from its checkpoints: nothing was "
+		           "changed on disk; start it again when there is more");
+	signals_limit_sockets(true);
+	if (!daemon->error)
+		daemon->error = start(daemon, daemon->reason);
+	signals_limit_sockets(false);
 	if (daemon->error) {
 		uv_stop(&daemon->loop);
 		return;

@@ -48,9 +48,9 @@ static void on_files(void *context, struct file_order *order)
 	clocks_rearm(daemon);
 }
 
-static void on_wake(uv_async_t *wake)
+static void on_wake(void *context)
 {
-	struct daemon *daemon = wake->data;
+	struct daemon *daemon = context;
 
 	workers_poll(daemon->workers, on_applied, daemon);
 	memory_poll(daemon->maker, on_memory, daemon);
@@ -68,13 +68,12 @@ void threads_wake(void *context)
 {
 	struct daemon *daemon = context;
 
-	(void)uv_async_send(&daemon->wake);
+	waker_wake(&daemon->wake);
 }
 
-void threads_init(struct daemon *daemon)
+int threads_init(struct daemon *daemon)
 {
-	(void)uv_async_init(&daemon->loop, &daemon->wake, on_wake);
-	daemon->wake.data = daemon;
+	return waker_init(&daemon->wake, &daemon->loop, on_wake, daemon);
 }
 
 /* The maker's thread. */
@@ -114,12 +113,13 @@ int threads_claim_state(struct daemon *daemon, struct reason *reason)
 	return reason_set(reason, -EEXIST, "%s", why.text);
 }
 
-static int files_begin(struct daemon *daemon)
+static int files_begin(struct daemon *daemon, struct reason *reason)
 {
 	int error = files_start(daemon->state_dir, &files_system, threads_wake, daemon, &daemon->files);
 
 	if (error)
-		return error;
+		return reason_set(reason, error, "the thread that writes files cannot be made: %s (see the limit on tasks)",
+		                  strerror(-error));
 	files_guard(daemon->files, on_claim, daemon);
 	files_limit(daemon->files, daemon->config->checkpoint_bytes_per_s);
 	return 0;
@@ -148,12 +148,12 @@ int threads_start(struct daemon *daemon, struct reason *reason)
 		error = memory_start(&memory, &daemon->maker, reason);
 	if (!error) {
 		error = workers_start((uint32_t)daemon->config->worker_count, threads_wake, daemon, &daemon->workers);
-		if (!error && daemon->state_dir[0])
-			error = files_begin(daemon);
 		if (error)
 			reason_set(reason, error, "the %" PRIu64 " worker threads cannot be made: %s (see workers= and the limit "
 			           "on tasks)", daemon->config->worker_count, strerror(-error));
 	}
+	if (!error && daemon->state_dir[0])
+		error = files_begin(daemon, reason);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return error;
 }

@@ -6,8 +6,8 @@
 
 #include "daemon/parts.h"
 
-/* The loop is there. */
-void threads_init(struct daemon *daemon);
+/* The loop is there. -errno. */
+int threads_init(struct daemon *daemon);
 
 int threads_start(struct daemon *daemon, struct reason *reason);
 

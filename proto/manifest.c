@@ -228,7 +228,9 @@ static int keys_build(struct manifest *manifest, struct reason *reason)
 	manifest->keys = keys;
 	for (uint32_t i = 1; i < manifest->tensor_count; i++) {
 		if (key_compare(&keys[i - 1], &keys[i]) == 0)
-			return reason_set(reason, STATUS_EMANIFEST, "tensors %u and %u have the same name '%.*s'",
+			return reason_set(reason, STATUS_EMANIFEST,
+			                  "tensors %u and %u have the same name '%.*s', from which the parts that wrappers add "
+			                  "(module, _orig_mod) are left out: rename one of them",
 			                  keys[i - 1].tensor < keys[i].tensor ? keys[i - 1].tensor : keys[i].tensor,
 			                  keys[i - 1].tensor < keys[i].tensor ? keys[i].tensor : keys[i - 1].tensor,
 			                  sentence_name_bytes(keys[i].name), keys[i].name);

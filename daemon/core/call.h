@@ -151,6 +151,9 @@ int service_admit(struct service *service, struct model *model, struct model *ot
 uint64_t service_model_bytes(const struct model *model);
 uint64_t service_memory_bytes(const struct service *service);
 
+/* Says of each limit that the models are beyond: they stay, as they do after a restart and when it is lowered. */
+void service_limits_warn(const struct service *service);
+
 /*
  * Whether a model's segments fit beside all others' and its owner's, by their bytes and their number. replaced: a model
  * that gives its own back for it; NULL for none. STATUS_EMEMORY, STATUS_ELIMIT.

@@ -652,18 +652,14 @@ uint64_t service_due_ms(const struct service *service)
 	return due_ms;
 }
 
-void service_reconfigure(struct service *service, const struct instant *now, const struct settings *settings)
+void service_limits_warn(const struct service *service)
 {
+	const struct settings *settings = &service->settings;
 	uint64_t used = service_memory_bytes(service), count = 0, segments = 0;
 
-	service->settings = *settings;
-	if (service->stopping)
-		service->settings.lease_min_ms = 0;
-	for (struct model *model = service->models; model; model = model->next) {
+	for (const struct model *model = service->models; model; model = model->next) {
 		count += !model->doomed && !model->ancestor;
 		segments += model_segment_count(model);
-		/* An update that waits for a reader may have to wait less long now. */
-		service_touch(service, model);
 	}
 	if (used > settings->memory_bytes_max)
 		service_event(service, EVENT_WARNING, NULL, 0, "memory-max is %" PRIu64 " bytes now, and the models use %" PRIu64
@@ -678,6 +674,17 @@ void service_reconfigure(struct service *service, const struct instant *now, con
 		              ": they stay, and new ones are refused until 'emactl remove' has made room",
 		              settings->segment_count_max, segments);
 	owner_warn(service);
+}
+
+void service_reconfigure(struct service *service, const struct instant *now, const struct settings *settings)
+{
+	service->settings = *settings;
+	if (service->stopping)
+		service->settings.lease_min_ms = 0;
+	/* An update that waits for a reader may have to wait less long now. */
+	for (struct model *model = service->models; model; model = model->next)
+		service_touch(service, model);
+	service_limits_warn(service);
 	service_settle(service, now);
 }
 
@@ -715,6 +722,11 @@ int service_recover(struct service *service, const struct instant *now)
 bool service_recovering(const struct service *service)
 {
 	return service->recovery.running;
+}
+
+int service_recovery_error(const struct service *service)
+{
+	return service->recovery.error;
 }
 
 /* "1.5 GiB" */

@@ -71,10 +71,12 @@ int service_adopt(struct service *service, const struct instant *now, const stru
 
 /*
  * Makes the models whose checkpoints lie in the state directory, before anybody is listened to: until it is done
- * service_recovering is true. -ENOMEM.
+ * service_recovering is true. -ENOMEM. Then service_recovery_error is 0, or -ENOMEM when the daemon must end because some
+ * of them could not be looked at.
  */
 int service_recover(struct service *service, const struct instant *now);
 bool service_recovering(const struct service *service);
+int service_recovery_error(const struct service *service);
 
 /* Deadlines. */
 void service_tick(struct service *service, const struct instant *now);

@@ -3,6 +3,7 @@
  */
 #include "daemon/edge/transport.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <nng/nng.h>
@@ -24,6 +25,7 @@ enum {
 	BODY_SMALL_BYTES = 256 * 1024,    /* has room always, so that nobody waits behind the greedy */
 	BODY_PAUSE_MS = 20,               /* between looks whether there is room for a body */
 	ACCEPT_PAUSE_MS = 100,            /* after a failed accept, for want of file descriptors perhaps */
+	ORIGIN_BYTES = 56,                /* [IPv6]:port */
 };
 
 /* A reply on its way. */
@@ -60,9 +62,11 @@ struct connection {
 	uint64_t receive_due_ms, send_due_ms; /* 0: whenever */
 	bool receives_whole; /* the rest is a body's: the loop need not see each part of it */
 	bool secret;  /* TLS */
+	bool asked;   /* for a certificate */
 	bool placed;  /* the body lies where the core wants it, in memory that is not ours */
 	bool pausing; /* what is under way is not receiving but waiting for room for a body */
 	bool ending; /* nothing more is read; closed when the replies are sent */
+	char origin[ORIGIN_BYTES]; /* the address of a peer that speaks TLS, for people */
 	bool handshake_sent;
 	uint64_t message_due_ms; /* deadline of the message being received; 0: none has begun */
 	struct peer peer;
@@ -82,6 +86,7 @@ struct listener {
 	bool pausing; /* the operation under way is a pause, not an accept */
 	bool renewing; /* it is made anew as soon as the operation has ended */
 	nng_tls_config *tls; /* owned; of tls+tcp, else NULL */
+	bool asks;           /* for clients' certificates */
 	char url[256];
 };
 
@@ -162,12 +167,23 @@ static void rest_begin(nng_aio *aio, nng_iov *rest, uint64_t due_ms)
 	(void)nng_aio_set_iov(aio, 1, rest);
 }
 
+/*
+ * NNG's code for an operation on a stream. Once an aio has slept NNG 1.5 takes the end of its time for a success, as for a
+ * sleep: nothing was moved then, which does not happen otherwise.
+ */
+static int rest_result(nng_aio *aio)
+{
+	int code = nng_aio_result(aio);
+
+	return code == 0 && nng_aio_count(aio) == 0 ? NNG_ETIMEDOUT : code;
+}
+
 /* Counts what an operation has done. True when there is more to do and nothing in the way. */
 static bool rest_advance(nng_aio *aio, nng_iov *rest, size_t *done_bytes)
 {
 	size_t count;
 
-	if (nng_aio_result(aio) != 0)
+	if (rest_result(aio) != 0)
 		return false;
 	count = nng_aio_count(aio);
 	*done_bytes += count;
@@ -394,6 +410,7 @@ static void body_begin(struct connection *connection)
 	if (place) {
 		transport->body_bytes += is_small ? 0 : parser->body_bytes;
 		sp_body_place(parser, place);
+		connection->message_due_ms = 0; /* what was spent on waiting for room is not lost to the peer */
 		return;
 	}
 	if (connection->message_due_ms == 0)
@@ -436,24 +453,38 @@ static void connection_advance(struct connection *connection)
 	}
 }
 
-/* Why nobody could be spoken to. */
+/* What a TLS handshake that failed may have failed of: NNG tells little, and most as the same code. */
+static const char *secret_fault(const struct connection *connection, int code)
+{
+	if (code == NNG_ETIMEDOUT)
+		return "handshake-timeout";
+	if (code == NNG_EPEERAUTH)
+		return "its certificate is missing, expired, or of another authority than tls-ca=";
+	if (code == NNG_ECRYPTO && connection->asked)
+		return "its certificate is expired, of another authority than tls-ca=, or not that of its key; or it gave up because of "
+		       "our certificate, or does not speak TLS 1.2";
+	if (code == NNG_ECRYPTO)
+		return "it gave up because of our certificate, or does not speak TLS 1.2";
+	return "it hung up in the middle, perhaps because of our certificate";
+}
+
+/* Why nobody could be spoken to, whether it showed when receiving or when sending. */
 static void say_secret(const struct connection *connection, int code)
 {
 	const struct transport_options *options = &connection->source.transport->options;
-	char text[160];
+	char text[320];
 
+	if (!connection->secret || connection->closing || sp_greeted(&connection->parser))
+		return;
 	options->counters->violations++;
-	snprintf(text, sizeof text, "a TLS connection came to nothing: %s%s", nng_strerror(code),
-	         code == NNG_ETIMEDOUT ? " (handshake-timeout)"
-	         : code == NNG_EPEERAUTH ? " (its certificate is missing, expired, or of another authority than tls-ca=)"
-	         : code == NNG_ECRYPTO   ? " (it does not speak TLS 1.2, or gave up because of our certificate)"
-	                                 : " (it hung up in the middle, perhaps because of our certificate)");
+	snprintf(text, sizeof text, "a TLS connection from %s came to nothing: %s (%s)", connection->origin, nng_strerror(code),
+	         secret_fault(connection, code));
 	options->say(options->context, text);
 }
 
 static void on_received(struct connection *connection)
 {
-	int error = error_from_nng(nng_aio_result(connection->receive_aio));
+	int code = rest_result(connection->receive_aio), error = error_from_nng(code);
 
 	connection->receiving = false;
 	if (connection->pausing) {
@@ -464,9 +495,8 @@ static void on_received(struct connection *connection)
 	/* A remote peer that rests for long is no violation, it may come back. */
 	if (error == STATUS_ETIMEOUT && !sp_idle(&connection->parser))
 		connection->source.transport->options.counters->violations++;
-	if (error && connection->secret && !connection->closing && !sp_greeted(&connection->parser))
-		say_secret(connection, nng_aio_result(connection->receive_aio));
 	if (error) {
+		say_secret(connection, code);
 		connection_close(connection);
 		return;
 	}
@@ -507,10 +537,13 @@ static struct outgoing *outgoing_make(struct connection *connection, size_t byte
 
 static void on_sent(struct connection *connection)
 {
-	int error = error_from_nng(nng_aio_result(connection->send_aio));
+	int code = rest_result(connection->send_aio), error = error_from_nng(code);
 
 	connection->sending = false;
 	if (error) {
+		if (error == STATUS_ETIMEOUT && !connection->closing && sp_greeted(&connection->parser))
+			connection->source.transport->options.counters->violations++;
+		say_secret(connection, code);
 		connection_close(connection);
 		return;
 	}
@@ -624,7 +657,7 @@ static int tls_make(const struct transport_tls *tls, nng_tls_config **ret_config
 		code = nng_tls_config_auth_mode(config, tls->authority ? NNG_TLS_AUTH_MODE_REQUIRED : NNG_TLS_AUTH_MODE_NONE);
 	if (code) {
 		nng_tls_config_free(config);
-		return reason_set(reason, STATUS_EARGUMENT, "%s: %s", what, nng_strerror(code));
+		return reason_set(reason, code == NNG_ENOMEM ? -ENOMEM : STATUS_EARGUMENT, "%s: %s", what, nng_strerror(code));
 	}
 	*ret_config = config;
 	return 0;
@@ -671,6 +704,24 @@ static void connection_classify(struct connection *connection)
 	connection->peer.refused = options->classify(options->context, &connection->peer, connection->gid);
 }
 
+static void origin_set(struct connection *connection)
+{
+	char number[INET6_ADDRSTRLEN] = "an unknown address";
+	nng_sockaddr address;
+	uint16_t port = 0;
+
+	if (nng_stream_get_addr(connection->stream, NNG_OPT_REMADDR, &address) != 0)
+		address.s_family = NNG_AF_UNSPEC;
+	if (address.s_family == NNG_AF_INET) {
+		(void)inet_ntop(AF_INET, &address.s_in.sa_addr, number, sizeof number);
+		port = address.s_in.sa_port;
+	} else if (address.s_family == NNG_AF_INET6) {
+		(void)inet_ntop(AF_INET6, &address.s_in6.sa_addr, number, sizeof number);
+		port = address.s_in6.sa_port;
+	}
+	snprintf(connection->origin, sizeof connection->origin, strchr(number, ':') ? "[%s]:%d" : "%s:%d", number, ntohs(port));
+}
+
 static void connection_begin(struct transport *transport, nng_stream *stream, const struct listener *listener)
 {
 	struct connection *connection;
@@ -688,6 +739,9 @@ static void connection_begin(struct transport *transport, nng_stream *stream, co
 	connection->peer = (struct peer){ .id = connection->id, .remote = wire == SP_WIRE_TCP, .uid = -1, .pid = -1 };
 	connection->gid = -1;
 	connection->secret = listener->tls;
+	connection->asked = listener->asks;
+	if (connection->secret)
+		origin_set(connection);
 	if (nng_stream_get_uint64(stream, NNG_OPT_IPC_PEER_UID, &number) == 0)
 		connection->peer.uid = (int64_t)number;
 	if (nng_stream_get_uint64(stream, NNG_OPT_IPC_PEER_PID, &number) == 0)
@@ -766,6 +820,7 @@ int transport_listen(struct transport *transport, const char *url, const struct 
 		error = tls_make(tls, &listener->tls, reason);
 	if (error)
 		return error;
+	listener->asks = listener->tls && tls->authority;
 	code = listener_open(listener, transport->options.socket_mode);
 	if (!code)
 		code = nng_aio_alloc(&listener->accept_aio, waiting_ended, &listener->source);
@@ -774,7 +829,10 @@ int transport_listen(struct transport *transport, const char *url, const struct 
 			nng_stream_listener_free(listener->stream);
 		if (listener->tls)
 			nng_tls_config_free(listener->tls);
-		return reason_set(reason, error_from_nng(code), "cannot listen at %s: %s", url, nng_strerror(code));
+		return reason_set(reason, error_from_nng(code), "cannot listen at %s: %s%s", url, nng_strerror(code),
+		                  code == NNG_EADDRINUSE    ? " (another program does, or another emad)"
+		                  : code == NNG_EADDRINVAL ? " (this host has no such address, or the name has none)"
+		                                           : "");
 	}
 	transport->listener_count++;
 	accept_next(listener);
@@ -795,6 +853,7 @@ int transport_secure(struct transport *transport, const struct transport_tls *tl
 			return error;
 		nng_tls_config_free(listener->tls);
 		listener->tls = config;
+		listener->asks = tls->authority;
 		/* A listener takes none while it listens: it is made anew when what it does has come to an end. */
 		listener->renewing = true;
 		if (listener->stream)
@@ -805,6 +864,16 @@ int transport_secure(struct transport *transport, const struct transport_tls *tl
 }
 
 /* ---- the whole --------------------------------------------------------------------------------------------------- */
+
+/* As in NNG 1.5: the queue of tasks, the timers of operations, the resolver, and one each of three others. */
+uint32_t transport_thread_count(void)
+{
+	enum { TASK_MAX = 16, RESOLVER = 4, OTHERS = 3 };
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	uint32_t cpu_count = cpus > 0 ? (uint32_t)cpus : 1;
+
+	return (cpu_count > TASK_MAX / 2 ? TASK_MAX : 2 * cpu_count) + cpu_count + RESOLVER + OTHERS;
+}
 
 int transport_start(const struct transport_options *options, struct transport **ret_transport)
 {
@@ -823,8 +892,9 @@ int transport_start(const struct transport_options *options, struct transport **
 	transport->options = *options;
 	transport->table_count = options->connection_count_max;
 	pthread_mutex_init(&transport->lock, NULL);
-	/* The first use of NNG starts its threads; signals are for the loop. */
+	/* The first use of NNG starts its threads; signals are for the loop, but for that which ends a start that hangs. */
 	sigfillset(&all);
+	sigdelset(&all, SIGALRM);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	code = nng_aio_alloc(&first, NULL, NULL);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -941,10 +1011,12 @@ static bool has_unsent(const struct transport *transport)
 
 void transport_stop(struct transport *transport, uint32_t deadline_ms)
 {
-	uint64_t due_ms = nng_clock() + deadline_ms;
+	uint64_t due_ms;
 
+	/* NNG may have no threads then, and not so much as its clock may be asked. */
 	if (!transport)
 		return;
+	due_ms = nng_clock() + deadline_ms;
 	pthread_mutex_lock(&transport->lock);
 	transport->stopping = true;
 	pthread_mutex_unlock(&transport->lock);

@@ -127,15 +127,14 @@ static bool leave(struct workers *workers, struct apply *apply, uint32_t block_c
 	return true;
 }
 
-/* Gives the sign of life that is asked for, unless this worker has. With the lock. */
-static void pulse_give(struct workers *workers, uint32_t *pulse_given)
+/* Gives the sign of life that is asked for, unless this worker has. With the lock. True when it was the last missing. */
+static bool pulse_give(struct workers *workers, uint32_t *pulse_given)
 {
 	if (*pulse_given == workers->pulse)
-		return;
+		return false;
 	*pulse_given = workers->pulse;
 	workers->pulse_given_count++;
-	if (workers->pulse_given_count == workers->thread_count)
-		workers->wake(workers->wake_context);
+	return workers->pulse_given_count == workers->thread_count;
 }
 
 /*
@@ -145,6 +144,7 @@ static void pulse_give(struct workers *workers, uint32_t *pulse_given)
 static uint32_t blocks_do(struct workers *workers, struct apply *apply, uint32_t *pulse_given)
 {
 	uint32_t block, count = 0;
+	bool wakes;
 
 	while ((block = atomic_fetch_add(&apply->block_next, 1)) < apply->plan->block_count) {
 		apply_block(apply, block);
@@ -155,8 +155,10 @@ static uint32_t blocks_do(struct workers *workers, struct apply *apply, uint32_t
 		if (atomic_load_explicit(&workers->pulse, memory_order_relaxed) == *pulse_given)
 			continue;
 		pthread_mutex_lock(&workers->lock);
-		pulse_give(workers, pulse_given);
+		wakes = pulse_give(workers, pulse_given);
 		pthread_mutex_unlock(&workers->lock);
+		if (wakes)
+			workers->wake(workers->wake_context);
 	}
 	return count;
 }
@@ -168,20 +170,26 @@ static void *run(void *context)
 
 	pthread_mutex_lock(&workers->lock);
 	while (!workers->stopping) {
+		bool wakes = pulse_give(workers, &pulse_given);
 		struct apply *apply = queue_next(workers);
-		uint32_t block_count;
 
-		pulse_give(workers, &pulse_given);
-		if (!apply) {
+		if (apply) {
+			uint32_t block_count;
+
+			apply->user_count++;
+			pthread_mutex_unlock(&workers->lock);
+			block_count = blocks_do(workers, apply, &pulse_given);
+			pthread_mutex_lock(&workers->lock);
+			wakes |= leave(workers, apply, block_count);
+		} else if (!wakes) {
 			pthread_cond_wait(&workers->cond, &workers->lock);
-			continue;
 		}
-		apply->user_count++;
+		if (!wakes)
+			continue;
+		/* Without the lock, which the loop takes at once, perhaps on this core. */
 		pthread_mutex_unlock(&workers->lock);
-		block_count = blocks_do(workers, apply, &pulse_given);
+		workers->wake(workers->wake_context);
 		pthread_mutex_lock(&workers->lock);
-		if (leave(workers, apply, block_count))
-			workers->wake(workers->wake_context);
 	}
 	pthread_mutex_unlock(&workers->lock);
 	return NULL;

@@ -469,6 +469,9 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> str:
+        raise TypeError(f"{self!r} cannot be copied or pickled: make one of the same url in the other process")
+
     def __repr__(self) -> str:
         return f"<emad.Client {self.url or 'default'}{': closed' if self._is_closed else ''}>"
 

@@ -365,7 +365,7 @@ def milliseconds(timeout: Optional[float]) -> int:
         raise TypeError(f"timeout is {type(timeout).__name__}; a number of seconds or None is accepted")
     if math.isnan(timeout) or timeout < 0:
         raise ValueError(f"timeout is {timeout} s; it must not be negative")
-    return min(math.ceil(timeout * 1000), 2**31 - 1)
+    return math.ceil(min(timeout * 1000, 2**31 - 1))
 
 
 def text(value: object, what: str) -> bytes:
@@ -374,7 +374,10 @@ def text(value: object, what: str) -> bytes:
         raise TypeError(f"{what} is {type(value).__name__}; a str is accepted")
     if "\0" in value:
         raise ValueError(f"{what} contains a NUL character")
-    return value.encode("utf-8", "surrogateescape")
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} is {value!r}, which has no UTF-8: {error.reason}") from None
 
 
 def take_string(library: ctypes.CDLL, pointer: c_void_p) -> str:

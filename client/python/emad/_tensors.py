@@ -119,7 +119,8 @@ class Source:
         if tensor.shape != self.shape:
             return False
         # origin keeps the storage alive, so an equal address is the same storage and no other one in its place.
-        return tensor.data_ptr() == self.address if self.is_torch else _is_dense(tensor)
+        # It may have been transposed in place, though.
+        return tensor.data_ptr() == self.address and tensor.is_contiguous() if self.is_torch else _is_dense(tensor)
 
     def take(self, tensor: Any, copy: bool = False) -> None:
         """Checks a tensor and finds its values. copy: into memory of our own, even if it is dense.
@@ -157,7 +158,8 @@ class Source:
         else:
             is_cuda = tensor.device.type == "cuda"
             if not isinstance(self.stage, torch.Tensor):
-                self.stage = torch.empty(self.shape, dtype=tensor.dtype, pin_memory=is_cuda)
+                with torch.inference_mode(False):  # what is made in that mode could not be written to outside of it
+                    self.stage = torch.empty(self.shape, dtype=tensor.dtype, device="cpu", pin_memory=is_cuda)
             # Without pinned memory non_blocking is ignored; with it settle() waits once for all tensors.
             self.stage.copy_(tensor, non_blocking=is_cuda)
             self.held = self.stage

@@ -184,6 +184,9 @@ class View(Mapping):
     def __len__(self) -> int:
         return self._tensor_count
 
+    def __reduce__(self) -> str:
+        raise TypeError(f"{self!r} cannot be copied or pickled: copy its tensors, or open a view in the other process")
+
     def __repr__(self) -> str:
         state = "closed" if self._handle is None else f"{self._tensor_count} tensors"
         return f"<emad.View {self.model!r} {self.profile or ''} version {self.version}, step {self.step}: {state}>"

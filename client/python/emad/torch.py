@@ -13,12 +13,14 @@ profile: the name of the average.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Dict, Iterable, Mapping, Optional, Union
 
 import torch
 
 from ._averaged_model import AveragedModel, ema, swa
 from ._client import Client
+from ._errors import LimitError
 from ._module_average import ModuleAverage
 from ._modules import plain_attribute, stamp, unwrap
 from ._moving_average import ExponentialMovingAverage
@@ -154,8 +156,10 @@ class ModelEMA(ModuleAverage):
         """Copies plain attributes of the model (names, nc, stride, yaml, ...) beside the weights.
 
         Those in include if it is not empty, else all; never one that starts with "_" or is in exclude. All are set on
-        .ema; those that can be written as JSON also travel with the averages as attributes.
+        .ema; those that can be written as JSON also travel with the averages as attributes. Where these are too many
+        bytes for that (32768 in all) there is a warning, and those that travelled so far go on to.
         """
+        before = dict(self._metadata)
         included, excluded = set(include), {*exclude, "training"}
         inner = unwrap(model)
         found = dict(inner.__dict__)
@@ -171,7 +175,11 @@ class ModelEMA(ModuleAverage):
         if self._mirror.module is not None:
             self._set_attributes(self._mirror.module)
         self._metadata_unsent = True
-        self._send_metadata()
+        try:
+            self._send_metadata()
+        except LimitError as error:
+            self._metadata = before
+            warnings.warn(f"emad: '{self.name}': {error}; training goes on", RuntimeWarning, stacklevel=2)
 
     def state_dict(self) -> Dict[str, Any]:
         """The averaged weights and the count of updates, to resume from where no daemon remembers them."""

@@ -17,20 +17,20 @@ SONAME := libemad.so.0
 
 proto := $(addprefix proto/, \
 	convert dtype generation image json_read layout manifest manifest_pack manifest_tiling merge message name nearest \
-	number pack posthoc profile safetensors safetensors_write schedule schedule_formula schedule_scale \
+	number pack posthoc profile runs safetensors safetensors_write schedule schedule_formula schedule_scale \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access address adopt apply attributes book call checkpoint config config_text defaults description event \
+	access address adopt apply attributes book call checkpoint config config_text defaults description ending event \
 	generation_text geometry guards history inflow inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 \
-	kernel_portable kernel_scalar metrics model network notes owner parking plan profiles push query recover register \
+	kernel_portable kernel_scalar loan metrics model network notes owner parking plan profiles push query recover register \
 	registration_report relay remote report report_history restore retention service throttle tokens update verdict \
 	version_metadata versions web web_page web_path web_range)
 
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file credentials descriptors files files_generation files_list files_pace files_place \
-	files_way files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd threads token \
-	transport waker workers)
+	files_way files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd thread_room \
+	token transport waker workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
@@ -39,8 +39,9 @@ daemon := $(proto) $(core) $(edge) $(addprefix daemon/, \
 	$(if $(filter failpoints,$(BUILD)),$(failpoints))
 
 library := $(proto) $(addprefix client/, \
-	attach blend blend_layout call checkpoint chunks client copy enclosure error export identity link merge parts posthoc \
-	profiles push pusher recast registration remote served snapshot source sum target team threads trainer view wait)
+	attach blend blend_layout call checkpoint chunks client copy enclosure error export gather identity link merge \
+	parts posthoc profiles push pusher range recast registration remote remote_view selection served snapshot source \
+	stages sum target team threads trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask cadence checkpoint_watch child command_checkpoint command_daemon command_diff command_doctor command_explain \
@@ -113,7 +114,8 @@ schedule := $(addprefix proto/, number schedule schedule_formula schedule_scale 
 model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, description geometry plan) \
 	$(addprefix proto/, image layout nearest profile safetensors_write) \
 	$(addprefix tests/unit/, failing_heap random_model)
-service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, generation json_read message safetensors) tests/unit/fake_host
+service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, convert generation json_read message runs safetensors) \
+	tests/unit/fake_host
 
 files := $(addprefix daemon/edge/, files_generation files_list files_pace files_place files_way files_write) \
 	daemon/core/retention $(addprefix proto/, generation json_read layout name status)
@@ -143,6 +145,8 @@ test_files := daemon/edge/files $(files)
 test_files_generation := $(files)
 test_files_write := $(addprefix daemon/edge/, files_pace files_place files_write) $(addprefix proto/, layout status)
 test_figure := client/emactl/figure
+test_gather := $(manifest) $(addprefix client/, error gather recast served) \
+	$(addprefix proto/, convert json_read nearest runs safetensors safetensors_write) tests/unit/failing_heap
 test_generation := $(addprefix proto/, generation json_read layout name status)
 test_generation_faults := $(disk)
 test_generation_text := $(addprefix daemon/core/, attributes generation_text guards json_text) \
@@ -177,8 +181,11 @@ test_protocol_doc := $(addprefix proto/, message name pack sp status)
 test_recast := client/recast $(addprefix proto/, dtype json_read name safetensors safetensors_write status) \
 	tests/unit/failing_heap
 test_retention := daemon/core/retention
+test_runs := $(manifest) $(addprefix proto/, convert runs)
 test_runtime := daemon/edge/runtime proto/status
 test_safetensors := $(addprefix proto/, dtype json_read name safetensors status) tests/unit/failing_heap
+test_selection := $(schedule) client/selection $(addprefix proto/, dtype json_read name nearest profile safetensors) \
+	tests/unit/failing_heap
 test_scan := client/emactl/scan proto/dtype
 test_schedule := $(schedule) proto/nearest
 test_schedule_advance := $(schedule) proto/nearest
@@ -192,6 +199,7 @@ test_service_adopt := $(service)
 test_service_changes := $(service) tests/unit/apply_bench
 test_service_checkpoint := $(service)
 test_service_damage := $(service)
+test_service_ending := $(service)
 test_service_events := $(service)
 test_service_gaps := $(service)
 test_service_guards := $(service)
@@ -211,6 +219,7 @@ test_service_waits := $(service)
 test_service_walk := $(service) tests/unit/service_walk
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
+test_stages := $(library)
 test_status := proto/status
 test_systemd := daemon/edge/systemd daemon/core/event
 test_throttle := daemon/core/event daemon/core/throttle
@@ -246,6 +255,7 @@ needs_tests/unit/test_service_adopt := jansson m
 needs_tests/unit/test_service_changes := m
 needs_tests/unit/test_service_checkpoint := m
 needs_tests/unit/test_service_damage := m
+needs_tests/unit/test_service_ending := m
 needs_tests/unit/test_service_events := m
 needs_tests/unit/test_service_gaps := m
 needs_tests/unit/test_service_guards := m
@@ -278,7 +288,7 @@ integration_test_daemon := $(wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
 integration_test_segments := $(roles)
-integration_test_stop := $(roles)
+integration_test_stop := $(roles) $(addprefix tests/integration/, crew inspector ledger reference sample)
 integration_test_watchdog := $(addprefix tests/integration/, harness process)
 integration_test_wire := $(wire)
 needs_tests/integration/harness := check

@@ -13,8 +13,8 @@ enum { HELPER_COUNT_MAX = 3 };
 
 struct shift {
 	const struct chunks *chunks;
-	_Atomic uint64_t next; /* offset of the next chunk */
-	_Atomic uint64_t moved_bytes;
+	_Atomic uint64_t next; /* number of the next chunk */
+	_Atomic uint64_t moved_count;
 	pthread_mutex_t lock;
 	int code;             /* guarded by lock; of the first failure */
 	struct reason reason; /* guarded by lock */
@@ -43,11 +43,13 @@ static void shift_fail(struct shift *shift, int code, const struct reason *reaso
 /* The calling thread alone. */
 static void progress_tell(struct shift *shift)
 {
-	const struct emad_client *client = shift->chunks->client;
-	const uint64_t done_bytes = atomic_load_explicit(&shift->moved_bytes, memory_order_relaxed);
+	const uint64_t count = atomic_load_explicit(&shift->moved_count, memory_order_relaxed);
+	const struct chunks *chunks = shift->chunks;
+	const struct emad_client *client = chunks->client;
+	const uint64_t done_bytes = (uint64_t)((double)chunks->bytes * (double)count / (double)chunks->end);
 	struct reason reason = {.text = "stopped by the caller"};
 
-	if (client->progress && client->progress(client->progress_context, done_bytes, shift->chunks->end))
+	if (client->progress && client->progress(client->progress_context, done_bytes, chunks->bytes))
 		shift_fail(shift, -ECANCELED, &reason);
 }
 
@@ -57,20 +59,18 @@ static void shift_move(struct shift *shift, bool is_caller)
 	struct reason reason = {.text = ""};
 
 	while (shift_code(shift) == 0) {
-		uint64_t offset = atomic_fetch_add_explicit(&shift->next, CHUNK_BYTES_MAX, memory_order_relaxed);
+		uint64_t index = atomic_fetch_add_explicit(&shift->next, 1, memory_order_relaxed);
 		int64_t deadline_ms = chunks->deadline_ms;
-		uint64_t bytes;
 		int code;
 
-		if (offset >= chunks->end)
+		if (index >= chunks->end)
 			break;
-		bytes = chunks->end - offset < CHUNK_BYTES_MAX ? chunks->end - offset : CHUNK_BYTES_MAX;
 		if (chunks->patient)
 			deadline_ms = client_deadline(chunks->client->timeout_ms);
-		code = chunks->move(chunks, offset, bytes, deadline_ms, &reason);
+		code = chunks->move(chunks, index, deadline_ms, &reason);
 		if (code)
 			shift_fail(shift, code, &reason);
-		atomic_fetch_add_explicit(&shift->moved_bytes, bytes, memory_order_relaxed);
+		atomic_fetch_add_explicit(&shift->moved_count, 1, memory_order_relaxed);
 		if (is_caller)
 			progress_tell(shift);
 	}
@@ -84,7 +84,7 @@ static void *shift_help(void *argument)
 
 int chunks_move(const struct chunks *chunks, struct reason *reason)
 {
-	struct shift shift = {.chunks = chunks, .next = chunks->begin, .moved_bytes = chunks->begin,
+	struct shift shift = {.chunks = chunks, .next = chunks->begin, .moved_count = chunks->begin,
 	                      .lock = PTHREAD_MUTEX_INITIALIZER};
 	pthread_t helpers[HELPER_COUNT_MAX];
 	uint64_t count;
@@ -93,7 +93,7 @@ int chunks_move(const struct chunks *chunks, struct reason *reason)
 	if (chunks->begin >= chunks->end)
 		return 0;
 	progress_tell(&shift);
-	count = (chunks->end - chunks->begin - 1) / CHUNK_BYTES_MAX;
+	count = chunks->end - chunks->begin - 1;
 	/* Where no thread can be made the others do its part. */
 	while (helper_count < HELPER_COUNT_MAX && helper_count < count &&
 	       wait_thread_start(&helpers[helper_count], "emad-chunks", shift_help, &shift) == 0)

@@ -11,6 +11,7 @@
 #include "daemon/clocks.h"
 #include "daemon/core/network.h"
 #include "daemon/edge/attach.h"
+#include "daemon/edge/thread_room.h"
 #include "daemon/edge/transport.h"
 #include "daemon/signals.h"
 #include "daemon/threads.h"
@@ -102,8 +103,11 @@ static int network_start(struct daemon *daemon, struct reason *reason)
 static int transport_begin(struct daemon *daemon, struct reason *reason)
 {
 	const struct transport_options options = transport_options(daemon);
-	int error = transport_start(&options, &daemon->transport);
+	int error = thread_room_try(transport_thread_count(), reason);
 
+	if (error)
+		return error;
+	error = transport_start(&options, &daemon->transport);
 	return error ? reason_set(reason, error, "the threads for sockets cannot be made: %s (see connections-max= and the "
 	                          "limits on tasks and memory)", status_text(error)) : 0;
 }

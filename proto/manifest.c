@@ -244,13 +244,14 @@ static int keys_build(struct manifest *manifest, struct reason *reason)
  */
 static int stage_lay_out(struct manifest *manifest, struct reason *reason)
 {
-	uint64_t run_bytes[DTYPE_COUNT] = {0}, at[DTYPE_COUNT] = {0}, total = 0;
+	uint64_t at[DTYPE_COUNT] = {0}, total = 0;
+	struct runs runs = {{0}};
 
 	for (uint32_t i = 0; i < manifest->piece_count; i++) {
 		const struct piece *piece = &manifest->pieces[i];
 		enum dtype dtype = manifest->tensors[piece->tensor].dtype;
 
-		run_bytes[dtype] += piece->element_count * dtype_bytes(dtype);
+		runs.bytes[dtype] += piece->element_count * dtype_bytes(dtype);
 		total += piece->element_count * dtype_bytes(dtype);
 		if (total > INT64_MAX)
 			return reason_set(reason, STATUS_EMANIFEST,
@@ -265,7 +266,7 @@ static int stage_lay_out(struct manifest *manifest, struct reason *reason)
 			if (dtype_bytes((enum dtype)i) != width)
 				continue;
 			at[i] = total;
-			total += run_bytes[i];
+			total += runs.bytes[i];
 		}
 	}
 	for (uint32_t i = 0; i < manifest->piece_count; i++) {
@@ -276,6 +277,7 @@ static int stage_lay_out(struct manifest *manifest, struct reason *reason)
 		at[dtype] += piece->element_count * dtype_bytes(dtype);
 	}
 	manifest->stage_bytes = total;
+	manifest->runs = runs;
 	return 0;
 }
 

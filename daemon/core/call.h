@@ -56,6 +56,8 @@ struct service {
 	uint64_t away_due_ms; /* no remote trainer is to be given up before; 0: none at all */
 	uint64_t loan_next; /* counts them */
 	bool stopping;
+	bool lingers; /* while stopping: steps that some ranks have pushed may still be completed */
+	uint64_t linger_due_ms;
 };
 
 /* What a handler returns beside 0 (it has replied) and a negative code (the dispatcher replies with the reason). */

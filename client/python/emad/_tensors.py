@@ -65,7 +65,7 @@ def served_number(dtype: Any) -> int:
     if dtype is None:
         return 0
     number = c_uint()
-    _library.check(_library.load().emad_dtype_parse(_library.text(_dtype_name(dtype), "dtype"), byref(number)))
+    _library.check(_library.load().emad_dtype_parse(_library.text(dtype_text(dtype, "dtype"), "dtype"), byref(number)))
     return number.value
 
 
@@ -74,7 +74,8 @@ def served_name(number: int) -> Optional[str]:
     return _BY_NUMBER[number - 1] if number else None
 
 
-def _dtype_name(dtype: Any) -> str:
+def dtype_text(dtype: Any, what: str) -> str:
+    """The name of a dtype that was given as whatever; what: the argument, for the sentence."""
     if isinstance(dtype, str):
         return dtype.rpartition("torch.")[2]
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
@@ -84,7 +85,7 @@ def _dtype_name(dtype: Any) -> str:
     if is_scalar or (numpy is not None and isinstance(dtype, numpy.dtype)):
         found = numpy.dtype(dtype)
         return found.name if found.isnative else f"{found.name} in foreign byte order"
-    raise TypeError(f"dtype is {dtype!r}; a name such as 'bf16', a torch.dtype or a NumPy dtype is accepted")
+    raise TypeError(f"{what} is {dtype!r}; a name such as 'bf16', a torch.dtype or a NumPy dtype is accepted")
 
 
 class Source:

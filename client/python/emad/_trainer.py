@@ -18,7 +18,7 @@ from . import _library
 from ._errors import ClosedError, Error, RefusedError
 from ._library import EBUSY, SLICE_SECONDS, CEnclosure, CFlushResult, CPushResult, CTensor, CTrainerInfo
 from ._library import CTrainerOptions, milliseconds
-from ._tensors import DTYPES, Piece, Source, check_names, check_piece, settle
+from ._tensors import DTYPES, Piece, Source, check_names, check_piece, dtype_text, settle
 
 if TYPE_CHECKING:
     from ._client import Client
@@ -112,6 +112,7 @@ class Trainer:
         pieces: Optional[Mapping[str, Piece]] = None,
         buffers: Optional[Iterable[str]] = None,
         timeout: Optional[float] = None,
+        wire: Any = None,
     ):
         self.model = model
         self._client = client
@@ -126,6 +127,7 @@ class Trainer:
         _apply_choices(options, resume, rewind, policy)
         options.stride = _stride_of(stride)
         options.guards = _guards_text(guards)
+        options.wire = None if wire is None else _library.text(dtype_text(wire, "wire"), "wire")
         # The tensors are of start_step; to a model that goes back the daemon is told the step that will be pushed next.
         options.start_step = step_number(start_step) + ((options.stride or 1) if rewind != "refuse" else 0)
         manifest = _manifest_of(self._sources, pieces or {}, buffers or ())

@@ -59,7 +59,7 @@ class ModelEMA(ModuleAverage):
     where it stands. Without a name it is made of the class, the host and the process id, and always new.
     schedule: another schedule than yolo's, for example "constant:decay=0.999"; profile: the name of this average.
     profiles: further averages to keep of the same weights, {"slow": "yolo:decay=0.99999"}.
-    rewind, policy, guards: as of Client.trainer. Updates that were missed count as calls of the schedule all the same.
+    rewind, policy, guards, wire: as of Client.trainer. Updates that were missed count as calls of the schedule all the same.
     client, url, timeout: a client to use, or how to reach the daemon.
 
     While the daemon is away the training goes on: there is one warning, and averaging resumes when the daemon is back.
@@ -88,6 +88,7 @@ class ModelEMA(ModuleAverage):
         rewind: str = "refuse",
         policy: str = "block",
         guards: Guards = None,
+        wire: Any = None,
     ):
         self.decay = float(decay)
         self.tau = float(tau)
@@ -105,7 +106,7 @@ class ModelEMA(ModuleAverage):
             url=url,
             timeout=timeout,
             resume=resume,
-            choices={"rewind": rewind, "policy": policy, "guards": guards},
+            choices={"rewind": rewind, "policy": policy, "guards": guards, "wire": wire},
         )
 
     def update(

@@ -9,4 +9,4 @@
 #include "proto/status.h"
 
 /* So many are made and ended again. 0, or -errno, with both numbers. Signals are blocked in them. */
-int threads_try(uint32_t count, struct reason *reason);
+int thread_room_try(uint32_t count, struct reason *reason);

@@ -1,7 +1,7 @@
 /*
- * Threads that all wait at a gate until the last of them is there. See threads.h.
+ * Threads that all wait at a gate until the last of them is there. See thread_room.h.
  */
-#include "daemon/edge/threads.h"
+#include "daemon/edge/thread_room.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -19,7 +19,7 @@ static void *pass(void *argument)
 	return NULL;
 }
 
-int threads_try(uint32_t count, struct reason *reason)
+int thread_room_try(uint32_t count, struct reason *reason)
 {
 	pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 	pthread_t *threads = calloc(count, sizeof *threads);

@@ -7,12 +7,10 @@ import json
 import math
 import os
 import re
-import select
 import signal
 import socket
 import struct
 import subprocess
-import time
 import uuid
 
 import pytest

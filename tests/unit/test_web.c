@@ -251,6 +251,9 @@ START_TEST(metrics_come_in_two_formats)
 	ck_assert_ptr_nonnull(strstr(answer.body, "\nemad_model_step{model=\"net\"} 7\n"));
 	ck_assert_ptr_nonnull(strstr(answer.body, "\nemad_profile_updates{model=\"net\",profile=\"ema\"} "));
 	ck_assert_ptr_nonnull(strstr(answer.body, "\nemad_update_duration_seconds_count 1\n"));
+	ck_assert_ptr_nonnull(strstr(answer.body, "\nemad_user_models{uid=\""));
+	ck_assert_ptr_nonnull(strstr(answer.body, "\nemad_user_memory_bytes{uid=\""));
+	ck_assert_ptr_null(strstr(answer.body, "emad_user_memory_limit_bytes"));
 	ck_assert_ptr_nonnull(strstr(answer.body, "\n# UNIT emad_apply_seconds seconds\n"));
 	/* Who says nothing, or takes anything, may be of before OpenMetrics. */
 	ck_assert_int_eq(ask("/metrics"), 200);

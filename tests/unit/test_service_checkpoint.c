@@ -8,6 +8,7 @@
 
 #include <check.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -588,14 +589,20 @@ static void status_has(const char *words)
 START_TEST(the_line_for_people_tells_of_the_last_checkpoint)
 {
 	char head[64], line[256];
-	uint64_t number;
+	uint64_t number = 0;
 
 	push_until(1, 3);
 	service_summary(host.service, &host.now, head, sizeof head);
 	ck_assert_msg(strncmp(head, "1 model, step 3, lag 0, ", 24) == 0 && strstr(head, " MiB") + 4 == head + strlen(head),
 	              "%s", head);
-	status_has("\"checkpoint\":{\"model\":null,\"step\":null,\"written_us\":null,\"failing\":null,");
+	status_has("\"checkpoint\":{\"model\":null,\"step\":null,\"written_us\":null,\"writing\":[],\"failing\":null,");
 	(void)fake_query(&host, OP_CHECKPOINT, NULL);
+	for (uint32_t i = 0; i < host.files[0]->count; i++)
+		number += host.files[0]->items[i].byte_count;
+	snprintf(line, sizeof line, "\"writing\":[{\"model\":\"run42/net\",\"bytes\":%" PRIu64 ",\"written_bytes\":7}]",
+	         number);
+	atomic_store(&host.files[0]->written_bytes, 7);
+	status_has(line);
 	fake_host_write(&host);
 	for (size_t i = 0; i < 6; i++) {
 		static const struct {

@@ -44,15 +44,16 @@ library := $(proto) $(addprefix client/, \
 	stages sum target team threads trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask cadence child command_checkpoint command_daemon command_diff command_doctor command_explain \
+	arguments ask cadence checkpoint_watch child command_checkpoint command_daemon command_diff command_doctor command_explain \
 	command_export command_get command_import command_merge command_model command_posthoc command_profile \
 	command_rollback command_top command_verify command_watch comparison comparison_report complete copying \
-	doctor_host doctor_judge emactl explain_list explain_plots explain_reference explain_scale facts figure \
+	doctor_host doctor_judge doctor_judge_network doctor_network emactl explain_list explain_plots explain_reference explain_scale facts figure \
 	following kept_files npy numbers operand output placeholders plot progress scan screen sum_report table \
-	top_rows verify_directory verify_file verify_report)
+	top_rows transfer verify_directory verify_file verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
+needs_client/emactl/checkpoint_watch := jansson
 needs_client/emactl/command_daemon := jansson
 needs_client/emactl/command_doctor := jansson
 needs_client/emactl/command_model := jansson
@@ -61,6 +62,7 @@ needs_client/emactl/command_rollback := jansson
 needs_client/emactl/explain_plots := m
 needs_client/emactl/explain_reference := m
 needs_client/emactl/complete := jansson
+needs_client/emactl/doctor_network := jansson
 needs_client/emactl/facts := jansson
 needs_client/emactl/following := jansson
 needs_client/emactl/command_top := jansson m
@@ -136,7 +138,7 @@ test_config_file := $(config) daemon/edge/config_file
 test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
 test_descriptors := daemon/edge/descriptors proto/status
-test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
+test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge doctor_judge_network figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
 test_files := daemon/edge/files $(files)

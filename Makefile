@@ -30,7 +30,8 @@ core := $(addprefix daemon/core/, \
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file credentials descriptors files files_generation files_list files_pace files_place \
 	files_way files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd token transport \
-	waker workers)
+	transport_body transport_connection transport_flow transport_listener transport_pending transport_replies waker \
+	workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
@@ -86,7 +87,7 @@ needs_daemon/edge/attach := uv
 needs_daemon/edge/config_file := inih
 needs_daemon/edge/http := microhttpd
 needs_daemon/edge/systemd := systemd
-needs_daemon/edge/transport := nng
+needs_daemon/edge/transport_pending := nng
 needs_daemon/edge/waker := uv
 needs_proto/layout := xxhash
 needs_proto/merge := m

@@ -86,7 +86,7 @@ static void send_next(struct connection *connection)
 		return;
 	if (connection->handshake_sent && !replies_next(&connection->replies, &bytes, &byte_count))
 		return;
-	flow_begin(&connection->sending, bytes, byte_count,
+	flow_begin(&connection->sending, (nng_iov){ bytes, byte_count }, (nng_iov){ 0 },
 	           nng_clock() + connection->transport->options.message_timeout_ms, true);
 }
 
@@ -127,8 +127,8 @@ static void receive_next(struct connection *connection)
 {
 	const struct transport_options *options = &connection->transport->options;
 	uint64_t now_ms = nng_clock(), due_ms;
-	uint8_t *bytes;
-	size_t capacity;
+	uint8_t *bytes, *more;
+	size_t capacity, more_capacity;
 
 	if (sp_idle(&connection->parser))
 		connection->message_due_ms = 0;
@@ -138,7 +138,9 @@ static void receive_next(struct connection *connection)
 	if (due_ms == 0 && connection->peer.remote)
 		due_ms = now_ms + options->keepalive_ms;
 	sp_window(&connection->parser, &bytes, &capacity);
-	flow_begin(&connection->receiving, bytes, capacity, due_ms, connection->parser.body != NULL);
+	sp_window_more(&connection->parser, &more, &more_capacity);
+	flow_begin(&connection->receiving, (nng_iov){ bytes, capacity }, (nng_iov){ more, more_capacity }, due_ms,
+	           connection->parser.body != NULL);
 }
 
 static void hand_over(struct connection *connection)

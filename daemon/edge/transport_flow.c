@@ -6,13 +6,14 @@
 /* Begins the operation for what is left, within what is left of its time. */
 static void rest_begin(struct flow *flow)
 {
+	nng_iov parts[] = { flow->rest, flow->more };
 	uint64_t now_ms = nng_clock();
 
 	if (flow->due_ms == 0)
 		nng_aio_set_timeout(flow->pending.aio, NNG_DURATION_INFINITE);
 	else
 		nng_aio_set_timeout(flow->pending.aio, flow->due_ms > now_ms ? (nng_duration)(flow->due_ms - now_ms) : 1);
-	(void)nng_aio_set_iov(flow->pending.aio, 1, &flow->rest);
+	(void)nng_aio_set_iov(flow->pending.aio, flow->more.iov_len > 0 ? 2 : 1, parts);
 	if (flow->sends)
 		nng_stream_send(flow->stream, flow->pending.aio);
 	else
@@ -28,6 +29,8 @@ static bool rest_advance(struct flow *flow)
 		return false;
 	count = nng_aio_count(flow->pending.aio);
 	flow->done_bytes += count;
+	if (count > flow->rest.iov_len)
+		count = flow->rest.iov_len;
 	flow->rest.iov_buf = (uint8_t *)flow->rest.iov_buf + count;
 	flow->rest.iov_len -= count;
 	return flow->rest.iov_len > 0;
@@ -72,9 +75,10 @@ void flow_finish(struct flow *flow)
 	pending_finish(&flow->pending);
 }
 
-void flow_begin(struct flow *flow, void *bytes, size_t byte_count, uint64_t due_ms, bool whole)
+void flow_begin(struct flow *flow, nng_iov bytes, nng_iov more, uint64_t due_ms, bool whole)
 {
-	flow->rest = (nng_iov){ bytes, byte_count };
+	flow->rest = bytes;
+	flow->more = more;
 	flow->done_bytes = 0;
 	flow->due_ms = due_ms;
 	flow->whole = whole;

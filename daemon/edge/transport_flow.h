@@ -20,7 +20,7 @@ struct flow {
 	 * What is still to come or to go, and the bytes done so far: of NNG's threads while it is under way, of the loop thread
 	 * otherwise.
 	 */
-	nng_iov rest;
+	nng_iov rest, more;
 	size_t done_bytes;
 	uint64_t due_ms; /* 0: whenever */
 };
@@ -31,8 +31,11 @@ int flow_init(struct flow *flow, struct pending_list *list, nng_stream *stream, 
 /* Waits until what was under way has ended. */
 void flow_finish(struct flow *flow);
 
-/* Moves bytes; whole: all of them, or none are missing but for an error. Nothing must be under way. */
-void flow_begin(struct flow *flow, void *bytes, size_t byte_count, uint64_t due_ms, bool whole);
+/*
+ * Moves some bytes, or all where whole is set, and with the last of them as many more as there are at once. Nothing must be
+ * under way.
+ */
+void flow_begin(struct flow *flow, nng_iov bytes, nng_iov more, uint64_t due_ms, bool whole);
 
 /* Ends after so long. Nothing must be under way. */
 void flow_rest(struct flow *flow, uint32_t ms);

@@ -211,6 +211,7 @@ test_throttle := daemon/core/event daemon/core/throttle
 test_tokens := $(addprefix daemon/core/, access network tokens) $(addprefix proto/, message name pack status)
 test_top_rows := $(addprefix client/emactl/, facts figure table top_rows)
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
+test_waker := daemon/edge/waker
 test_web := $(service)
 test_web_path := daemon/core/web_path proto/status
 test_web_range := daemon/core/web_range
@@ -428,7 +429,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy files layout memory memory_kept pusher scribe snapshot trainer transport view workers,$(unit_names))
+unit_names := $(filter attach copy files layout memory memory_kept pusher scribe snapshot trainer transport view waker workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)

@@ -647,10 +647,13 @@ static int loop_init(struct daemon *daemon)
 {
 	int error = uv_loop_init(&daemon->loop);
 
-	if (!error)
-		error = waker_init(&daemon->wake, &daemon->loop, on_wake, daemon);
 	if (error)
 		return error;
+	error = waker_init(&daemon->wake, &daemon->loop, on_wake, daemon);
+	if (error) {
+		(void)uv_loop_close(&daemon->loop);
+		return error;
+	}
 	(void)uv_timer_init(&daemon->loop, &daemon->due);
 	(void)uv_timer_init(&daemon->loop, &daemon->status);
 	(void)uv_timer_init(&daemon->loop, &daemon->drain);

@@ -17,30 +17,32 @@ SONAME := libemad.so.0
 
 proto := $(addprefix proto/, \
 	convert dtype generation image json_read layout manifest manifest_pack manifest_tiling merge message name nearest \
-	number pack posthoc profile safetensors safetensors_write schedule schedule_formula schedule_scale \
+	number pack posthoc profile runs safetensors safetensors_write schedule schedule_formula schedule_scale \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access address adopt apply attributes book call checkpoint config config_text defaults description event \
+	access address adopt apply attributes book call checkpoint config config_text defaults description ending event \
 	generation_text geometry guards history inflow inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 \
-	kernel_portable kernel_scalar metrics model network notes owner parking plan profiles push query recover register \
+	kernel_portable kernel_scalar loan metrics model network notes owner parking plan profiles push query recover register \
 	registration_report relay remote report report_history restore retention service throttle tokens update verdict \
 	version_metadata versions web web_page web_path web_range)
 
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file credentials descriptors files files_generation files_list files_pace files_place \
-	files_way files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd token transport \
-	transport_body transport_connection transport_flow transport_listener transport_pending transport_replies waker \
-	workers)
+	files_way files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd thread_room \
+	token transport transport_body transport_connection transport_flow transport_listener transport_pending \
+	transport_replies waker workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
-daemon := $(proto) $(core) $(edge) $(addprefix daemon/, daemon main network_files options reload) \
+daemon := $(proto) $(core) $(edge) $(addprefix daemon/, \
+	admission clocks daemon http_server main network_files options outside reload signals sockets threads voice) \
 	$(if $(filter failpoints,$(BUILD)),$(failpoints))
 
 library := $(proto) $(addprefix client/, \
-	attach blend blend_layout call checkpoint chunks client copy enclosure error export identity link merge parts posthoc \
-	profiles push pusher recast registration remote served snapshot source sum target team trainer view wait)
+	attach blend blend_layout call checkpoint chunks client copy enclosure error export gather identity link merge \
+	parts posthoc profiles push pusher range recast registration remote remote_view selection served snapshot source \
+	stages sum target team threads trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
 	arguments ask cadence child command_checkpoint command_daemon command_diff command_doctor command_explain \
@@ -71,6 +73,7 @@ needs_client/emactl/top_rows := jansson
 needs_client/link := nng
 needs_client/posthoc := m
 needs_client/sum := m
+needs_daemon/clocks := uv
 needs_daemon/core/attributes := jansson
 needs_daemon/core/config_text := jansson
 needs_daemon/core/generation_text := jansson m
@@ -89,6 +92,9 @@ needs_daemon/edge/http := microhttpd
 needs_daemon/edge/systemd := systemd
 needs_daemon/edge/transport_pending := nng
 needs_daemon/edge/waker := uv
+needs_daemon/signals := uv
+needs_daemon/sockets := uv
+needs_daemon/threads := uv
 needs_proto/layout := xxhash
 needs_proto/merge := m
 needs_proto/number := m
@@ -107,7 +113,8 @@ schedule := $(addprefix proto/, number schedule schedule_formula schedule_scale 
 model_parts := $(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix daemon/core/, description geometry plan) \
 	$(addprefix proto/, image layout nearest profile safetensors_write) \
 	$(addprefix tests/unit/, failing_heap random_model)
-service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, generation json_read message safetensors) tests/unit/fake_host
+service := $(core) $(filter-out $(core),$(model_parts)) $(addprefix proto/, convert generation json_read message runs safetensors) \
+	tests/unit/fake_host
 
 files := $(addprefix daemon/edge/, files_generation files_list files_pace files_place files_way files_write) \
 	daemon/core/retention $(addprefix proto/, generation json_read layout name status)
@@ -119,7 +126,7 @@ test_accounts := daemon/edge/accounts
 test_address := daemon/core/address proto/status
 test_apply := $(apply) tests/unit/apply_bench
 test_apply_change := $(test_apply)
-test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status
+test_attributes := $(addprefix daemon/core/, attributes json_text) proto/status tests/unit/failing_heap
 test_blend := $(schedule) $(addprefix client/, blend blend_layout error merge parts posthoc served source sum target) \
 	$(addprefix proto/, convert dtype json_read merge name nearest posthoc safetensors) tests/unit/failing_heap
 test_cadence := client/emactl/cadence
@@ -137,13 +144,15 @@ test_files := daemon/edge/files $(files)
 test_files_generation := $(files)
 test_files_write := $(addprefix daemon/edge/, files_pace files_place files_write) $(addprefix proto/, layout status)
 test_figure := client/emactl/figure
+test_gather := $(manifest) $(addprefix client/, error gather recast served) \
+	$(addprefix proto/, convert json_read nearest runs safetensors safetensors_write) tests/unit/failing_heap
 test_generation := $(addprefix proto/, generation json_read layout name status)
 test_generation_faults := $(disk)
 test_generation_text := $(addprefix daemon/core/, attributes generation_text guards json_text) \
 	$(manifest) $(filter-out $(manifest),$(schedule)) $(addprefix proto/, generation json_read layout message nearest profile)
 test_geometry := $(model_parts)
 test_guards := daemon/core/guards $(addprefix proto/, message name nearest pack status)
-test_history := $(addprefix daemon/core/, history json_text) tests/unit/failing_heap
+test_history := $(addprefix daemon/core/, history json_text) proto/status tests/unit/failing_heap
 test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors \
 	safetensors_write) tests/unit/failing_heap
 test_inflow := daemon/core/inflow proto/status
@@ -171,8 +180,11 @@ test_protocol_doc := $(addprefix proto/, message name pack sp status)
 test_recast := client/recast $(addprefix proto/, dtype json_read name safetensors safetensors_write status) \
 	tests/unit/failing_heap
 test_retention := daemon/core/retention
+test_runs := $(manifest) $(addprefix proto/, convert runs)
 test_runtime := daemon/edge/runtime proto/status
 test_safetensors := $(addprefix proto/, dtype json_read name safetensors status) tests/unit/failing_heap
+test_selection := $(schedule) client/selection $(addprefix proto/, dtype json_read name nearest profile safetensors) \
+	tests/unit/failing_heap
 test_scan := client/emactl/scan proto/dtype
 test_schedule := $(schedule) proto/nearest
 test_schedule_advance := $(schedule) proto/nearest
@@ -186,6 +198,7 @@ test_service_adopt := $(service)
 test_service_changes := $(service) tests/unit/apply_bench
 test_service_checkpoint := $(service)
 test_service_damage := $(service)
+test_service_ending := $(service)
 test_service_events := $(service)
 test_service_gaps := $(service)
 test_service_guards := $(service)
@@ -205,6 +218,7 @@ test_service_waits := $(service)
 test_service_walk := $(service) tests/unit/service_walk
 test_snapshot := $(manifest) $(addprefix client/, copy snapshot team wait)
 test_sp := proto/sp proto/status
+test_stages := $(library)
 test_status := proto/status
 test_systemd := daemon/edge/systemd daemon/core/event
 test_throttle := daemon/core/event daemon/core/throttle
@@ -219,6 +233,7 @@ test_workers := daemon/edge/workers $(apply)
 
 needs_tests/unit/failing_heap := failing_heap
 needs_tests/unit/kill_faults := kill_faults
+needs_tests/unit/test_attributes := jansson
 needs_tests/unit/test_config := jansson
 needs_tests/unit/test_convert := m
 needs_tests/unit/test_facts := jansson
@@ -240,6 +255,7 @@ needs_tests/unit/test_service_adopt := jansson m
 needs_tests/unit/test_service_changes := m
 needs_tests/unit/test_service_checkpoint := m
 needs_tests/unit/test_service_damage := m
+needs_tests/unit/test_service_ending := m
 needs_tests/unit/test_service_events := m
 needs_tests/unit/test_service_gaps := m
 needs_tests/unit/test_service_guards := m
@@ -272,7 +288,7 @@ integration_test_daemon := $(wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
 integration_test_segments := $(roles)
-integration_test_stop := $(roles)
+integration_test_stop := $(roles) $(addprefix tests/integration/, crew inspector ledger reference sample)
 integration_test_watchdog := $(addprefix tests/integration/, harness process)
 integration_test_wire := $(wire)
 needs_tests/integration/harness := check
@@ -290,6 +306,11 @@ needs_tests/integration/test_segments := check
 needs_tests/integration/test_stop := check
 needs_tests/integration/test_watchdog := check
 needs_tests/integration/test_wire := check nng
+
+# Daemons whose memory ends where a test says: see tests/integration/scarce.h.
+scarce := $(daemon) $(addprefix tests/integration/, scarce scarce_own)
+scarce_all := $(daemon) $(addprefix tests/integration/, scarce scarce_all)
+needs_tests/integration/scarce_own := scarce_own
 
 fuzz_config := $(config) $(addprefix daemon/core/, config_text json_text) daemon/edge/config_file
 fuzz_manifest := $(manifest)
@@ -356,6 +377,7 @@ fishcompdir ?= $(PREFIX)/share/fish/vendor_completions.d
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 CRASH_KILLS ?= 500
+FAULTS_ROUNDS ?= 10
 
 # ---- flags -----------------------------------------------------------------------------------------------------------
 
@@ -383,6 +405,7 @@ PIC := -fPIC -fno-semantic-interposition
 compile = $(CC) $(LANGUAGE) $(libraries_cflags) $(WARNINGS) $(CPPFLAGS) $(CFLAGS) $(SANITIZE_$(BUILD)) $(ARITHMETIC)
 link = $(CC) $(CFLAGS) $(SANITIZE_$(BUILD)) -Wl,-z,relro,-z,now $(LDFLAGS)
 
+comma := ,
 Q := $(if $(V),,@)
 say = $(if $(V),,@echo '  $(1)	$(2)')
 
@@ -392,8 +415,8 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-stop check-kill crash check-systemd check-asan \
-	check-tsan fuzz bench demo lint
+setting_up := check check-unit check-integration check-python check-stop check-kill check-faults check-network crash \
+	check-systemd check-asan check-tsan fuzz bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
 libraries := uv nng msgpack systemd xxhash inih jansson microhttpd ncursesw
 ifneq ($(filter-out all install,$(building)),)
@@ -420,6 +443,8 @@ $(foreach l,$(filter-out nng,$(libraries)),$(eval libs_$(l) := $(shell $(PKG_CON
 libs_nng := $(shell $(PKG_CONFIG) --libs nng 2>/dev/null || echo -lnng)
 libs_m := -lm
 libs_failing_heap := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=reallocarray,--wrap=strdup
+libs_scarce_own := $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc reallocarray strdup strndup open_memstream fopen \
+	fdopendir scandir realpath)
 libs_kill_faults := -Wl,--wrap=intake_push,--wrap=intake_begin,--wrap=book_note
 endif
 
@@ -439,6 +464,7 @@ unit_programs := $(unit_names:%=$(B)/tests/unit/test_%)
 integration_programs := $(integration_names:%=$(B)/tests/integration/%)
 replay_programs := $(fuzz_names:%=$(B)/tests/fuzz/replay_%)
 fuzz_programs := $(fuzz_names:%=$(B)/tests/fuzz/fuzz_%)
+scarce_programs := $(addprefix $(B)/tests/integration/, emad_scarce emad_scarce_all)
 bench_programs := $(bench_names:%=$(B)/tests/bench/bench_%)
 
 products := $(B)/emad $(B)/emactl $(B)/libemad.so
@@ -472,12 +498,15 @@ $(eval $(call program,$(SONAME),$(library)))
 $(foreach n,$(unit_names),$(eval $(call program,tests/unit/test_$(n),tests/unit/test_$(n) $(test_$(n)))))
 $(foreach n,$(integration_names),$(eval $(call program,tests/integration/$(n),\
 	tests/integration/$(n) $(integration_$(n)))))
+$(eval $(call program,tests/integration/emad_scarce,$(scarce)))
+$(eval $(call program,tests/integration/emad_scarce_all,$(scarce_all)))
 $(foreach n,$(fuzz_names),$(eval $(call program,tests/fuzz/replay_$(n),\
 	tests/fuzz/replay tests/fuzz/fuzz_$(n) $(fuzz_$(n)))))
 $(foreach n,$(fuzz_names),$(eval $(call program,tests/fuzz/fuzz_$(n),tests/fuzz/fuzz_$(n) $(fuzz_$(n)))))
 $(foreach n,$(bench_names),$(eval $(call program,tests/bench/bench_$(n),tests/bench/bench_$(n) $(bench_$(n)))))
 
-$(B)/emad $(B)/emactl $(unit_programs) $(integration_programs) $(replay_programs) $(bench_programs):
+$(B)/emad $(B)/emactl $(unit_programs) $(integration_programs) $(scarce_programs) $(replay_programs) \
+		$(bench_programs):
 	$(linked)
 
 $(fuzz_programs): private SANITIZE_fuzz += -fsanitize=fuzzer
@@ -535,9 +564,14 @@ integration_jobs := $(integration_programs:%=integration:%) integration:tests/sy
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
 crash_jobs := crash:$(B)/tests/integration/test_crash \
 	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)
-systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py)
+systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py hosts.py)
 kill_jobs := python:tests/python/test_kill_sweep.py
 kill_needs := $(products)
+faults_programs := $(addprefix $(B)/tests/unit/test_, power_cut service_kill service_restore)
+faults_jobs := $(faults_programs:%=faults:%) python:tests/python/test_scarce_memory.py
+faults_needs := $(products) $(faults_programs) $(scarce_programs)
+network_jobs := python:tests/python/test_network_weather.py
+network_needs := $(products)
 stop_jobs := integration:$(B)/tests/integration/test_stop
 python_jobs := python:tests/python
 lint_jobs := $(lints:%=lint:%)
@@ -547,7 +581,7 @@ replay_needs := $(replay_programs)
 crash_needs := $(B)/tests/integration/test_crash $(products)
 stop_needs := $(B)/tests/integration/test_stop $(products)
 systemd_needs := $(addprefix $(B)/tests/integration/, test_crash test_stop) $(products)
-python_needs := $(products)
+python_needs := $(products) $(B)/tests/integration/emad_scarce
 
 # Sanitizers slow programs down, and the thread sanitizer wants addresses where it expects them.
 scale_release := 1
@@ -570,7 +604,7 @@ inner = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
 .PHONY: $(setting_up)
 check: ## installs what is missing, builds, and runs every test and lint
 	@tests/setup.sh build check lint
-	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web network
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES='unit replay lint integration python' PYTHON="$$python"
 
 check-unit: ## the unit tests
@@ -583,7 +617,7 @@ check-integration: ## the tests with real processes
 
 check-python: ## the tests of the Python package
 	@tests/setup.sh build check
-	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh web network
 	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=python PYTHON="$$python"
 
 crash: ## kills the daemon CRASH_KILLS (500) times under load, and at every failpoint, and compares with a reference
@@ -599,10 +633,22 @@ check-kill: ## kills the daemon at every system call of a checkpoint and of a re
 	@tests/setup.sh build check
 	+@python=$$(tests/setup.sh python) && EMAD_KILL_ALL=1 $(inner) tests-run SUITES=kill PYTHON="$$python"
 
+check-faults: ## every allocation of a start fails, every bit of a checkpoint turns, and long walks through deaths
+	@tests/setup.sh build check
+	+@$(inner) BUILD=asan build/asan/tests/integration/emad_scarce
+	+@python=$$(tests/setup.sh python) && EMAD_SCARCE_ALL=1 EMAD_DAMAGE_ALL=1 EMAD_POWER_ROUNDS=$(FAULTS_ROUNDS) \
+		EMAD_KILL_ROUNDS=$(FAULTS_ROUNDS) EMAD_KILL_SEED=$$(od -An -N8 -tu8 /dev/urandom | tr -d ' ') \
+		$(inner) tests-run SUITES=faults PYTHON="$$python"
+
+check-network: ## cuts the network for a second and for half a minute, slows it and loses packets; needs root
+	@tests/setup.sh build check
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh network
+	+@python=$$(tests/setup.sh python) && EMAD_CUT_SECONDS='1 30' $(inner) tests-run SUITES=network PYTHON="$$python"
+
 check-systemd: ## the service in a systemd of its own, in namespaces; needs root
 	@tests/setup.sh build check
-	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh systemd
-	+@$(inner) tests-run SUITES=systemd
+	@[ "$$(id -u)" -ne 0 ] || tests/setup.sh systemd network
+	+@python=$$(tests/setup.sh python) && $(inner) tests-run SUITES=systemd PYTHON="$$python"
 
 check-asan: ## everything in C under the address and undefined-behaviour sanitizers
 	@tests/setup.sh build check

@@ -200,3 +200,11 @@ bool attach_hung_up(int connection)
 
 	return poll(&poller, 1, 0) > 0 && (poller.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL));
 }
+
+void attach_close(int connection)
+{
+	if (connection < 0)
+		return;
+	(void)shutdown(connection, SHUT_RDWR);
+	close(connection);
+}

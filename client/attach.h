@@ -2,8 +2,8 @@
  * The attach socket: the daemon's AF_UNIX SOCK_SEQPACKET listener, which passes file descriptors and ends what belongs
  * to a connection when the connection ends (a lease, a trainer's claim on its stages).
  *
- * One datagram is one message (proto/message.h). A connection is a file descriptor; close() ends it. Used by one
- * thread at a time.
+ * One datagram is one message (proto/message.h). A connection is a file descriptor, which attach_close ends. Used by
+ * one thread at a time.
  */
 #pragma once
 
@@ -35,3 +35,6 @@ int attach_call(int connection, const uint8_t *message, size_t message_bytes, in
 
 /* The other side has ended the connection. Does not wait. */
 bool attach_hung_up(int connection);
+
+/* Ends a connection, or nothing (-1). close() alone would leave it to a forked child that has inherited it. */
+void attach_close(int connection);

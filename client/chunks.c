@@ -12,7 +12,7 @@ enum { HELPER_COUNT_MAX = 3 };
 
 struct shift {
 	const struct chunks *chunks;
-	_Atomic uint64_t next; /* offset of the next chunk */
+	_Atomic uint64_t next; /* number of the next chunk */
 	pthread_mutex_t lock;
 	int code;             /* guarded by lock; of the first failure */
 	struct reason reason; /* guarded by lock */
@@ -45,17 +45,15 @@ static void *shift_work(void *argument)
 	struct reason reason = {.text = ""};
 
 	while (shift_code(shift) == 0) {
-		uint64_t offset = atomic_fetch_add_explicit(&shift->next, CHUNK_BYTES_MAX, memory_order_relaxed);
+		uint64_t index = atomic_fetch_add_explicit(&shift->next, 1, memory_order_relaxed);
 		int64_t deadline_ms = chunks->deadline_ms;
-		uint64_t bytes;
 		int code;
 
-		if (offset >= chunks->end)
+		if (index >= chunks->end)
 			break;
-		bytes = chunks->end - offset < CHUNK_BYTES_MAX ? chunks->end - offset : CHUNK_BYTES_MAX;
 		if (chunks->patient)
 			deadline_ms = client_deadline(chunks->client->timeout_ms);
-		code = chunks->move(chunks, offset, bytes, deadline_ms, &reason);
+		code = chunks->move(chunks, index, deadline_ms, &reason);
 		if (code)
 			shift_fail(shift, code, &reason);
 	}
@@ -71,7 +69,7 @@ int chunks_move(const struct chunks *chunks, struct reason *reason)
 
 	if (chunks->begin >= chunks->end)
 		return 0;
-	count = (chunks->end - chunks->begin - 1) / CHUNK_BYTES_MAX;
+	count = chunks->end - chunks->begin - 1;
 	/* Where no thread can be made the others do its part. */
 	while (helper_count < HELPER_COUNT_MAX && helper_count < count &&
 	       wait_thread_start(&helpers[helper_count], "emad-chunks", shift_work, &shift) == 0)

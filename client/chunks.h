@@ -10,17 +10,23 @@
 #include <stdint.h>
 
 #include "client/client.h"
+#include "proto/limits.h"
 
 struct chunks {
 	struct emad_client *client; /* borrowed, like context */
 	void *context;              /* for move */
-	uint64_t begin, end;        /* bytes; begin is where a chunk begins */
+	uint64_t begin, end;        /* numbers of chunks */
 	int64_t deadline_ms;
 	bool patient; /* the deadline is not that of all: each chunk has the client's timeout */
 	/* Moves one chunk; called by several threads at once. */
-	int (*move)(const struct chunks *chunks, uint64_t offset, uint64_t bytes, int64_t deadline_ms,
-	            struct reason *reason);
+	int (*move)(const struct chunks *chunks, uint64_t index, int64_t deadline_ms, struct reason *reason);
 };
+
+/* How many chunks so many bytes are. */
+static inline uint64_t chunks_count(uint64_t bytes)
+{
+	return bytes / CHUNK_BYTES_MAX + (bytes % CHUNK_BYTES_MAX != 0);
+}
 
 /* Moves them all. The first failure ends it; chunks that were under way then have come to an end. */
 int chunks_move(const struct chunks *chunks, struct reason *reason);

@@ -14,7 +14,8 @@
  *   Threads         a client may be used from several threads at once; a trainer or a view by one at a time.
  *   fork            handles belong to the process that opened them; in a child every call returns EMAD_EFORKED and
  *                   the close functions do nothing.
- *   Daemon away     calls return EMAD_EAWAY at once when the connection is down; it comes back by itself.
+ *   Daemon away     calls return EMAD_EAWAY at once when the connection is down; it comes back by itself. What a daemon
+ *                   had accepted and lost with its memory, a trainer's next push or flush pushes again before.
  *   Memory          what a call hands out says who owns it; strings from emad_*_json are freed with emad_free.
  */
 #ifndef EMAD_H
@@ -237,6 +238,9 @@ struct emad_trainer_options {
 	uint64_t stride;    /* steps from one call of the schedules to the next; 0: as the daemon's settings say, else 1 */
 	const char *guards; /* "nonfinite=skip-tensor,loss_max=10,norm_jump=5"; NULL: as the daemon's settings say, else
 	                       non-finite snapshots are refused */
+	const char *wire;   /* over tcp:// and tls+tcp://: floating-point values that are wider travel as "bf16", "f16" or
+	                       "f32" (names as for emad_dtype_parse), each rounded once, but for those of a seed. NULL: as they
+	                       are. Not looked at where memory is shared: nothing travels there. EMAD_EARGUMENT: all names */
 	int timeout_ms; /* negative: the client's own, but at least a minute: much memory takes its time */
 };
 
@@ -252,7 +256,11 @@ int emad_trainer_open(struct emad_client *client, const char *model, const struc
                       size_t tensor_count, const struct emad_trainer_options *options,
                       struct emad_trainer **ret_trainer);
 
-/* Waits for an unfinished asynchronous copy, then lets go of the memory. What was accepted will be applied. */
+/*
+ * Waits for an unfinished asynchronous copy, then lets go of the memory. What was accepted will be applied. Only what a
+ * daemon that was stopped meanwhile had accepted of a sharded model, and could not average yet, goes with the trainer,
+ * unless the next daemon is there: emad_flush before it makes sure.
+ */
 void emad_trainer_close(struct emad_trainer *trainer);
 
 struct emad_trainer_info {
@@ -381,13 +389,52 @@ struct emad_view;
  * closed, or the daemon needs it back after its guaranteed time. min_step: the newest version if it is of that step
  * or later, else the first that comes within the timeout; 0: the newest.
  * Nothing is copied; opening does not depend on the size of the model. But where no memory is shared with the daemon
- * (tcp://, tls+tcp://) the whole image is copied here, however long that takes as long as each mebibyte comes within the
+ * (tcp://, tls+tcp://) the image is copied here, however long that takes as long as each mebibyte comes within the
  * client's timeout; such a view is never revoked, and EMAD_EREVOKED means that its version was taken back meanwhile,
  * three times.
  * Codes: EMAD_ENOMODEL, EMAD_ENOPROFILE, EMAD_ENOVERSION, EMAD_ETIMEOUT (says which step there is), EMAD_EAWAY.
  */
 int emad_view_open(struct emad_client *client, const char *model, const char *profile, uint64_t min_step,
                    int timeout_ms, struct emad_view **ret_view);
+
+/*
+ * In which dtype averages are served on request: 0, or 1 more than the number of enum emad_dtype. It is meant for the
+ * floating-point tensors; integers and bools are always served as they are.
+ */
+enum emad_served_dtype {
+	EMAD_DTYPE_KEPT, /* as the average is kept: mostly F32 */
+	EMAD_AS_F64,
+	EMAD_AS_F32,
+	EMAD_AS_F16,
+	EMAD_AS_BF16,
+	EMAD_AS_F8_E4M3, /* float8_e4m3fn: it has no infinity, what is too large becomes 448 */
+	EMAD_AS_F8_E5M2,
+};
+
+struct emad_view_options {
+	uint64_t min_step; /* as for emad_view_open, and so is timeout_ms */
+	int timeout_ms;
+	/*
+	 * In which emad_view_read gives the tensors; it is then asked for this one or EMAD_DTYPE_KEPT, which means the same.
+	 * What is copied from another host lies here in this dtype, and where that is shorter only so many bytes travel.
+	 * Where memory is shared the tensors lie there as they are kept.
+	 */
+	enum emad_served_dtype dtype;
+	/*
+	 * The only tensors that the view has: names, or (what is no tensor's name) patterns with `*` any characters, `?`
+	 * one, `[a-z]` one of a set. Of what is copied from another host nothing else travels but the image's header.
+	 * NULL: all. -ENOENT: one of them means none, and the sentence says the nearest.
+	 */
+	const char *const *tensors;
+	size_t tensor_count;
+};
+
+/*
+ * The same with options, the same for daemons here and elsewhere. NULL: the newest version with the client's own timeout.
+ * Codes as above, -ENOENT, EMAD_EARGUMENT.
+ */
+int emad_view_open_with(struct emad_client *client, const char *model, const char *profile,
+                        const struct emad_view_options *options, struct emad_view **ret_view);
 
 /* Ends the lease and unmaps. NULL is allowed. */
 void emad_view_close(struct emad_view *view);
@@ -404,14 +451,31 @@ struct emad_view_info {
 	uint64_t updates;
 	double decay; /* of the last update */
 	uint64_t published_us; /* wall clock, microseconds since 1970 */
-	const uint8_t *image;  /* the profile as a whole safetensors file; borrowed until emad_view_close */
+	const uint8_t *image;  /* the profile as a whole safetensors file (of a copy: what options named of it); borrowed
+	                          until emad_view_close */
 	uint64_t image_bytes;
 	int fd;                /* the read-only shared memory, or that of the copy; borrowed until emad_view_close; dup it to keep it */
 	uint64_t fd_offset;    /* where the image begins in it, page-aligned */
-	uint64_t tensor_count;
+	uint64_t tensor_count; /* of those that options named */
 };
 
 int emad_view_info(struct emad_view *view, struct emad_view_info *ret_info);
+
+/* Bytes of an image, and which version of it. */
+struct emad_range {
+	uint64_t offset, bytes; /* of the profile as a whole safetensors file, as it is kept */
+	void *buffer;           /* for these; NULL with bytes 0: only the facts are wanted */
+	uint64_t min_step;      /* as for emad_view_open, and so is timeout_ms */
+	int timeout_ms;
+};
+
+/*
+ * Copies these bytes without a view; from another host nothing else travels. Two calls may be of two versions: see
+ * ret_info (may be NULL), in which image, fd and tensor_count are empty. On failure buffer holds nothing of use.
+ * Codes: those of emad_view_open; EMAD_EARGUMENT (it does not lie in the image: all numbers).
+ */
+int emad_image_read(struct emad_client *client, const char *model, const char *profile, const struct emad_range *range,
+                    struct emad_view_info *ret_info);
 
 struct emad_view_tensor {
 	const char *name; /* borrowed until emad_view_close, like everything here */
@@ -425,20 +489,6 @@ struct emad_view_tensor {
 /* By index (0-based, in the order of the file) or by name. -ENOENT when there is none. */
 int emad_view_tensor(struct emad_view *view, uint64_t index, struct emad_view_tensor *ret_tensor);
 int emad_view_find(struct emad_view *view, const char *name, struct emad_view_tensor *ret_tensor);
-
-/*
- * In which dtype averages are served on request: 0, or 1 more than the number of enum emad_dtype. It is meant for the
- * floating-point tensors; integers and bools are always served as they are.
- */
-enum emad_served_dtype {
-	EMAD_DTYPE_KEPT, /* as the average is kept: mostly F32 */
-	EMAD_AS_F64,
-	EMAD_AS_F32,
-	EMAD_AS_F16,
-	EMAD_AS_BF16,
-	EMAD_AS_F8_E4M3, /* float8_e4m3fn: it has no infinity, what is too large becomes 448 */
-	EMAD_AS_F8_E5M2,
-};
 
 /*
  * The dtype of a name: that of safetensors ("BF16") or of PyTorch ("bfloat16", "half"), in any case.

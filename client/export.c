@@ -166,7 +166,7 @@ static int job_prepare(struct job *job, struct reason *reason)
 	if (code == 0)
 		code = view_tensors(job->view, &job->tensors, reason);
 	if (code == 0 && dtype != EMAD_DTYPE_KEPT)
-		code = recast_create(job->tensors, served_dtype(dtype, DTYPE_F32), &job->recast, reason);
+		code = recast_create(job->tensors, served_dtype(dtype, DTYPE_F32), NULL, &job->recast, reason);
 	if (code == 0)
 		job->total_bytes = job->recast ? job->recast->file_bytes : job->facts.image_bytes;
 	return code;
@@ -195,10 +195,12 @@ static int export_once(struct emad_client *client, const char *model, const char
                        const struct emad_export_options *options, struct target *target,
                        struct emad_export_info *ret_info, struct reason *reason)
 {
+	/* Not in the wanted dtype: what is too large for it is counted here. */
+	const struct emad_view_options whole = {.min_step = options->min_step, .timeout_ms = options->timeout_ms};
 	struct job job = {.target = target, .options = options};
 	int code;
 
-	code = view_open(client, model, profile, options->min_step, options->timeout_ms, &job.view, reason);
+	code = view_open(client, model, profile, &whole, &job.view, reason);
 	if (code)
 		return code;
 	code = job_prepare(&job, reason);

@@ -6,6 +6,7 @@
 #include "client/link.h"
 
 #include "client/identity.h"
+#include "client/threads.h"
 #include "client/wait.h"
 #include "proto/limits.h"
 #include "proto/sp.h"
@@ -64,6 +65,25 @@ static int link_process_check(struct reason *reason)
 	                  (int)here, (int)before);
 }
 
+/* Whether there is room for the threads of NNG, which it makes at its first use. */
+static int link_threads_check(struct reason *reason)
+{
+	enum { TASK_MAX = 16, RESOLVER = 4, OTHERS = 3 };
+	static _Atomic bool passed;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	uint32_t cpu_count = cpus > 0 ? (uint32_t)cpus : 1, made_count = 0;
+	uint32_t count = (cpu_count > TASK_MAX / 2 ? TASK_MAX : 2 * cpu_count) + cpu_count + RESOLVER + OTHERS;
+	int code = atomic_load(&passed) ? 0 : threads_try(count, &made_count);
+
+	if (code)
+		return reason_set(reason, code,
+		                  "of %" PRIu32 " threads that connections need only %" PRIu32
+		                  " can be made: %s: raise the limit on tasks (ulimit -u, docker run --pids-limit)",
+		                  count, made_count, strerror(-code));
+	atomic_store(&passed, true);
+	return 0;
+}
+
 /* NNG's codes are positive and its own. */
 static int link_code(int code)
 {
@@ -102,6 +122,15 @@ static int link_fault(const struct link *link, int code, struct reason *reason)
 	return reason_set(reason, link_code(code), "%s: %s", link->url, nng_strerror(code));
 }
 
+/* What a daemon that speaks TLS may not like about us. Some versions of TLS tell it only by hanging up. */
+static const char *identity_doubt(const struct identity *identity)
+{
+	if (!identity->authority)
+		return "";
+	return identity->certificate ? ", and takes our certificate (EMAD_TLS_CERTIFICATE) and its key (EMAD_TLS_KEY)"
+	                             : ", and wants no certificate of ours (EMAD_TLS_CERTIFICATE)";
+}
+
 /* Why there is no connection, and what to do about it. */
 static int link_away(const struct link *link, struct reason *reason)
 {
@@ -111,7 +140,7 @@ static int link_away(const struct link *link, struct reason *reason)
 		return reason_set(reason, STATUS_EAWAY,
 		                  "no daemon answers at %s: see that emad runs there and listens at that address%s, or set "
 		                  "EMAD_SOCKET",
-		                  link->url, link->options.identity->authority ? " and takes our certificate" : "");
+		                  link->url, identity_doubt(link->options.identity));
 	if (faccessat(AT_FDCWD, link->socket_path, W_OK, AT_EACCESS) < 0 && errno == EACCES)
 		return reason_set(reason, -EACCES,
 		                  "uid %u may not connect to %s: join the socket's group, or set EMAD_SOCKET to a daemon "
@@ -312,11 +341,19 @@ static int connection_open(struct link *link, int64_t deadline_ms, struct connec
 	if (code == NNG_EPEERAUTH || code == NNG_ECRYPTO)
 		return reason_set(reason, -EACCES,
 		                  "%s: TLS came to nothing: %s (is the daemon's certificate valid, from an authority in EMAD_TLS_CA, and "
-		                  "for this name, or that in EMAD_TLS_NAME?)",
-		                  link->url, nng_strerror(code));
+		                  "for this name, or that in EMAD_TLS_NAME%s?)",
+		                  link->url, nng_strerror(code),
+		                  link->options.identity->certificate ? ", and ours from an authority that it knows" : "");
 	if (code == NNG_EPROTO)
 		return reason_set(reason, STATUS_EPROTOCOL, "what answers at %s is not emad", link->url);
-	if (link_code(code) == STATUS_ETIMEOUT || link_code(code) == -ENOMEM || link_code(code) == -EMFILE)
+	if (code == NNG_EADDRINVAL)
+		return reason_set(reason, STATUS_EAWAY, "no address is known for the name, or no such port, in %s: see DNS, /etc/hosts, "
+		                  "or EMAD_SOCKET", link->url);
+	if (link_code(code) == STATUS_ETIMEOUT)
+		return reason_set(reason, STATUS_ETIMEOUT, "%s: %s before there was a connection: see that the address is right and "
+		                  "its name known, and that no firewall is in the way (at the daemon's host: IPAddressAllow= of its unit)", link->url,
+		                  nng_strerror(code));
+	if (link_code(code) == -ENOMEM || link_code(code) == -EMFILE)
 		return link_fault(link, code, reason);
 	return link_away(link, reason);
 }
@@ -400,6 +437,8 @@ int link_open(const struct link_options *options, struct link **ret_link, struct
 	int code;
 
 	code = link_process_check(reason);
+	if (!code)
+		code = link_threads_check(reason);
 	if (code)
 		return code;
 	link = calloc(1, sizeof(*link));
@@ -414,6 +453,9 @@ int link_open(const struct link_options *options, struct link **ret_link, struct
 	code = nng_stream_dialer_alloc(&link->dialer, link->url);
 	if (code == 0 && strncmp(link->url, "tls+tcp://", strlen("tls+tcp://")) == 0)
 		code = tls_set(link);
+	/* A request goes in several parts, which must not wait for each other: behind TLS that is not NNG's default. */
+	if (code == 0 && link->wire == SP_WIRE_TCP)
+		code = nng_stream_dialer_set_bool(link->dialer, NNG_OPT_TCP_NODELAY, true);
 	wait_signals_restore(&before);
 	if (code == NNG_ECRYPTO || code == NNG_EINVAL) {
 		code = reason_set(reason, STATUS_EARGUMENT, "%s: %s: see the files in EMAD_TLS_CA, EMAD_TLS_CERTIFICATE and EMAD_TLS_KEY",
@@ -449,16 +491,26 @@ static void pause_ms(int64_t deadline_ms)
 	(void)nanosleep(&pause, NULL);
 }
 
-/* Connects; where nobody listens tries again until patience_ms. */
+/*
+ * Connects; where nobody listens tries again until patience_ms. When the last attempt runs out of time, why those before
+ * it came to nothing says more.
+ */
 static int connect_patiently(struct link *link, int64_t deadline_ms, int64_t patience_ms,
                              struct connection **ret_connection, struct reason *reason)
 {
 	int64_t grace_ms = wait_now_ms() + LINK_GRACE_MS;
+	int code = 0;
 
 	for (;;) {
+		struct reason latest = {.text = ""};
 		bool broke = false;
-		int code = connection_open(link, deadline_ms, ret_connection, &broke, reason);
+		int before = code;
 
+		code = connection_open(link, deadline_ms, ret_connection, &broke, &latest);
+		if (before && code == STATUS_ETIMEOUT)
+			return before;
+		if (code && reason && latest.text[0])
+			*reason = latest;
 		/* The way there is made of more than the daemon: it may work at the next try. */
 		if (broke && link->wire == SP_WIRE_TCP && patience_ms < grace_ms)
 			patience_ms = grace_ms;

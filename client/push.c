@@ -7,7 +7,8 @@
  *            from the old stage ---+--- register again
  *
  * emad_push does this in the calling thread, emad_push_begin in the pusher's. Once the values are copied the caller
- * may change them; a second attempt therefore takes them out of the first one's stage.
+ * may change them; a second attempt therefore takes them out of the first one's stage. Before it go, in their order,
+ * those that the daemon had accepted and has lost (stages.h): they must be there before anything newer is.
  */
 #include "client/trainer.h"
 
@@ -25,7 +26,7 @@ enum { PUSH_SKIP = 1 };
 struct push {
 	uint64_t step;
 	const void *const *data;
-	const struct enclosure *enclosure; /* borrowed; NULL: nothing */
+	struct enclosure *enclosure; /* borrowed until an answer says that it was accepted; NULL: nothing, or given away */
 	bool wait;             /* until it is applied or refused */
 	int64_t until_ms;      /* the end of the caller's timeout */
 	struct pusher *pusher; /* told when the values have been copied; NULL for none */
@@ -54,7 +55,7 @@ static int push_stage(struct emad_trainer *trainer, const struct push *push, uin
 {
 	struct registration *registration = &trainer->registration;
 	bool skips = registration->policy == EMAD_POLICY_SKIP;
-	int free_stage = registration_free_stage(registration);
+	int free_stage = stages_free(&registration->stages);
 	struct request request;
 	struct client_answer answer;
 	const struct reply *reply = &answer.reply;
@@ -72,9 +73,9 @@ static int push_stage(struct emad_trainer *trainer, const struct push *push, uin
 	if (code)
 		return code;
 	code = trainer_answer_code(trainer, &answer, reason);
-	if (code == 0 && (!(reply->present & REPLY_HAS(stage)) || reply->stage >= registration->map.stage_count))
+	if (code == 0 && (!(reply->present & REPLY_HAS(stage)) || reply->stage >= registration->stages.map.stage_count))
 		code = reason_set(reason, STATUS_EPROTOCOL, "the daemon offers stage %" PRIu64 " of %u", reply->stage,
-		                  registration->map.stage_count);
+		                  registration->stages.map.stage_count);
 	if (code == 0)
 		*ret_stage = (uint32_t)reply->stage;
 	client_answer_finish(&answer);
@@ -94,8 +95,10 @@ static int push_send(struct emad_trainer *trainer, const struct push *push, cons
 		.stage = (uint32_t)request->stage,
 		.sequence = request->sequence,
 		.begin = begin,
+		/* A seed is an average itself: nothing of it is given away. */
+		.wire = push->enclosure && push->enclosure->seeds ? RUNS_AS_KEPT : registration->wire,
 		.deadline_ms = push->until_ms + WAIT_MARGIN_MS,
-		.patient = push->pusher,
+		.patient = trainer->is_patient,
 	};
 	int code;
 
@@ -105,7 +108,7 @@ static int push_send(struct emad_trainer *trainer, const struct push *push, cons
 			registration->fenced = true;
 		if (code != -EAGAIN || wait_left_ms(push->until_ms) == 0)
 			return code;
-		code = remote_claim(registration, send.deadline_ms, &registration->map, reason);
+		code = remote_claim(registration, send.deadline_ms, &registration->stages.map, reason);
 		if (code)
 			return code;
 		send.begin = 0;
@@ -128,7 +131,7 @@ static int push_call(struct emad_trainer *trainer, const struct push *push, stru
 			if (code)
 				return code;
 			/* A job of the pusher may take as long as it gets on. */
-			if (push->pusher)
+			if (trainer->is_patient)
 				deadline_ms = client_deadline(trainer->client->timeout_ms);
 		}
 		code = trainer_call(trainer, request, deadline_ms, ret_answer, reason);
@@ -139,8 +142,42 @@ static int push_call(struct emad_trainer *trainer, const struct push *push, stru
 	}
 }
 
+/* What the answer says of the snapshot in the stage. Takes the enclosure when that may have to be repeated with it. */
+static void push_note(struct stages *stages, struct stage_note *note, struct push *push, enum outcome outcome)
+{
+	note->pushed = outcome == OUTCOME_ACCEPTED;
+	if (outcome == OUTCOME_ACCEPTED) {
+		note->enclosure = push->enclosure;
+		push->enclosure = NULL;
+	}
+	if (outcome == OUTCOME_ACCEPTED || outcome == OUTCOME_DUPLICATE)
+		stages_accepted(stages, push->step);
+	else if (outcome == OUTCOME_STARTED || outcome == OUTCOME_APPLIED)
+		stages_applied(stages, push->step);
+}
+
+static int push_answer(struct emad_trainer *trainer, struct push *push, const struct client_answer *answer,
+                       struct emad_push_result *result, enum outcome *ret_outcome, struct reason *reason)
+{
+	int code = trainer_answer_code(trainer, answer, reason);
+
+	if (code == 0 && !outcome_parse(answer->reply.outcome, ret_outcome))
+		code = reason_set(reason, STATUS_EPROTOCOL, "the daemon's answer to push has no known outcome");
+	if (code)
+		return code;
+	*result = (struct emad_push_result){
+		.outcome = (enum emad_outcome)*ret_outcome,
+		.step = push->step,
+		.version = answer->reply.version,
+		.calls = answer->reply.calls,
+	};
+	trainer_note_coalesced(trainer, answer->reply.coalesced);
+	client_text_copy(answer->reply.refusal, result->refusal, sizeof(result->refusal));
+	return 0;
+}
+
 /* Tells the daemon that the stage holds the snapshot. */
-static int push_doorbell(struct emad_trainer *trainer, struct push *push, uint32_t stage,
+static int push_doorbell(struct emad_trainer *trainer, struct push *push, uint32_t stage, struct stage_note *note,
                          struct emad_push_result *result, struct reason *reason)
 {
 	struct request request = trainer_request(trainer, OP_PUSH);
@@ -156,80 +193,126 @@ static int push_doorbell(struct emad_trainer *trainer, struct push *push, uint32
 		request_set(&request, wait, true);
 		request_set(&request, timeout_ms, (uint64_t)wait_left_ms(push->until_ms));
 	}
-	trainer->registration.in_doubt[stage] = true;
+	note->step = push->step;
+	note->pushed = true;
+	note->in_doubt = true;
 	code = push_call(trainer, push, &request, &answer, reason);
 	if (code)
 		return code;
 	push->answered = true;
-	code = trainer_answer_code(trainer, &answer, reason);
-	if (code == 0 && !outcome_parse(answer.reply.outcome, &outcome))
-		code = reason_set(reason, STATUS_EPROTOCOL, "the daemon's answer to push has no known outcome");
-	if (code == 0) {
-		*result = (struct emad_push_result){
-			.outcome = (enum emad_outcome)outcome,
-			.step = push->step,
-			.version = answer.reply.version,
-			.calls = answer.reply.calls,
-		};
-		trainer_note_coalesced(trainer, answer.reply.coalesced);
-		client_text_copy(answer.reply.refusal, result->refusal, sizeof(result->refusal));
-		if (push->wait && outcome == OUTCOME_ACCEPTED)
-			code = reason_set(reason, STATUS_ETIMEOUT, "step %" PRIu64 " was accepted but is not applied yet; flush waits for it",
-			                  push->step);
-	}
+	code = push_answer(trainer, push, &answer, result, &outcome, reason);
 	client_answer_finish(&answer);
-	return code;
+	if (code)
+		return code;
+	push_note(&trainer->registration.stages, note, push, outcome);
+	if (push->wait && outcome == OUTCOME_ACCEPTED)
+		return reason_set(reason, STATUS_ETIMEOUT, "step %" PRIu64 " was accepted but is not applied yet; flush waits for it",
+		                  push->step);
+	return 0;
+}
+
+/* ---- again ------------------------------------------------------------------------------------------------------- */
+
+/* Copies a keepsake to a stage of the registration there is now, and pushes it. The enclosure goes with it. */
+static int keepsake_push(struct emad_trainer *trainer, struct push *push, struct keepsake *keepsake,
+                         struct emad_push_result *result, struct reason *reason)
+{
+	struct stages *stages = &trainer->registration.stages;
+	struct stage_note *note;
+	uint32_t stage;
+	int code = push_stage(trainer, push, &stage, reason);
+
+	if (code)
+		return code;
+	note = stages_overwrite(stages, stage);
+	copy_bytes(trainer->snapshot.copy_kind, stage_map_stage(&stages->map, stage), keepsake->bytes,
+	           trainer->registration.manifest->stage_bytes);
+	copy_fence();
+	return push_doorbell(trainer, push, stage, note, result, reason);
+}
+
+/* Whether the same push may succeed later. */
+static bool may_pass(int code)
+{
+	return code == STATUS_EAWAY || code == STATUS_ETIMEOUT || code == STATUS_ESHUTDOWN || code == STATUS_EBUSY ||
+	       code == STATUS_ENOMODEL || code == STATUS_EFENCED || code == -EACCES || code == -ENOMEM || code == PUSH_SKIP;
+}
+
+int push_repeat(struct emad_trainer *trainer, int64_t until_ms, struct reason *reason)
+{
+	struct stages *stages = &trainer->registration.stages;
+	struct keepsake *keepsake;
+
+	while ((keepsake = stages_keepsake(stages)) != NULL) {
+		struct push push = {.step = keepsake->step, .enclosure = keepsake->enclosure, .until_ms = until_ms};
+		struct emad_push_result result;
+		int code = keepsake_push(trainer, &push, keepsake, &result, reason);
+
+		keepsake->enclosure = push.enclosure;
+		if (code == PUSH_SKIP)
+			return reason_set(reason, STATUS_EBUSY,
+			                  "the daemon has lost step %" PRIu64 ", and has no stage free to take it again",
+			                  push.step);
+		if (may_pass(code))
+			return code;
+		if (code)
+			trainer_note_lost(trainer);
+		stages_drop(stages, keepsake);
+	}
+	return 0;
 }
 
 /* Registers again and sends the snapshot once more, from the stage of the registration before. */
-static int push_again(struct emad_trainer *trainer, struct push *push, uint32_t stage_before,
+static int push_again(struct emad_trainer *trainer, struct push *push, struct stage_note *note,
                       struct emad_push_result *result, struct reason *reason)
 {
-	struct registration *registration = &trainer->registration;
+	struct stages *stages = &trainer->registration.stages;
 	int64_t deadline_ms = push->until_ms + WAIT_MARGIN_MS;
-	struct stage_map before = {0};
-	uint32_t stage;
+	struct keepsake *own;
 	int code;
 
-	push->answered = false;
-	code = trainer_reclaim(trainer, deadline_ms, &before, reason);
-	if (code)
-		return code;
-	code = push_stage(trainer, push, &stage, reason);
-	if (code == 0) {
-		copy_bytes(trainer->snapshot.copy_kind, stage_map_stage(&registration->map, stage),
-		           stage_map_stage(&before, stage_before), registration->manifest->stage_bytes);
-		copy_fence();
-		code = push_doorbell(trainer, push, stage, result, reason);
-	}
-	stage_map_finish(&before);
+	note->is_own = true;
+	do {
+		push->answered = false;
+		code = trainer_reclaim(trainer, deadline_ms, reason);
+		own = stages_own_keepsake(stages);
+		if (code == 0 && own)
+			code = keepsake_push(trainer, push, own, result, reason);
+	} while (code == STATUS_ENOMODEL && wait_left_ms(deadline_ms) > 0);
+	/* Without a claim it is still where it was. */
+	note->is_own = false;
+	own = stages_own_keepsake(stages);
+	if (own)
+		stages_drop(stages, own);
 	return code;
 }
 
 static int push_attempt(struct emad_trainer *trainer, struct push *push, struct emad_push_result *result,
                         struct reason *reason)
 {
+	struct registration *registration = &trainer->registration;
 	int64_t deadline_ms = push->until_ms + WAIT_MARGIN_MS;
+	struct stage_note *note;
 	uint32_t stage;
 	int code;
 
 	code = trainer_ready(trainer, deadline_ms, NULL, reason);
-	if (code)
-		return code;
-	code = push_stage(trainer, push, &stage, reason);
+	if (code == 0)
+		code = push_stage(trainer, push, &stage, reason);
 	if (code == STATUS_ENOMODEL) {
-		code = trainer_reclaim(trainer, deadline_ms, NULL, reason);
+		code = trainer_reclaim(trainer, deadline_ms, reason);
 		if (code == 0)
 			code = push_stage(trainer, push, &stage, reason);
 	}
 	if (code)
-		return code;
-	snapshot_copy(&trainer->snapshot, push->data, stage_map_stage(&trainer->registration.map, stage), !push->pusher);
+		return code == STATUS_EBUSY && registration->policy == EMAD_POLICY_SKIP ? PUSH_SKIP : code;
+	note = stages_overwrite(&registration->stages, stage);
+	snapshot_copy(&trainer->snapshot, push->data, stage_map_stage(&registration->stages.map, stage), !push->pusher);
 	if (push->pusher)
 		pusher_copied(push->pusher);
-	code = push_doorbell(trainer, push, stage, result, reason);
+	code = push_doorbell(trainer, push, stage, note, result, reason);
 	if (code == STATUS_ENOMODEL)
-		code = push_again(trainer, push, stage, result, reason);
+		code = push_again(trainer, push, note, result, reason);
 	return code;
 }
 
@@ -245,12 +328,8 @@ static int push_perform(struct emad_trainer *trainer, struct push *push, struct 
 			pusher_copied(push->pusher);
 		return 0;
 	}
-	if (code == 0 || (code == STATUS_ETIMEOUT && push->answered)) {
-		trainer->has_pushed = true;
-		trainer->pushed_step = push->step;
-	} else if (!push->answered && (code == STATUS_EAWAY || code == STATUS_ETIMEOUT || code == -EACCES)) {
+	if (code && !push->answered && (code == STATUS_EAWAY || code == STATUS_ETIMEOUT || code == -EACCES))
 		trainer_note_lost(trainer);
-	}
 	return code;
 }
 
@@ -267,9 +346,9 @@ static int push_now(struct emad_trainer *trainer, struct push *push, struct emad
 	if (code)
 		return STATUS_EBUSY;
 	push->enclosure = trainer->enclosure;
-	code = push_perform(trainer, push, &result, reason);
-	enclosure_destroy(trainer->enclosure);
 	trainer->enclosure = NULL;
+	code = push_perform(trainer, push, &result, reason);
+	enclosure_destroy(push->enclosure);
 	if (code == 0 && ret_result)
 		*ret_result = result;
 	return code;
@@ -306,8 +385,10 @@ static int push_job(void *context, struct pusher *pusher, uint64_t step, const v
 		.pusher = pusher,
 	};
 
+	trainer->is_patient = true;
 	code = push_perform(trainer, &push, &result, reason);
-	enclosure_destroy(enclosure);
+	trainer->is_patient = false;
+	enclosure_destroy(push.enclosure);
 	return code == STATUS_ETIMEOUT ? STATUS_EAWAY : code;
 }
 

@@ -26,17 +26,20 @@ static int tensor_compare(const void *left, const void *right)
 	return (a->index > b->index) - (a->index < b->index);
 }
 
-static int tensors_order(struct recast *recast, const struct safetensors *image, enum dtype dtype,
+static int tensors_order(struct recast *recast, const struct safetensors *image, enum dtype dtype, const bool *chosen,
                          struct reason *reason)
 {
 	uint64_t total = 0;
 
 	for (uint32_t i = 0; i < image->entry_count; i++) {
 		const struct safetensors_entry *entry = &image->entries[i];
-		struct recast_tensor *tensor = &recast->tensors[i];
+		struct recast_tensor *tensor = &recast->tensors[recast->tensor_count];
 
+		if (chosen && !chosen[i])
+			continue;
+		recast->tensor_count++;
 		tensor->index = i;
-		tensor->dtype = dtype_is_float(entry->dtype) ? dtype : entry->dtype;
+		tensor->dtype = dtype != RUNS_AS_KEPT && dtype_is_float(entry->dtype) ? dtype : entry->dtype;
 		tensor->element_count = entry->bytes / dtype_bytes(entry->dtype);
 		if (__builtin_mul_overflow(tensor->element_count, dtype_bytes(tensor->dtype), &tensor->bytes) ||
 		    __builtin_add_overflow(total, tensor->bytes, &total) || total > INT64_MAX / 2)
@@ -46,7 +49,6 @@ static int tensors_order(struct recast *recast, const struct safetensors *image,
 			                  sentence_name_bytes(entry->name), entry->name, dtype_name(tensor->dtype),
 			                  INT64_MAX / 2);
 	}
-	recast->tensor_count = image->entry_count;
 	recast->file_bytes = total;
 	qsort(recast->tensors, recast->tensor_count, sizeof(*recast->tensors), tensor_compare);
 	return 0;
@@ -55,7 +57,8 @@ static int tensors_order(struct recast *recast, const struct safetensors *image,
 static void header_write(struct safetensors_writer *writer, const struct recast *recast,
                          const struct safetensors *image, enum dtype dtype)
 {
-	const char *name = dtype_name(dtype);
+	const char *name = dtype == RUNS_AS_KEPT ? NULL : dtype_name(dtype);
+	bool is_first = !name;
 	uint64_t at = 0;
 
 	for (uint32_t i = 0; i < recast->tensor_count; i++) {
@@ -67,12 +70,15 @@ static void header_write(struct safetensors_writer *writer, const struct recast 
 		at += tensor->bytes;
 	}
 	safetensors_write_metadata_begin(writer);
-	safetensors_write_metadata_pair(writer, true, DTYPE_KEY, name, strlen(name));
+	if (name)
+		safetensors_write_metadata_pair(writer, true, DTYPE_KEY, name, strlen(name));
 	for (uint32_t i = 0; i < image->metadata_count; i++) {
 		const struct safetensors_metadata *pair = &image->metadata[i];
 
-		if (strcmp(pair->key, DTYPE_KEY) != 0)
-			safetensors_write_metadata_pair(writer, false, pair->key, pair->value, strlen(pair->value));
+		if (name && strcmp(pair->key, DTYPE_KEY) == 0)
+			continue;
+		safetensors_write_metadata_pair(writer, is_first, pair->key, pair->value, strlen(pair->value));
+		is_first = false;
 	}
 	safetensors_write_metadata_end(writer);
 }
@@ -88,8 +94,9 @@ static int header_prepare(struct recast *recast, const struct safetensors *image
 	bytes = (bytes + IMAGE_PAGE_BYTES - 1) / IMAGE_PAGE_BYTES * IMAGE_PAGE_BYTES;
 	if (bytes - SAFETENSORS_SIZE_BYTES > SAFETENSORS_HEADER_BYTES_MAX)
 		return reason_set(reason, STATUS_ELIMIT,
-		                  "the header has %" PRIu64 " bytes as %s, at most %d are allowed", bytes,
-		                  dtype_name(dtype), SAFETENSORS_HEADER_BYTES_MAX);
+		                  "the header has %" PRIu64 " bytes%s%s, at most %d are allowed", bytes,
+		                  dtype == RUNS_AS_KEPT ? "" : " as ", dtype == RUNS_AS_KEPT ? "" : dtype_name(dtype),
+		                  SAFETENSORS_HEADER_BYTES_MAX);
 	recast->header = malloc(bytes);
 	if (!recast->header)
 		return -ENOMEM;
@@ -102,7 +109,7 @@ static int header_prepare(struct recast *recast, const struct safetensors *image
 	return 0;
 }
 
-int recast_create(const struct safetensors *image, enum dtype dtype, struct recast **ret_recast,
+int recast_create(const struct safetensors *image, enum dtype dtype, const bool *chosen, struct recast **ret_recast,
                   struct reason *reason)
 {
 	struct recast *recast = calloc(1, sizeof(*recast));
@@ -112,7 +119,7 @@ int recast_create(const struct safetensors *image, enum dtype dtype, struct reca
 		return -ENOMEM;
 	recast->tensors = calloc((size_t)image->entry_count + 1, sizeof(*recast->tensors));
 	if (recast->tensors)
-		code = tensors_order(recast, image, dtype, reason);
+		code = tensors_order(recast, image, dtype, chosen, reason);
 	if (code == 0)
 		code = header_prepare(recast, image, dtype, reason);
 	if (code) {

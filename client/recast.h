@@ -1,15 +1,16 @@
 /*
- * The layout of an image whose floating-point tensors are of another dtype: what the file will look like, before any
- * element has been converted. Pure.
+ * The layout of an image whose floating-point tensors are of another dtype, or that has only some of the tensors: what
+ * the file will look like, before any element has been converted. Pure.
  *
  * The order is that of image.h for the new dtypes: widest first, then by dtype, then as the tensors were. The metadata
- * are kept, with "emad.dtype" beside them.
+ * are kept, with "emad.dtype" beside them where there is another one.
  */
 #pragma once
 
 #include <stdint.h>
 
 #include "proto/dtype.h"
+#include "proto/runs.h"
 #include "proto/safetensors.h"
 #include "proto/status.h"
 
@@ -28,7 +29,10 @@ struct recast {
 	uint64_t file_bytes;
 };
 
-/* dtype: floating-point. STATUS_ELIMIT when the header gets too large or the bytes cannot be addressed; -ENOMEM. */
-int recast_create(const struct safetensors *image, enum dtype dtype, struct recast **ret_recast,
+/*
+ * dtype: floating-point, or RUNS_AS_KEPT. chosen: for each entry of the image, whether it will be there; NULL: all.
+ * STATUS_ELIMIT when the header gets too large or the bytes cannot be addressed; -ENOMEM.
+ */
+int recast_create(const struct safetensors *image, enum dtype dtype, const bool *chosen, struct recast **ret_recast,
                   struct reason *reason);
 void recast_destroy(struct recast *recast);

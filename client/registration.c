@@ -5,16 +5,13 @@
 
 #include "client/attach.h"
 #include "client/remote.h"
+#include "client/served.h"
 #include "client/wait.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 
 static const char *const RESUME_NAMES[] = {
 	[EMAD_RESUME_AUTO] = "auto",
@@ -65,6 +62,7 @@ int registration_init(struct registration *registration, struct emad_client *cli
 		.rewind = options->rewind,
 		.policy = options->policy,
 		.stride = options->stride,
+		.wire = RUNS_AS_KEPT,
 		.connection = -1,
 	};
 	code = client_model_check(model, reason);
@@ -81,6 +79,9 @@ int registration_init(struct registration *registration, struct emad_client *cli
 		return reason_set(reason, STATUS_EARGUMENT, "rewind is %d", (int)options->rewind);
 	if ((unsigned)options->policy > EMAD_POLICY_COALESCE)
 		return reason_set(reason, STATUS_EARGUMENT, "policy is %d", (int)options->policy);
+	code = options->wire ? served_parse_wire(options->wire, &registration->wire, reason) : 0;
+	if (code)
+		return code;
 	if (options->attributes && strlen(options->attributes) > ATTRIBUTES_BYTES_MAX)
 		return reason_set(reason, STATUS_ELIMIT, "the attributes have %zu bytes, %d are possible",
 		                  strlen(options->attributes), ATTRIBUTES_BYTES_MAX);
@@ -128,22 +129,9 @@ int registration_tensors(struct registration *registration, const struct emad_te
 	return code ? code : manifest_finish(registration->manifest, reason);
 }
 
-void stage_map_finish(struct stage_map *map)
-{
-	if (map->bytes)
-		munmap(map->bytes, map->segment_bytes);
-	*map = (struct stage_map){0};
-}
-
-uint8_t *stage_map_stage(const struct stage_map *map, uint32_t stage)
-{
-	return map->bytes + LAYOUT_PAGE_BYTES + stage * map->stage_stride;
-}
-
 static void registration_detach(struct registration *registration)
 {
-	if (registration->connection >= 0)
-		close(registration->connection);
+	attach_close(registration->connection);
 	registration->connection = -1;
 	registration->stands = false;
 }
@@ -155,7 +143,7 @@ void registration_finish(struct registration *registration)
 	if (registration->stands && !registration->fenced)
 		remote_leave(registration);
 	registration_detach(registration);
-	stage_map_finish(&registration->map);
+	stages_finish(&registration->stages);
 	for (uint32_t i = 0; i < registration->profile_count; i++)
 		free(registration->profiles[i]);
 	free(registration->profiles);
@@ -173,81 +161,20 @@ bool registration_alive(const struct registration *registration)
 	return registration->connection >= 0 && !attach_hung_up(registration->connection);
 }
 
-/* Whether the segment is what the registration needs: everything is checked before the first byte is written. */
-static int stage_map_check(struct stage_map *map, const struct manifest *manifest, struct reason *reason)
-{
-	const struct stage_header *header = (const struct stage_header *)map->bytes;
-	uint64_t room = map->segment_bytes - LAYOUT_PAGE_BYTES;
-	int code = segment_header_check(&header->segment, SEGMENT_STAGE, map->segment_bytes, reason);
-
-	if (code)
-		return code;
-	map->stage_count = header->stage_count;
-	map->stage_stride = header->stage_stride;
-	if (header->stage_bytes != manifest->stage_bytes)
-		return reason_set(reason, STATUS_ECORRUPT,
-		                  "the stage holds %" PRIu64 " bytes, the tensors have %" PRIu64, header->stage_bytes,
-		                  manifest->stage_bytes);
-	if (map->stage_count < 1 || map->stage_count > STAGE_COUNT_MAX || map->stage_stride < manifest->stage_bytes ||
-	    map->stage_stride % LAYOUT_PAGE_BYTES || map->stage_stride > room / map->stage_count)
-		return reason_set(reason, STATUS_ECORRUPT,
-		                  "%u stages of %" PRIu64 " bytes do not fit into a segment of %" PRIu64, map->stage_count,
-		                  map->stage_stride, map->segment_bytes);
-	return 0;
-}
-
 /*
- * A free address at which huge pages can be mapped; the daemon makes the memory of them where it can. A hint, no more:
- * where another thread takes the place first, the kernel chooses.
+ * Opens the connection that stands for the registration and maps the stages into *ret_map. again: they are those of
+ * before.
  */
-static void *huge_page_place(size_t bytes)
-{
-	const size_t huge_bytes = 2 * 1024 * 1024;
-	void *room = mmap(NULL, bytes + huge_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (room == MAP_FAILED)
-		return NULL;
-	munmap(room, bytes + huge_bytes);
-	return (void *)(((uintptr_t)room + huge_bytes - 1) & ~(uintptr_t)(huge_bytes - 1));
-}
-
-static int stage_map_init(struct stage_map *map, int fd, const struct manifest *manifest, struct reason *reason)
-{
-	struct stat facts;
-	void *bytes;
-	int code;
-
-	if (fstat(fd, &facts) < 0)
-		return reason_set(reason, -errno, "the stage segment: %s", strerrordesc_np(errno));
-	if (facts.st_size < (off_t)LAYOUT_PAGE_BYTES)
-		return reason_set(reason, STATUS_ECORRUPT, "the stage segment has %lld bytes, less than a header",
-		                  (long long)facts.st_size);
-	bytes = mmap(huge_page_place((size_t)facts.st_size), (size_t)facts.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-	             0);
-	if (bytes == MAP_FAILED)
-		return reason_set(reason, -errno, "cannot map %lld bytes of stages: %s", (long long)facts.st_size,
-		                  strerrordesc_np(errno));
-	*map = (struct stage_map){.bytes = bytes, .segment_bytes = (uint64_t)facts.st_size};
-	code = stage_map_check(map, manifest, reason);
-	if (code) {
-		stage_map_finish(map);
-		return code;
-	}
-	/* Pages are found now and not in the first training steps; older kernels cannot, which is no failure. */
-	madvise(bytes, (size_t)facts.st_size, MADV_POPULATE_WRITE);
-	return 0;
-}
-
-/* Opens the connection that stands for the registration and maps the stages into *ret_map. */
-static int registration_attach(struct registration *registration, int64_t deadline_ms, struct stage_map *ret_map,
-                               struct reason *reason)
+static int registration_attach(struct registration *registration, bool again, int64_t deadline_ms,
+                               struct stage_map *ret_map, struct reason *reason)
 {
 	struct request request = {.operation = OP_ATTACH};
 	struct client_answer answer;
 	int connection, code;
 
 	if (remote_is(registration->client)) {
-		*ret_map = (struct stage_map){0};
+		/* What is the trainer's own stays, with what is in it. */
+		*ret_map = again ? registration->stages.map : (struct stage_map){0};
 		code = remote_claim(registration, deadline_ms, ret_map, reason);
 		registration->stands = code == 0;
 		return code;
@@ -261,7 +188,7 @@ static int registration_attach(struct registration *registration, int64_t deadli
 	request_set(&request, client, registration->client->id);
 	code = client_attach_call(connection, &request, deadline_ms, &answer, reason);
 	if (code) {
-		close(connection);
+		attach_close(connection);
 		return code;
 	}
 	code = client_answer_code(&answer, reason);
@@ -271,7 +198,7 @@ static int registration_attach(struct registration *registration, int64_t deadli
 		code = stage_map_init(ret_map, answer.fd, registration->manifest, reason);
 	client_answer_finish(&answer);
 	if (code) {
-		close(connection);
+		attach_close(connection);
 		return code;
 	}
 	registration_detach(registration);
@@ -334,6 +261,7 @@ static int registration_register(struct registration *registration, enum emad_re
 		code = reason_set(reason, STATUS_EPROTOCOL, "the daemon's answer to register has no epoch");
 	if (code == 0) {
 		registration->rewind = EMAD_REWIND_REFUSE;
+		registration->is_new = true;
 		registration->epoch = reply->epoch;
 		registration->resumed = reply->resumed;
 		registration->last_step = reply->last_step;
@@ -345,8 +273,28 @@ static int registration_register(struct registration *registration, enum emad_re
 	return code;
 }
 
+/* Takes over what the latest attach has mapped. */
+static void registration_map(struct registration *registration, const struct stage_map *map)
+{
+	const struct stages *stages = &registration->stages;
+	uint64_t instance = registration->client->instance;
+
+	/* One that knew the model and does not any more was told to forget it, and all that was pushed to it. */
+	if (registration->is_new) {
+		stages_replace(&registration->stages, map, registration->manifest->stage_bytes,
+		               instance != registration->instance);
+		registration->lost_step = stages->settled_step;
+		registration->has_lost = stages->has_settled &&
+		                         !(registration->resumed && registration->last_step >= stages->settled_step);
+	} else {
+		stages_remap(&registration->stages, map);
+	}
+	registration->is_new = false;
+	registration->instance = instance;
+}
+
 int registration_claim(struct registration *registration, enum emad_resume resume, int64_t deadline_ms,
-                       struct stage_map *ret_before, struct reason *reason)
+                       struct reason *reason)
 {
 	struct stage_map map;
 	int code;
@@ -356,19 +304,14 @@ int registration_claim(struct registration *registration, enum emad_resume resum
 	do {
 		code = registration_register(registration, resume, deadline_ms, reason);
 		if (code == 0)
-			code = registration_attach(registration, deadline_ms, &map, reason);
+			code = registration_attach(registration, false, deadline_ms, &map, reason);
 		/* A daemon that came in between does not know a rank that had not attached yet. */
 	} while (code == STATUS_ENOMODEL && resume != EMAD_RESUME_MUST && wait_left_ms(deadline_ms) > 0);
 	if (code) {
 		registration->fenced |= code == STATUS_EFENCED;
 		return code;
 	}
-	if (ret_before)
-		*ret_before = registration->map;
-	else
-		stage_map_finish(&registration->map);
-	registration->map = map;
-	memset(registration->in_doubt, 0, sizeof(registration->in_doubt));
+	registration_map(registration, &map);
 	return 0;
 }
 
@@ -382,34 +325,18 @@ int registration_renew(struct registration *registration, int64_t deadline_ms, b
 	if (code)
 		return code;
 	/* A claim under way has ended the one before it, perhaps with an epoch that is not known here. */
-	code = registration->unanswered ? STATUS_ENOMODEL : registration_attach(registration, deadline_ms, &map, reason);
+	code = registration->unanswered ? STATUS_ENOMODEL
+	                                : registration_attach(registration, !registration->is_new, deadline_ms, &map, reason);
 	if (code == 0) {
-		stage_map_finish(&registration->map);
-		registration->map = map;
-		*ret_lost = false;
+		*ret_lost = registration->is_new;
+		registration_map(registration, &map);
 		return 0;
 	}
 	if (code == STATUS_ENOMODEL) {
-		code = registration_claim(registration, EMAD_RESUME_AUTO, deadline_ms, NULL, reason);
+		code = registration_claim(registration, EMAD_RESUME_AUTO, deadline_ms, reason);
 		if (code == 0)
 			*ret_lost = true;
 	}
 	registration->fenced |= code == STATUS_EFENCED;
 	return code;
-}
-
-int registration_free_stage(const struct registration *registration)
-{
-	const struct stage_header *header = (const struct stage_header *)registration->map.bytes;
-
-	/* Only the daemon knows. */
-	if (remote_is(registration->client))
-		return -1;
-	for (uint32_t i = 0; i < registration->map.stage_count; i++) {
-		/* Pairs with the daemon's release-store when it has read the stage. */
-		if (!registration->in_doubt[i] &&
-		    atomic_load_explicit(&header->state[i], memory_order_acquire) == STAGE_FREE)
-			return (int)i;
-	}
-	return -1;
 }

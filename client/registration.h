@@ -13,16 +13,8 @@
 #include <stdint.h>
 
 #include "client/client.h"
-#include "proto/layout.h"
+#include "client/stages.h"
 #include "proto/manifest.h"
-
-/* The mapped stage segment of a rank. */
-struct stage_map {
-	uint8_t *bytes; /* NULL when there is none */
-	uint64_t segment_bytes;
-	uint32_t stage_count;
-	uint64_t stage_stride; /* 0 where no memory is shared with the daemon: all stages are the same place */
-};
 
 struct registration {
 	struct emad_client *client; /* borrowed until registration_finish */
@@ -40,6 +32,7 @@ struct registration {
 	enum emad_policy policy;
 	uint64_t stride; /* 0: not said */
 	char *guards; /* owned; NULL for none */
+	enum dtype wire; /* in which snapshots travel where no memory is shared; RUNS_AS_KEPT */
 
 	/* The claim. */
 	int connection; /* to the attach socket; -1 when there is none; its end ends the claim's liveness */
@@ -47,14 +40,17 @@ struct registration {
 	uint64_t epoch;
 	uint64_t unanswered; /* sequence of a register request whose answer did not come; 0 for none */
 	bool fenced;
-	struct stage_map map;
-	bool in_doubt[STAGE_COUNT_MAX]; /* pushed, and the answer did not come */
+	bool is_new; /* and not mapped yet: its stages are others than those of before */
+	uint64_t instance; /* of the daemon whose stages are mapped */
+	struct stages stages;
 
 	/* What the daemon said at the latest claim. */
 	bool resumed;
 	uint64_t last_step;
 	uint64_t updates;
 	uint64_t version;
+	bool has_lost; /* something that was accepted is neither in the model nor can it be pushed again */
+	uint64_t lost_step; /* the newest such */
 	char report[2048];
 };
 
@@ -73,21 +69,14 @@ void registration_finish(struct registration *registration);
 bool registration_alive(const struct registration *registration);
 
 /*
- * Registers and maps the stages. ret_before NULL: an earlier map is let go; else it is handed to the caller, to be let
- * go by stage_map_finish.
+ * Registers and maps the stages. What another daemon had accepted in the stages of before and had not averaged is kept,
+ * and so is the push's own: see stages.h.
  */
 int registration_claim(struct registration *registration, enum emad_resume resume, int64_t deadline_ms,
-                       struct stage_map *ret_before, struct reason *reason);
+                       struct reason *reason);
 
 /*
  * After a hang-up: continues the registration, or claims it anew when the daemon has lost it; *ret_lost says which.
  * STATUS_EFENCED: somebody else holds the rank now.
  */
 int registration_renew(struct registration *registration, int64_t deadline_ms, bool *ret_lost, struct reason *reason);
-
-/* A free stage, or -1. */
-int registration_free_stage(const struct registration *registration);
-
-/* The memory of a stage. */
-uint8_t *stage_map_stage(const struct stage_map *map, uint32_t stage);
-void stage_map_finish(struct stage_map *map);

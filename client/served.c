@@ -49,22 +49,31 @@ enum dtype served_dtype(enum emad_served_dtype served, enum dtype kept)
 	return served == EMAD_DTYPE_KEPT || !dtype_is_float(kept) ? kept : (enum dtype)(served - 1);
 }
 
-static int name_unknown(const char *given, const char *word, struct reason *reason)
+/* What snapshots lose on their way is lost for good: no dtype of 8 bits. F64 would be none shorter than any. */
+static bool is_for_wire(enum emad_served_dtype served)
+{
+	return served == EMAD_AS_F32 || served == EMAD_AS_F16 || served == EMAD_AS_BF16;
+}
+
+static int name_unknown(const char *given, const char *word, bool travels, struct reason *reason)
 {
 	const char *names[NAME_COUNT + 1] = {NULL};
 	char list[256];
 	size_t used = 0;
+	unsigned count = 0;
 
 	for (unsigned i = 0; i < NAME_COUNT; i++) {
-		names[i] = NAMES[i].name;
-		used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "", NAMES[i].name);
+		if (travels && !is_for_wire(NAMES[i].served))
+			continue;
+		used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", count ? ", " : "", NAMES[i].name);
+		names[count++] = NAMES[i].name;
 	}
-	return reason_set(reason, STATUS_EARGUMENT,
-	                  "averages are not served as '%.*s'; the nearest is '%s', all are %s", NAME_BYTES_MAX, given,
+	return reason_set(reason, STATUS_EARGUMENT, "%s '%.*s'; the nearest is '%s', all are %s",
+	                  travels ? "snapshots do not travel as" : "averages are not served as", NAME_BYTES_MAX, given,
 	                  nearest_name(word, names), list);
 }
 
-int served_parse(const char *name, enum emad_served_dtype *ret_dtype, struct reason *reason)
+static int name_parse(const char *name, bool travels, enum emad_served_dtype *ret_dtype, struct reason *reason)
 {
 	char word[NAME_BYTES_MAX + 1];
 	size_t bytes = 0;
@@ -73,12 +82,27 @@ int served_parse(const char *name, enum emad_served_dtype *ret_dtype, struct rea
 		word[bytes] = (char)tolower((unsigned char)name[bytes]);
 	word[bytes] = '\0';
 	for (unsigned i = 0; i < NAME_COUNT; i++) {
-		if (strcmp(word, NAMES[i].name) == 0 && !name[bytes]) {
+		if (strcmp(word, NAMES[i].name) == 0 && !name[bytes] && (!travels || is_for_wire(NAMES[i].served))) {
 			*ret_dtype = NAMES[i].served;
 			return 0;
 		}
 	}
-	return name_unknown(name, word, reason);
+	return name_unknown(name, word, travels, reason);
+}
+
+int served_parse(const char *name, enum emad_served_dtype *ret_dtype, struct reason *reason)
+{
+	return name_parse(name, false, ret_dtype, reason);
+}
+
+int served_parse_wire(const char *name, enum dtype *ret_dtype, struct reason *reason)
+{
+	enum emad_served_dtype served;
+	int code = name_parse(name, true, &served, reason);
+
+	if (code == 0)
+		*ret_dtype = (enum dtype)(served - 1);
+	return code;
 }
 
 int emad_dtype_parse(const char *name, enum emad_served_dtype *ret_dtype)

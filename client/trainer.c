@@ -15,6 +15,8 @@
 /* Memory for a large model takes the daemon many seconds, and no training step waits for it. */
 enum { OPEN_TIMEOUT_MS_MIN = 60000 };
 
+enum { LEAVE_TIMEOUT_MS = 1000 }; /* for finding out whether another daemon is there */
+
 int trainer_check(const struct emad_trainer *trainer, struct reason *reason)
 {
 	if (!trainer)
@@ -73,28 +75,34 @@ int trainer_ready(struct emad_trainer *trainer, int64_t deadline_ms, bool *ret_l
 		                  "a newer registration of model '%s' rank %u has taken over from epoch %" PRIu64
 		                  ": this trainer can push no more",
 		                  registration->model, registration->rank, registration->epoch);
-	if (registration_alive(registration))
-		return 0;
-	code = registration_renew(registration, deadline_ms, &lost, reason);
-	if (code)
-		return code;
-	if (lost) {
-		trainer_note_claim(trainer, true);
-		if (ret_lost)
+	if (!registration_alive(registration)) {
+		code = registration_renew(registration, deadline_ms, &lost, reason);
+		if (code)
+			return code;
+		if (lost)
+			trainer_note_claim(trainer, true);
+		if (lost && ret_lost)
 			*ret_lost = true;
 	}
-	return 0;
+	code = push_repeat(trainer, deadline_ms - WAIT_MARGIN_MS, reason);
+	return code == STATUS_ENOMODEL ? trainer_reclaim(trainer, deadline_ms, reason) : code;
 }
 
-int trainer_reclaim(struct emad_trainer *trainer, int64_t deadline_ms, struct stage_map *ret_before,
-                    struct reason *reason)
+int trainer_reclaim(struct emad_trainer *trainer, int64_t deadline_ms, struct reason *reason)
 {
 	int code;
 
-	reason->text[0] = '\0';
-	code = registration_claim(&trainer->registration, EMAD_RESUME_AUTO, deadline_ms, ret_before, reason);
-	if (code == 0)
+	do {
+		reason->text[0] = '\0';
+		/* Which daemon is it? */
+		code = client_hello(trainer->client, deadline_ms, NULL, reason);
+		if (code == 0)
+			code = registration_claim(&trainer->registration, EMAD_RESUME_AUTO, deadline_ms, reason);
+		if (code)
+			return code;
 		trainer_note_claim(trainer, true);
+		code = push_repeat(trainer, deadline_ms - WAIT_MARGIN_MS, reason);
+	} while (code == STATUS_ENOMODEL && wait_left_ms(deadline_ms) > 0);
 	return code;
 }
 
@@ -116,7 +124,7 @@ int trainer_call(struct emad_trainer *trainer, const struct request *request, in
 
 	/* Requests are carried out in order: an answer to this one settles the fate of all before it. */
 	if (code == 0)
-		memset(trainer->registration.in_doubt, 0, sizeof(trainer->registration.in_doubt));
+		stages_answered(&trainer->registration.stages);
 	return code;
 }
 
@@ -172,7 +180,7 @@ static int trainer_open(struct emad_client *client, const char *model, const str
 	if (code == 0)
 		code = snapshot_init(&trainer->snapshot, trainer->registration.manifest);
 	if (code == 0)
-		code = registration_claim(&trainer->registration, options->resume, deadline_ms, NULL, reason);
+		code = registration_claim(&trainer->registration, options->resume, deadline_ms, reason);
 	if (code) {
 		trainer_destroy(trainer);
 		return code;
@@ -198,12 +206,40 @@ int emad_trainer_open(struct emad_client *client, const char *model, const struc
 	return error_report(code, &reason);
 }
 
+/* Whether another daemon may answer than the one that has accepted what is not averaged yet. */
+static bool daemon_changed(struct emad_trainer *trainer)
+{
+	struct registration *registration = &trainer->registration;
+
+	if (!registration->stands)
+		return !registration_alive(registration);
+	return client_hello(trainer->client, wait_deadline(LEAVE_TIMEOUT_MS), NULL, NULL) == 0 &&
+	       trainer->client->instance != registration->instance;
+}
+
+/* The snapshots that a daemon has lost go with the trainer: it tries once to hand them to the next one. */
+static void trainer_leave(struct emad_trainer *trainer)
+{
+	struct registration *registration = &trainer->registration;
+	int64_t deadline_ms = client_deadline(trainer->client->timeout_ms);
+	struct reason reason = {.text = ""};
+
+	pusher_destroy(trainer->pusher);
+	trainer->pusher = NULL;
+	if (registration->fenced || !stages_hold(&registration->stages) || !daemon_changed(trainer))
+		return;
+	registration->stands = false;
+	(void)trainer_ready(trainer, deadline_ms, NULL, &reason);
+}
+
 void emad_trainer_close(struct emad_trainer *trainer)
 {
 	struct reason reason;
 
-	if (trainer && trainer_check(trainer, &reason) == 0)
-		trainer_destroy(trainer);
+	if (!trainer || trainer_check(trainer, &reason) != 0)
+		return;
+	trainer_leave(trainer);
+	trainer_destroy(trainer);
 }
 
 int emad_trainer_info(struct emad_trainer *trainer, struct emad_trainer_info *ret_info)
@@ -221,17 +257,20 @@ int emad_trainer_info(struct emad_trainer *trainer, struct emad_trainer_info *re
 	return 0;
 }
 
-/* The daemon has lost the registration and a new one stands: 0 when its model holds everything pushed nevertheless. */
+/*
+ * The daemon has lost the registration and a new one stands: 0 when its model holds nevertheless what was accepted, but
+ * for that which was pushed again.
+ */
 static int flush_loss_check(const struct emad_trainer *trainer, struct reason *reason)
 {
 	const struct registration *registration = &trainer->registration;
 
-	if (!trainer->has_pushed || (registration->resumed && registration->last_step >= trainer->pushed_step))
+	if (!registration->has_lost)
 		return 0;
 	return reason_set(reason, STATUS_ENOMODEL,
 	                  "the daemon has lost model '%s' since step %" PRIu64
 	                  " was pushed: it is registered again, from step %" PRIu64,
-	                  registration->model, trainer->pushed_step, registration->last_step);
+	                  registration->model, registration->lost_step, registration->last_step);
 }
 
 static void flush_result(const struct reply *reply, struct emad_flush_result *ret_result)
@@ -277,6 +316,7 @@ static int trainer_flush(struct emad_trainer *trainer, int timeout_ms, struct em
 		return trainer_flush(trainer, wait_left_ms(until_ms), ret_result, reason);
 	}
 	if (code == 0) {
+		stages_decided(&trainer->registration.stages);
 		flush_result(&answer.reply, &result);
 		trainer_note_coalesced(trainer, result.coalesced_count);
 		if (result.refused_count > trainer->refused_count)
@@ -332,7 +372,7 @@ static int trainer_attributes(struct emad_trainer *trainer, const char *json, in
 	/* From now on a new claim carries them, the one right here to begin with. */
 	registration->attributes = copy;
 	if (code == STATUS_ENOMODEL)
-		code = trainer_reclaim(trainer, deadline_ms, NULL, reason);
+		code = trainer_reclaim(trainer, deadline_ms, reason);
 	if (code)
 		registration->attributes = before;
 	free(code ? copy : before);

@@ -23,8 +23,7 @@ struct emad_trainer {
 	struct registration registration;
 	struct snapshot snapshot;
 	uint64_t refused_count; /* as of the latest flush */
-	bool has_pushed;
-	uint64_t pushed_step; /* the latest that was accepted */
+	bool is_patient; /* what is sent may take as long as it gets on: nobody waits for the job */
 
 	struct enclosure *enclosure; /* owned; of the next push; NULL: nothing */
 
@@ -38,14 +37,20 @@ struct emad_trainer {
 int trainer_check(const struct emad_trainer *trainer, struct reason *reason);
 
 /*
- * Makes sure that the registration stands: not fenced, and continued or claimed anew after a hang-up. *ret_lost, which
- * may be NULL, is set to true when the daemon had lost it.
+ * Makes sure that the registration stands: not fenced, and continued or claimed anew after a hang-up, with everything
+ * pushed again that the daemon had accepted and has lost. *ret_lost, which may be NULL, is set to true when it had lost
+ * the registration.
  */
 int trainer_ready(struct emad_trainer *trainer, int64_t deadline_ms, bool *ret_lost, struct reason *reason);
 
-/* Claims the rank anew after the daemon said that it does not know the model; ret_before as registration_claim. */
-int trainer_reclaim(struct emad_trainer *trainer, int64_t deadline_ms, struct stage_map *ret_before,
-                    struct reason *reason);
+/* The same after the daemon has said that it does not know the model: claims the rank anew. */
+int trainer_reclaim(struct emad_trainer *trainer, int64_t deadline_ms, struct reason *reason);
+
+/*
+ * Pushes again what another daemon had accepted and has lost. 0 when all of it is there again, STATUS_ENOMODEL when this
+ * one does not know the model either, STATUS_EBUSY when there is no stage for it, and codes of calls.
+ */
+int push_repeat(struct emad_trainer *trainer, int64_t until_ms, struct reason *reason);
 
 /* A request about the registration. */
 struct request trainer_request(const struct emad_trainer *trainer, enum operation operation);

@@ -7,8 +7,11 @@
  */
 #include "client/view.h"
 
+#include "client/attach.h"
 #include "client/error.h"
 #include "client/remote.h"
+#include "client/remote_view.h"
+#include "client/selection.h"
 #include "client/served.h"
 #include "proto/convert.h"
 #include "proto/layout.h"
@@ -34,8 +37,9 @@ struct emad_view {
 	uint64_t region_offset; /* where the image begins */
 	uint64_t region_bytes;
 	struct emad_view_info facts; /* but for tensor_count */
+	enum emad_served_dtype served; /* in which tensors are read; EMAD_DTYPE_KEPT: in any */
 	double drift;
-	struct safetensors *tensors; /* owned; NULL until it is needed */
+	struct safetensors *tensors; /* owned; those that are wanted; NULL until it is needed */
 };
 
 static const struct slot_header *view_slot(const struct emad_view *view)
@@ -68,8 +72,7 @@ static void view_destroy(struct emad_view *view)
 		munmap(view->map, view->map_bytes);
 	if (view->fd >= 0)
 		close(view->fd);
-	if (view->connection >= 0)
-		close(view->connection);
+	attach_close(view->connection);
 	free(view->model);
 	free(view);
 }
@@ -107,7 +110,7 @@ static int view_map(struct emad_view *view, const struct reply *reply, struct re
 }
 
 /* Takes the facts out of the slot's page. */
-static int view_facts(struct emad_view *view, const struct reply *reply, struct reason *reason)
+static int facts_take(struct emad_view *view, const struct reply *reply, struct reason *reason)
 {
 	const struct slot_header *slot = view_slot(view);
 	uint64_t index = reply->profile_index;
@@ -144,10 +147,11 @@ static int view_facts(struct emad_view *view, const struct reply *reply, struct 
 
 /* From a daemon that no memory is shared with. */
 static int view_copy(struct emad_view *view, struct emad_client *client, const struct request *request,
-                     int64_t deadline_ms, struct reason *reason)
+                     const struct emad_view_options *options, struct reason *reason)
 {
+	int64_t deadline_ms = client_deadline(client_timeout(client, options->timeout_ms));
 	struct remote_image image;
-	int code = remote_read(client, request, deadline_ms, &image, reason);
+	int code = remote_view_read(client, request, options, deadline_ms, &image, reason);
 
 	if (code)
 		return code;
@@ -177,88 +181,9 @@ static int view_lease(struct emad_view *view, const struct emad_client *client, 
 		code = view_map(view, &answer.reply, reason);
 	}
 	if (code == 0)
-		code = view_facts(view, &answer.reply, reason);
+		code = facts_take(view, &answer.reply, reason);
 	client_answer_finish(&answer);
 	return code;
-}
-
-int view_open(struct emad_client *client, const char *model, const char *profile, uint64_t min_step, int timeout_ms,
-              struct emad_view **ret_view, struct reason *reason)
-{
-	int meant_ms = client_timeout(client, timeout_ms);
-	struct request request = {.operation = OP_VIEW};
-	struct emad_view *view;
-	int code;
-
-	code = client_model_check(model, reason);
-	if (code == 0 && profile)
-		code = profile_name_check(profile, strlen(profile), reason);
-	if (code)
-		return code;
-	request_set(&request, model, text_of(model));
-	request_set(&request, client, client->id);
-	if (profile)
-		request_set(&request, profile, text_of(profile));
-	if (min_step > 0) {
-		request_set(&request, min_step, min_step);
-		request_set(&request, timeout_ms, (uint64_t)meant_ms);
-	}
-	view = malloc(sizeof(*view));
-	if (!view)
-		return -ENOMEM;
-	*view = (struct emad_view){.pid = client->pid, .connection = -1, .fd = -1};
-	view->model = strdup(model);
-	if (!view->model)
-		code = -ENOMEM;
-	else if (remote_is(client))
-		code = view_copy(view, client, &request, client_deadline(meant_ms), reason);
-	else
-		code = view_lease(view, client, &request, client_deadline(meant_ms), reason);
-	if (code) {
-		view_destroy(view);
-		return code;
-	}
-	*ret_view = view;
-	return 0;
-}
-
-int emad_view_open(struct emad_client *client, const char *model, const char *profile, uint64_t min_step,
-                   int timeout_ms, struct emad_view **ret_view)
-{
-	struct reason reason = {.text = ""};
-	int code = client_check(client, &reason);
-
-	if (code == 0 && !ret_view)
-		code = reason_set(&reason, STATUS_EARGUMENT, "ret_view is NULL");
-	if (code == 0)
-		code = view_open(client, model, profile, min_step, timeout_ms, ret_view, &reason);
-	return error_report(code, &reason);
-}
-
-/* Whether the handle can be used here. */
-static int view_usable(const struct emad_view *view, struct reason *reason)
-{
-	if (!view)
-		return reason_set(reason, STATUS_EARGUMENT, "the view is NULL");
-	return client_process_check(view->pid, reason);
-}
-
-void emad_view_close(struct emad_view *view)
-{
-	struct reason reason;
-
-	if (view && view_usable(view, &reason) == 0)
-		view_destroy(view);
-}
-
-int emad_view_check(struct emad_view *view)
-{
-	struct reason reason = {.text = ""};
-	int code = view_usable(view, &reason);
-
-	if (code == 0)
-		code = view_check(view, &reason);
-	return error_report(code, &reason);
 }
 
 /*
@@ -290,6 +215,123 @@ static int view_parse(struct emad_view *view, struct reason *reason)
 	return code;
 }
 
+int view_request(const struct emad_client *client, const char *model, const char *profile,
+                 const struct emad_view_options *options, struct request *ret_request, struct reason *reason)
+{
+	struct request request = {.operation = OP_VIEW};
+	int code = client_model_check(model, reason);
+
+	if (code == 0 && profile)
+		code = profile_name_check(profile, strlen(profile), reason);
+	if (code == 0)
+		code = served_check(options->dtype, reason);
+	if (code)
+		return code;
+	request_set(&request, model, text_of(model));
+	request_set(&request, client, client->id);
+	if (profile)
+		request_set(&request, profile, text_of(profile));
+	if (options->min_step > 0) {
+		request_set(&request, min_step, options->min_step);
+		request_set(&request, timeout_ms, (uint64_t)client_timeout(client, options->timeout_ms));
+	}
+	*ret_request = request;
+	return 0;
+}
+
+/* Where the memory is shared, what is not wanted is only left out. */
+static int view_select(struct emad_view *view, const struct emad_view_options *options, struct reason *reason)
+{
+	bool *chosen;
+	int code = view_parse(view, reason);
+
+	if (code == 0)
+		code = selection_create(view->tensors, options->tensors, options->tensor_count, view->model, &chosen, reason);
+	if (code)
+		return code;
+	safetensors_keep(view->tensors, chosen);
+	free(chosen);
+	return 0;
+}
+
+int view_open(struct emad_client *client, const char *model, const char *profile, const struct emad_view_options *options,
+              struct emad_view **ret_view, struct reason *reason)
+{
+	struct request request;
+	struct emad_view *view;
+	int code = view_request(client, model, profile, options, &request, reason);
+
+	if (code)
+		return code;
+	view = malloc(sizeof(*view));
+	if (!view)
+		return -ENOMEM;
+	*view = (struct emad_view){.pid = client->pid, .connection = -1, .fd = -1, .served = options->dtype};
+	view->model = strdup(model);
+	if (!view->model)
+		code = -ENOMEM;
+	else if (remote_is(client))
+		code = view_copy(view, client, &request, options, reason);
+	else
+		code = view_lease(view, client, &request, client_deadline(client_timeout(client, options->timeout_ms)), reason);
+	if (code == 0 && options->tensors && !remote_is(client))
+		code = view_select(view, options, reason);
+	if (code) {
+		view_destroy(view);
+		return code;
+	}
+	*ret_view = view;
+	return 0;
+}
+
+int emad_view_open_with(struct emad_client *client, const char *model, const char *profile,
+                        const struct emad_view_options *options, struct emad_view **ret_view)
+{
+	static const struct emad_view_options fallback = {.timeout_ms = -1};
+	struct reason reason = {.text = ""};
+	int code = client_check(client, &reason);
+
+	if (code == 0 && !ret_view)
+		code = reason_set(&reason, STATUS_EARGUMENT, "ret_view is NULL");
+	if (code == 0)
+		code = view_open(client, model, profile, options ? options : &fallback, ret_view, &reason);
+	return error_report(code, &reason);
+}
+
+int emad_view_open(struct emad_client *client, const char *model, const char *profile, uint64_t min_step,
+                   int timeout_ms, struct emad_view **ret_view)
+{
+	const struct emad_view_options options = {.min_step = min_step, .timeout_ms = timeout_ms};
+
+	return emad_view_open_with(client, model, profile, &options, ret_view);
+}
+
+/* Whether the handle can be used here. */
+static int view_usable(const struct emad_view *view, struct reason *reason)
+{
+	if (!view)
+		return reason_set(reason, STATUS_EARGUMENT, "the view is NULL");
+	return client_process_check(view->pid, reason);
+}
+
+void emad_view_close(struct emad_view *view)
+{
+	struct reason reason;
+
+	if (view && view_usable(view, &reason) == 0)
+		view_destroy(view);
+}
+
+int emad_view_check(struct emad_view *view)
+{
+	struct reason reason = {.text = ""};
+	int code = view_usable(view, &reason);
+
+	if (code == 0)
+		code = view_check(view, &reason);
+	return error_report(code, &reason);
+}
+
 int view_tensors(struct emad_view *view, const struct safetensors **ret_tensors, struct reason *reason)
 {
 	int code = view_parse(view, reason);
@@ -297,6 +339,11 @@ int view_tensors(struct emad_view *view, const struct safetensors **ret_tensors,
 	if (code == 0)
 		*ret_tensors = view->tensors;
 	return code;
+}
+
+void view_facts(const struct emad_view *view, struct emad_view_info *ret_facts)
+{
+	*ret_facts = view->facts;
 }
 
 double view_drift(const struct emad_view *view)
@@ -393,10 +440,13 @@ int emad_view_find(struct emad_view *view, const char *name, struct emad_view_te
 static int view_read(struct emad_view *view, const struct safetensors_entry *entry, enum emad_served_dtype served,
                      void *buffer, uint64_t buffer_bytes, struct reason *reason)
 {
-	const enum dtype dtype = served_dtype(served, entry->dtype);
+	const enum dtype dtype = served_dtype(served ? served : view->served, entry->dtype);
 	const uint64_t count = entry->bytes / dtype_bytes(entry->dtype);
 	uint64_t bytes;
 
+	if (view->served && served && served != view->served)
+		return reason_set(reason, STATUS_EARGUMENT, "this view was opened as %s, and is asked for %s: open another one",
+		                  dtype_name(served_dtype(view->served, DTYPE_F32)), dtype_name(served_dtype(served, DTYPE_F32)));
 	if (__builtin_mul_overflow(count, dtype_bytes(dtype), &bytes) || bytes > buffer_bytes)
 		return reason_set(reason, STATUS_EARGUMENT,
 		                  "tensor '%.*s' has %" PRIu64 " elements of %" PRIu64

@@ -6,10 +6,16 @@
 #include "client/client.h"
 #include "proto/safetensors.h"
 
-int view_open(struct emad_client *client, const char *model, const char *profile, uint64_t min_step, int timeout_ms,
+/* The request for a version; what it names must live as long. STATUS_EARGUMENT, STATUS_ENAME. */
+int view_request(const struct emad_client *client, const char *model, const char *profile,
+                 const struct emad_view_options *options, struct request *ret_request, struct reason *reason);
+
+int view_open(struct emad_client *client, const char *model, const char *profile, const struct emad_view_options *options,
               struct emad_view **ret_view, struct reason *reason);
 int view_check(struct emad_view *view, struct reason *reason);
 int view_info(struct emad_view *view, struct emad_view_info *ret_info, struct reason *reason);
+/* The same but for tensor_count: nothing is parsed. */
+void view_facts(const struct emad_view *view, struct emad_view_info *ret_facts);
 /* How far the weights of its snapshot were from the average before it. */
 double view_drift(const struct emad_view *view);
 /* The image's header; borrowed until the view is closed. */

@@ -102,7 +102,7 @@ static int effective_print(const struct config *config, bool as_json)
 	}
 	text = config_text_json(config);
 	if (!text) {
-		fputs("emad: not enough memory\n", stderr);
+		fputs("emad: not enough memory for the settings\n", stderr);
 		return EX_OSERR;
 	}
 	puts(text);
@@ -165,7 +165,7 @@ int main(int argc, char **argv)
 	}
 	config = calloc(1, sizeof *config);
 	if (!config) {
-		fputs("emad: not enough memory\n", stderr);
+		fputs("emad: not enough memory for the settings\n", stderr);
 		return EX_OSERR;
 	}
 	options_configure(&options, config, &faults);

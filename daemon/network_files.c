@@ -50,7 +50,7 @@ int network_files_read(const struct config *config, struct network_files **ret_f
 	int error;
 
 	if (!files)
-		return -ENOMEM;
+		return reason_set(reason, -ENOMEM, "not enough memory for tokens and certificates");
 	error = tokens_take(config, &files->tokens, reason);
 	if (!error)
 		error = file_take("tls-certificate", config->tls_certificate, false, &files->certificate, reason);

@@ -113,7 +113,7 @@ static int values_check(const struct options *options)
 	int status = EX_OK;
 
 	if (!config) {
-		fputs("emad: not enough memory\n", stderr);
+		fputs("emad: not enough memory for the settings\n", stderr);
 		return EX_OSERR;
 	}
 	for (int i = 0; i < config_key_count && status == EX_OK; i++) {

@@ -3,12 +3,13 @@
  */
 #pragma once
 
-#include "daemon/core/host.h"
-#include "daemon/options.h"
+#include "daemon/parts.h"
 
 /*
- * The new configuration, with the values of before where only a start can change them; NULL when something is wrong with
- * it. Either way every fault and every change is said. Owned by the caller.
+ * Reads it and puts it in force, with the values of before where only a start can change them. Every fault and every
+ * change is said; the service manager waits meanwhile.
  */
-struct config *reload_read(const struct options *options, const struct config *current,
-                           void (*say)(void *context, enum event_severity severity, const char *text), void *context);
+void reload_run(struct daemon *daemon);
+
+/* Says it where the limit on open files is too low for the configuration in force. */
+void reload_warn_of_descriptors(struct daemon *daemon);

@@ -109,6 +109,7 @@ static int tensors_place(struct image *image, const struct manifest *manifest, s
 			                  "with tensor '%.*s' the average has more than the %" PRId64
 			                  " bytes that can be addressed",
 			                  sentence_name_bytes(tensor->name), tensor->name, INT64_MAX / 2);
+		image->runs.bytes[entry->dtype] += entry->bytes;
 	}
 	image->data_bytes = offset;
 	return 0;

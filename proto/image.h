@@ -19,6 +19,7 @@
 
 #include "proto/manifest.h"
 #include "proto/profile.h"
+#include "proto/runs.h"
 #include "proto/status.h"
 
 enum { IMAGE_PAGE_BYTES = 4096 };
@@ -40,6 +41,7 @@ struct image {
 	size_t header_fixed_bytes;
 	uint64_t data_offset; /* where the tensors begin: 8 + JSON header, a multiple of IMAGE_PAGE_BYTES */
 	uint64_t data_bytes;
+	struct runs runs;     /* of the tensors */
 	uint64_t image_bytes; /* data_offset + data_bytes */
 };
 

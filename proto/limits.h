@@ -24,5 +24,6 @@ enum {
 	MESSAGE_HEADER_BYTES_MAX = 65536,         /* the msgpack map */
 	MESSAGE_BODY_BYTES_MAX = 64 * 1024 * 1024, /* the raw bytes behind it */
 	CHUNK_BYTES_MAX = 1024 * 1024, /* of a snapshot or an image, in one message */
+	FETCH_RANGE_COUNT_MAX = 1024,  /* of one request for parts of an image */
 	PACK_DEPTH_MAX = 8,
 };

@@ -228,7 +228,9 @@ static int keys_build(struct manifest *manifest, struct reason *reason)
 	manifest->keys = keys;
 	for (uint32_t i = 1; i < manifest->tensor_count; i++) {
 		if (key_compare(&keys[i - 1], &keys[i]) == 0)
-			return reason_set(reason, STATUS_EMANIFEST, "tensors %u and %u have the same name '%.*s'",
+			return reason_set(reason, STATUS_EMANIFEST,
+			                  "tensors %u and %u have the same name '%.*s', from which the parts that wrappers add "
+			                  "(module, _orig_mod) are left out: rename one of them",
 			                  keys[i - 1].tensor < keys[i].tensor ? keys[i - 1].tensor : keys[i].tensor,
 			                  keys[i - 1].tensor < keys[i].tensor ? keys[i].tensor : keys[i - 1].tensor,
 			                  sentence_name_bytes(keys[i].name), keys[i].name);
@@ -242,13 +244,14 @@ static int keys_build(struct manifest *manifest, struct reason *reason)
  */
 static int stage_lay_out(struct manifest *manifest, struct reason *reason)
 {
-	uint64_t run_bytes[DTYPE_COUNT] = {0}, at[DTYPE_COUNT] = {0}, total = 0;
+	uint64_t at[DTYPE_COUNT] = {0}, total = 0;
+	struct runs runs = {{0}};
 
 	for (uint32_t i = 0; i < manifest->piece_count; i++) {
 		const struct piece *piece = &manifest->pieces[i];
 		enum dtype dtype = manifest->tensors[piece->tensor].dtype;
 
-		run_bytes[dtype] += piece->element_count * dtype_bytes(dtype);
+		runs.bytes[dtype] += piece->element_count * dtype_bytes(dtype);
 		total += piece->element_count * dtype_bytes(dtype);
 		if (total > INT64_MAX)
 			return reason_set(reason, STATUS_EMANIFEST,
@@ -263,7 +266,7 @@ static int stage_lay_out(struct manifest *manifest, struct reason *reason)
 			if (dtype_bytes((enum dtype)i) != width)
 				continue;
 			at[i] = total;
-			total += run_bytes[i];
+			total += runs.bytes[i];
 		}
 	}
 	for (uint32_t i = 0; i < manifest->piece_count; i++) {
@@ -274,6 +277,7 @@ static int stage_lay_out(struct manifest *manifest, struct reason *reason)
 		at[dtype] += piece->element_count * dtype_bytes(dtype);
 	}
 	manifest->stage_bytes = total;
+	manifest->runs = runs;
 	return 0;
 }
 

@@ -14,6 +14,7 @@
 
 #include "proto/dtype.h"
 #include "proto/limits.h"
+#include "proto/runs.h"
 #include "proto/status.h"
 
 enum {
@@ -54,6 +55,7 @@ struct manifest {
 	uint32_t piece_capacity;
 	struct piece *pieces; /* owned; in manifest order */
 	uint64_t stage_bytes; /* all pieces; set by manifest_finish */
+	struct runs runs;     /* of the stage; set by manifest_finish */
 	struct manifest_key *keys; /* owned; the tensors in the order of their names' hashes; set by manifest_finish */
 };
 

@@ -197,7 +197,7 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 		.name = "chunk",
 		.access = ACCESS_PUSH,
 		.required = HAS(model) | HAS(rank) | HAS(epoch) | HAS(client) | HAS(sequence) | HAS(stage) | HAS(offset),
-		.optional = HAS(agent),
+		.optional = HAS(dtype) | HAS(agent),
 		.text = "a part of a snapshot, for a stage; body: its bytes",
 	},
 	[OP_LEASE] = {
@@ -212,8 +212,8 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 		.name = "fetch",
 		.access = ACCESS_READ,
 		.required = HAS(lease) | HAS(offset) | HAS(count),
-		.optional = HAS(agent) | HAS(client),
-		.text = "body of the reply: a part of the image of a leased version",
+		.optional = HAS(dtype) | HAS(agent) | HAS(client),
+		.text = "body of the reply: a part of the image of a leased version, or several that the body names",
 	},
 	[OP_RELEASE] = {
 		.name = "release",

@@ -16,7 +16,11 @@
 #include "proto/pack.h"
 #include "proto/status.h"
 
-enum { PROTOCOL_VERSION = 1, MESSAGE_PREFIX_BYTES = 4 };
+enum {
+	PROTOCOL_VERSION = 1,
+	MESSAGE_PREFIX_BYTES = 4,
+	FETCH_RANGE_BYTES = 16, /* in the body of a fetch: first byte and number of bytes, both big-endian */
+};
 
 /* Lists of short texts inside a header. */
 struct text_list {
@@ -57,6 +61,7 @@ struct text_list {
 	X(U64, offset, "first byte, in the snapshot or in the image")                                                 \
 	X(U64, count, "how many bytes are wanted")                                                                    \
 	X(U64, lease, "random number that the reader draws for one lease")                                            \
+	X(TEXT, dtype, "floating-point values that are wider travel in this one: F32, BF16, ...")                      \
 	X(TEXT, token, "what the operator has given the client to be known by")                                       \
 	X(TEXT, agent, "program and version of the sender, for logs")
 
@@ -88,6 +93,7 @@ struct text_list {
 	X(U64, fence, "value of the slot's fence word while the view is valid")                                       \
 	X(U64, region_offset, "first byte of the profile's image in the segment")                                     \
 	X(U64, region_bytes, "bytes of the image")                                                                    \
+	X(U64, header_bytes, "bytes of the image's header in front of the spaces that fill it up")                    \
 	X(U64, profile_index, "0-based index of the profile in the slot's header")                                    \
 	X(U64, freed_bytes, "memory given back")                                                                      \
 	X(U64, taken, "version that the average goes back to")                                                        \

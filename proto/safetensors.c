@@ -436,6 +436,23 @@ int safetensors_parse(const uint8_t *bytes, uint64_t header_available, uint64_t 
 	return 0;
 }
 
+void safetensors_keep(struct safetensors *safetensors, const bool *chosen)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < safetensors->entry_count; i++) {
+		if (chosen[i])
+			safetensors->entries[count++] = safetensors->entries[i];
+		else
+			free(safetensors->entries[i].name);
+	}
+	safetensors->entry_count = count;
+	for (uint32_t i = 0; i < count; i++)
+		safetensors->by_name[i] = i;
+	if (count > 1)
+		qsort_r(safetensors->by_name, count, sizeof(*safetensors->by_name), index_compare, safetensors);
+}
+
 const struct safetensors_entry *safetensors_find(const struct safetensors *safetensors, const char *name)
 {
 	uint32_t low = 0, high = safetensors->entry_count;

@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -52,6 +53,9 @@ void safetensors_destroy(struct safetensors *safetensors);
 
 /* 8 + the header size that the first 8 bytes claim. STATUS_ECORRUPT when that is more than file_bytes or 100 MB. */
 int safetensors_header_bytes(const uint8_t first[8], uint64_t file_bytes, uint64_t *ret_bytes, struct reason *reason);
+
+/* Forgets the entries that are not chosen; the others keep their order. */
+void safetensors_keep(struct safetensors *safetensors, const bool *chosen);
 
 /* The entry of a name, or NULL. */
 const struct safetensors_entry *safetensors_find(const struct safetensors *safetensors, const char *name);

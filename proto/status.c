@@ -80,9 +80,12 @@ int reason_set(struct reason *reason, int code, const char *format, ...)
 		snprintf(reason->text, sizeof(reason->text), "%s", status_text(code));
 	else if ((size_t)chars >= sizeof(reason->text))
 		trim_split_character(reason->text);
-	for (char *c = reason->text; *c; c++) {
-		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+	for (unsigned char *c = (unsigned char *)reason->text; *c; c++) {
+		if (*c < 0x20 || *c == 0x7f)
 			*c = '?';
+		/* U+0080 to U+009F, which a terminal takes for control characters as well. */
+		if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0)
+			c[0] = c[1] = '?';
 	}
 	return code;
 }

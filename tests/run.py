@@ -29,6 +29,7 @@ KINDS = {
     "integration": (300, False),
     "python": (600, True),
     "crash": (1500, True),
+    "faults": (1500, False),
     "systemd": (300, True),
 }
 

@@ -2,7 +2,8 @@
 #
 # Makes a Debian machine ready, installing only what is missing, so that running it again costs a moment.
 #
-#   tests/setup.sh build ...    Debian packages by purpose: build, check, lint, web, fuzz, systemd, python-debian
+#   tests/setup.sh build ...    Debian packages by purpose: build, check, lint, web, network, fuzz, systemd,
+#                               python-debian
 #   tests/setup.sh python       an interpreter with PyTorch for tests, demo and bench; prints its path
 #
 # Packages are installed by root alone; anybody else is shown the command. The interpreter is PYTHON if that is set,
@@ -37,11 +38,12 @@ packages() {
 	build) echo gcc libc6-dev make pkg-config; sed -n 's/^debian_[a-z]* *:= *//p' Makefile | tr '\n' ' ' ;;
 	check) echo python3 check strace ;;
 	web) echo prometheus chromium wrk curl jq ;;
+	network) echo iproute2 nftables openssl ;;
 	lint) echo python3 python3-pyflakes shellcheck cppcheck git mandoc ;;
 	fuzz) echo clang llvm ;;
 	systemd) echo python3 systemd procps util-linux passwd ;;
 	python-debian) echo "${debian_python_packages[@]}" ;;
-	*) die "unknown purpose '$1': build, check, lint, web, fuzz, systemd, python-debian, python" ;;
+	*) die "unknown purpose '$1': build, check, lint, web, network, fuzz, systemd, python-debian, python" ;;
 	esac
 }
 
@@ -152,7 +154,7 @@ python() {
 	fi
 }
 
-[ $# -gt 0 ] || die "usage: tests/setup.sh build|check|lint|web|fuzz|systemd|python-debian ... | python"
+[ $# -gt 0 ] || die "usage: tests/setup.sh build|check|lint|web|network|fuzz|systemd|python-debian ... | python"
 if [ "$1" = python ]; then
 	python
 else

@@ -22,9 +22,9 @@ static int operands_open(const struct emactl *emactl, struct comparison *compari
 	char **texts = emactl->arguments;
 	int status;
 
-	status = operand_open(emactl, &comparison->a, texts[0], client);
+	status = operand_open(emactl, &comparison->a, texts[0], NULL, client);
 	if (!status)
-		status = operand_open(emactl, &comparison->b, texts[1], client);
+		status = operand_open(emactl, &comparison->b, texts[1], NULL, client);
 	return status;
 }
 

@@ -364,7 +364,7 @@ static int tensor_get(const struct emactl *emactl, struct emad_client *client, b
 	if (!getting)
 		return output_error(emactl, EMAD_EMEMORY, "not enough memory");
 	getting->emactl = emactl;
-	status = operand_open(emactl, &getting->operand, emactl->arguments[0], client);
+	status = operand_open(emactl, &getting->operand, emactl->arguments[0], emactl->arguments[1], client);
 	if (!status)
 		getting->entry = operand_find(emactl, &getting->operand, emactl->arguments[1], &status);
 	if (!status) {

@@ -260,7 +260,7 @@ static void write_string(const char *text, FILE *stream)
 {
 	json_t *string = json_string(text);
 
-	if (!string || json_dumpf(string, stream, JSON_ENCODE_ANY) < 0)
+	if (!string || json_dumpf(string, stream, JSON_ENCODE_ANY | JSON_ENSURE_ASCII) < 0)
 		fputs("null", stream);
 	json_decref(string);
 }

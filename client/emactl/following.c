@@ -60,6 +60,15 @@ static uint64_t instance_ask(const struct following *following)
 	return emad_hello(following->client, following->emactl->timeout_ms, &daemon) ? 0 : daemon.instance;
 }
 
+/* Facts are wanted, and no tensors: from another host none comes. */
+static int facts_open(const struct following *following, uint64_t min_step, int timeout_ms, struct emad_view **ret_view)
+{
+	static const char *const none[1];
+	const struct emad_view_options options = {.min_step = min_step, .timeout_ms = timeout_ms, .tensors = none};
+
+	return emad_view_open_with(following->client, following->model, following->profile, &options, ret_view);
+}
+
 int following_begin(struct following *following, uint64_t every, uint64_t until)
 {
 	struct emad_view_info info = {0};
@@ -67,8 +76,7 @@ int following_begin(struct following *following, uint64_t every, uint64_t until)
 	int code;
 
 	following->instance = instance_ask(following);
-	code = emad_view_open(following->client, following->model, following->profile, 0, following->emactl->timeout_ms,
-	                      &view);
+	code = facts_open(following, 0, following->emactl->timeout_ms, &view);
 	if (code == 0) {
 		code = emad_view_info(view, &info);
 		emad_view_close(view);
@@ -133,8 +141,7 @@ int following_next(struct following *following, struct emad_view **ret_view)
 	int code, status = 0;
 
 	while (!status) {
-		code = emad_view_open(following->client, following->model, following->profile, following->cadence.due,
-		                      SLICE_MS, ret_view);
+		code = facts_open(following, following->cadence.due, SLICE_MS, ret_view);
 		if (code == 0)
 			break;
 		status = failure_judge(following, code);

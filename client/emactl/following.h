@@ -25,7 +25,10 @@ struct following {
  */
 int following_begin(struct following *following, uint64_t every, uint64_t until);
 
-/* Waits for the next due version, for ever. An exit status with the error printed when it cannot come any more. */
+/*
+ * Waits for the next due version, for ever: a view of it without tensors. An exit status with the error printed when it
+ * cannot come any more.
+ */
 int following_next(struct following *following, struct emad_view **ret_view);
 
 /* Whether a failure of a call passes by itself: the daemon is away, or took a version back. */

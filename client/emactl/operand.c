@@ -62,15 +62,21 @@ static int file_open(const struct emactl *emactl, struct operand *operand)
 	return 0;
 }
 
-static int model_open(const struct emactl *emactl, struct operand *operand, struct emad_client *client)
+static int model_open(const struct emactl *emactl, struct operand *operand, const char *tensor,
+                      struct emad_client *client)
 {
+	const struct emad_view_options options = {
+		.timeout_ms = emactl->timeout_ms,
+		.tensors = tensor ? &tensor : NULL,
+		.tensor_count = 1,
+	};
 	struct reason reason = {""};
 	int code, status;
 
 	status = operand_split(emactl, operand->text, operand->model, &operand->profile);
 	if (status)
 		return status;
-	code = emad_view_open(client, operand->model, operand->profile, 0, emactl->timeout_ms, &operand->view);
+	code = emad_view_open_with(client, operand->model, operand->profile, &options, &operand->view);
 	if (!code)
 		code = emad_view_info(operand->view, &operand->info);
 	if (code)
@@ -98,10 +104,11 @@ int operand_connect(const struct emactl *emactl, char *const *texts, unsigned co
 	return needs_daemon ? ask_connect(emactl, ret_client) : 0;
 }
 
-int operand_open(const struct emactl *emactl, struct operand *operand, const char *text, struct emad_client *client)
+int operand_open(const struct emactl *emactl, struct operand *operand, const char *text, const char *tensor,
+                 struct emad_client *client)
 {
 	*operand = (struct operand){.text = text, .source.fd = -1};
-	return operand_is_file(text) ? file_open(emactl, operand) : model_open(emactl, operand, client);
+	return operand_is_file(text) ? file_open(emactl, operand) : model_open(emactl, operand, tensor, client);
 }
 
 void operand_close(struct operand *operand)

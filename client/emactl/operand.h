@@ -44,10 +44,11 @@ int operand_split(const struct emactl *emactl, const char *text, char model[MODE
 int operand_connect(const struct emactl *emactl, char *const *texts, unsigned count, struct emad_client **ret_client);
 
 /*
- * Opens it; a client is needed for models alone. An exit status with the error printed. Call operand_close on failure
- * too.
+ * Opens it; a client is needed for models alone. tensor: the only one that is wanted, so that no others need to come
+ * from another host; NULL: all. An exit status with the error printed. Call operand_close on failure too.
  */
-int operand_open(const struct emactl *emactl, struct operand *operand, const char *text, struct emad_client *client);
+int operand_open(const struct emactl *emactl, struct operand *operand, const char *text, const char *tensor,
+                 struct emad_client *client);
 void operand_close(struct operand *operand);
 
 /* Copies bytes of the image or file. Of a view they may be believed only after operand_check. */

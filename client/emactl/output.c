@@ -88,7 +88,7 @@ static void json_string_write(FILE *stream, const char *text)
 {
 	json_t *string = json_string(text);
 
-	if (string && json_dumpf(string, stream, JSON_ENCODE_ANY) == 0) {
+	if (string && json_dumpf(string, stream, JSON_ENCODE_ANY | JSON_ENSURE_ASCII) == 0) {
 		json_decref(string);
 		return;
 	}

@@ -701,10 +701,7 @@ int service_adopt(struct service *service, const struct instant *now, const stru
 		service->awaited_due_ms =
 		        now->monotonic_ms + (service->settings.lease_min_ms > AWAITED_MS ? service->settings.lease_min_ms
 		                                                                         : AWAITED_MS);
-	if (service_memory_bytes(service) > service->settings.memory_bytes_max)
-		service_event(service, EVENT_WARNING, NULL, 0, "memory-max is %" PRIu64 " bytes, and the models of before use %"
-		              PRIu64 ": they stay, and new ones are refused until 'emactl remove' has made room",
-		              service->settings.memory_bytes_max, service_memory_bytes(service));
+	service_limits_warn(service);
 	service_settle(service, now);
 	return 0;
 }

@@ -14,20 +14,19 @@
 static int object_parse(const char *what, size_t bytes_max, const char *text, size_t bytes, char **ret_json,
                         struct reason *reason)
 {
-	json_error_t error;
-	json_t *root;
+	struct reason why = { "" };
+	json_t *root = NULL;
 	char *json;
+	int error;
 
 	if (bytes > bytes_max)
 		return reason_set(reason, STATUS_ELIMIT, "the %s are %zu bytes of JSON, and the limit is %zu", what,
 		                  bytes, bytes_max);
-	root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
-	/* Where jansson has no memory it mostly has no words either. */
-	if (!root && error.text[0] == '\0')
-		return -ENOMEM;
-	if (!root)
-		return reason_set(reason, STATUS_EARGUMENT, "the %s are not valid JSON: %s at byte %d", what,
-		                  error.text, error.position);
+	error = json_text_parse(text, bytes, &root, &why);
+	if (error == STATUS_EARGUMENT)
+		return reason_set(reason, error, "the %s are not valid JSON: %s", what, why.text);
+	if (error)
+		return error;
 	if (!json_is_object(root)) {
 		json_decref(root);
 		return reason_set(reason, STATUS_EARGUMENT, "the %s must be a JSON object, {\"name\": value, ...}",

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "daemon/core/access.h"
+#include "daemon/core/loan.h"
 #include "daemon/core/remote.h"
 
 static int (*const handlers[OPERATION_COUNT])(struct call *) = {

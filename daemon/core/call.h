@@ -56,6 +56,8 @@ struct service {
 	uint64_t away_due_ms; /* no remote trainer is to be given up before; 0: none at all */
 	uint64_t loan_next; /* counts them */
 	bool stopping;
+	bool lingers; /* while stopping: steps that some ranks have pushed may still be completed */
+	uint64_t linger_due_ms;
 };
 
 /* What a handler returns beside 0 (it has replied) and a negative code (the dispatcher replies with the reason). */
@@ -150,6 +152,9 @@ int service_admit(struct service *service, struct model *model, struct model *ot
 /* Bytes of a model's segments, also those on their way; 0 when it is gone. Of all models. */
 uint64_t service_model_bytes(const struct model *model);
 uint64_t service_memory_bytes(const struct service *service);
+
+/* Says of each limit that the models are beyond: they stay, as they do after a restart and when it is lowered. */
+void service_limits_warn(const struct service *service);
 
 /*
  * Whether a model's segments fit beside all others' and its owner's, by their bytes and their number. replaced: a model

@@ -11,6 +11,7 @@
 
 #include "daemon/core/book.h"
 #include "daemon/core/call.h"
+#include "daemon/core/ending.h"
 #include "daemon/core/failpoint.h"
 
 enum { RETRY_MS_MIN = 1000, RETRY_MS_MAX = 300000 };
@@ -80,7 +81,7 @@ static bool is_able(const struct service *service, const struct model *model)
 	    is_removed(service, model) || !has_news(service, model))
 		return false;
 	if (service->stopping)
-		return !model->applying && model->room_due_ms == 0;
+		return !model->applying && model->room_due_ms == 0 && !ending_awaits(service, model);
 	return !model->heirloom.geometry && !model->relay.made && !(model->heir && model->heir->serving);
 }
 

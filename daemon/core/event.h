@@ -24,6 +24,7 @@ enum event_severity {
 	X(MODEL_REMOVED, "08eb5f7f4f934951b19adaaa20ef1938", "a model and all its averages are gone")                  \
 	X(MODEL_RESUMED, "ec4c2fcab231f90cb307c787c6e31eb8", "after a start a model goes on where it was")             \
 	X(SNAPSHOT_REFUSED, "81bdfccf117e4bbe86351c69aa5a4d6e", "a step is not in the average, or only in part")       \
+	X(SNAPSHOT_LEFT, "8e92b591b5894d76b967ac090d043f8b", "at the end an accepted step is in no average yet")               \
 	X(VIEWS_REVOKED, "9c7a014d00ff429c9753a66ff2493b5f", "readers held updates up for longer than they may")       \
 	X(CONFIGURATION_RELOADED, "3a44d9a5057547a1b4ab51d86cd7a996", "settings were read anew, with what came of it")
 

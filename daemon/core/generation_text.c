@@ -239,29 +239,12 @@ static int copy_get(struct source *source, const char *name, char **ret_text)
 	return *ret_text ? 0 : -ENOMEM;
 }
 
-/*
- * -ENOMEM, or STATUS_ECORRUPT without a sentence. Where jansson has no memory it says so, or nothing, or that the text is
- * wrong, or leaves a character of a string out and says nothing at all. Averages are given up for wrong text, so it is
- * asked twice.
- */
+/* -ENOMEM, or STATUS_ECORRUPT without a sentence: averages are given up for wrong text. */
 static int json_parse(const char *text, size_t bytes, json_t **ret_root)
 {
-	json_error_t error;
-	json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
-	json_t *again = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
-	void *room = root && again ? NULL : malloc(bytes + 1);
-	bool is_wrong = !root && !again && room && error.text[0] && json_error_code(&error) != json_error_out_of_memory;
+	int error = json_text_parse(text, bytes, ret_root, NULL);
 
-	free(room);
-	if (root && again && json_equal(root, again)) {
-		json_decref(again);
-		*ret_root = root;
-		return 0;
-	}
-	json_decref(root);
-	json_decref(again);
-	*ret_root = NULL;
-	return is_wrong ? STATUS_ECORRUPT : -ENOMEM;
+	return error == STATUS_EARGUMENT ? STATUS_ECORRUPT : error;
 }
 
 /* Text that is JSON inside: an object, or an array. STATUS_ECORRUPT with a sentence, -ENOMEM. */
@@ -461,7 +444,7 @@ static int text_decode(const char *text, size_t text_bytes, bool has_files, stru
 {
 	struct generation generation = { .manifest = NULL };
 	struct source source = { NULL, NULL };
-	json_t *root;
+	json_t *root = NULL;
 	int error = json_parse(text, text_bytes, &root);
 
 	source.object = root;

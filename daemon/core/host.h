@@ -1,5 +1,5 @@
 /*
- * What the core asks of the world outside: one table of functions, filled in by the composition root (daemon.c), or by
+ * What the core asks of the world outside: one table of functions, filled in by the composition root (outside.c), or by
  * a test with memory from malloc and a clock of its own.
  *
  * No function of the table blocks, and none calls back into the core before it returns. What takes time comes back

@@ -23,8 +23,8 @@ struct inflow {
 	uint8_t *chunks;        /* owned; a bit a chunk */
 };
 
-/* Whether a part of a snapshot is one of its chunks. STATUS_EARGUMENT with a sentence. */
-int inflow_check(uint64_t snapshot_bytes, uint64_t offset, uint64_t bytes, struct reason *reason);
+/* How many bytes the chunk that begins there has. STATUS_EARGUMENT with a sentence: none begins there. */
+int inflow_check(uint64_t snapshot_bytes, uint64_t offset, uint64_t *ret_bytes, struct reason *reason);
 
 /* Forgets what came before. -ENOMEM: as it was. */
 int inflow_begin(struct inflow *inflow, uint64_t sequence, uint64_t snapshot_bytes);

@@ -135,6 +135,9 @@ struct model {
 	uint64_t applying_since_us;
 	uint64_t coalesced_count; /* snapshots that gave way since the latest update began */
 	uint64_t applying_coalesced_count; /* and before, since the version before it */
+	uint64_t drop_count; /* snapshots that were dropped as incomplete and not told of yet; */
+	uint32_t drop_rank;  /* of the latest of them */
+	uint64_t drop_step;
 	uint64_t room_due_ms; /* when a leased slot may be taken back for a waiting update; 0: none waits */
 	uint64_t version_next;
 	uint64_t payload_bytes; /* of one snapshot, all ranks together */

@@ -8,6 +8,7 @@
 #include "daemon/core/attributes.h"
 #include "daemon/core/book.h"
 #include "daemon/core/call.h"
+#include "daemon/core/ending.h"
 #include "daemon/core/remote.h"
 
 static void count_answer(struct counters *counters, const struct answer *answer)
@@ -127,7 +128,7 @@ static int push_take(struct call *call, struct model *model, uint32_t rank, cons
 	struct enclosure enclosure;
 	int error = 0;
 
-	if (call->service->stopping)
+	if (call->service->stopping && !ending_takes(call->service, model, rank, push->step))
 		return reason_set(&call->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
 	if (push->sequence == 0)
 		return reason_set(&call->reason, STATUS_EARGUMENT, "sequence must not be 0");

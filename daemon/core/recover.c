@@ -55,6 +55,12 @@ static void next(struct service *service, const struct instant *now)
 		submit(service, now, FILE_FIND);
 }
 
+static void give_up(struct service *service)
+{
+	service->recovery.error = -ENOMEM;
+	end(service);
+}
+
 /* "checkpoints/run42%net/0000...-0000..." */
 struct place_text {
 	char text[GENERATION_DIRECTORY_BYTES + GENERATION_NAME_BYTES + 16];
@@ -78,6 +84,10 @@ static void leave(struct service *service, const struct instant *now, int error,
 	recovery->left_count++;
 	service_event(service, EVENT_ERROR, recovery->generation.model, error, "%s stays on disk: %s",
 	              place_of(recovery->order).text, why[0] ? why : status_text(error));
+	if (error == -ENOMEM) {
+		give_up(service);
+		return;
+	}
 	/* An older one of the same model would need as much. */
 	if (error != STATUS_EVERSION)
 		recovery->order->generation = OLDEST;
@@ -254,7 +264,7 @@ static void filled(struct service *service, const struct instant *now)
 		next(service, now);
 	} else {
 		/* The one before may be readable. */
-		leave(service, now, STATUS_EVERSION, recovery->order->reason.text);
+		leave(service, now, error == -ENOMEM ? error : STATUS_EVERSION, recovery->order->reason.text);
 	}
 }
 
@@ -270,7 +280,9 @@ void recover_done(struct service *service, const struct instant *now)
 		service->counters.checkpoints_bad += order->status == STATUS_ECORRUPT;
 		service_event(service, EVENT_ERROR, NULL, order->status, "%s%s", order->status == STATUS_ECORRUPT ?
 		              "set aside: " : "", order->reason.text);
-		if (order->work == FILE_FIND && !order->directory[0])
+		if (order->status == -ENOMEM)
+			give_up(service);
+		else if (order->work == FILE_FIND && !order->directory[0])
 			end(service);
 		else
 			next(service, now);

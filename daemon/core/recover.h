@@ -6,7 +6,8 @@
  *          +----+--------------------------------------+   (then the generation before it)
  *
  * Of each model the newest generation that is whole wins. What cannot be taken now (memory-max, another format) stays
- * on disk and is named in the log.
+ * on disk and is named in the log. Where our own memory does not suffice even to know what there is, the daemon must
+ * not go on: a trainer would begin anew a model that is there.
  *
  * Loop thread only; what takes time is done by the host.
  */
@@ -30,6 +31,7 @@ struct recovery {
 	struct generation generation; /* that it is made of */
 	uint64_t model_count;     /* recovered */
 	uint64_t left_count;      /* left on disk */
+	int error; /* -ENOMEM: it was given up, and nobody must be listened to */
 };
 
 /* Begins; -ENOMEM. Without a state directory there is nothing to do. */

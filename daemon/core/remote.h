@@ -1,11 +1,10 @@
 /*
- * Remote: trainers and readers that share no memory with the daemon.
+ * Remote: trainers that share no memory with the daemon, and what they have in common with such readers (loan.h).
  *
  * A trainer claims its stages, sends a snapshot in chunks, each of which the host receives straight into its place, and
- * then pushes as any other. A reader leases a version and fetches its image in parts; what it fetches is copied while
- * the lease holds, so that a part is of that version or not there at all.
+ * then pushes as any other. Chunks may say that wider weights travel in a shorter dtype (proto/runs.h).
  *
- * Neither is a matter of one connection, which may break at any time: a claim and a lease end when nothing was heard of
+ * Neither claim nor lease is a matter of one connection, which may break at any time: they end when nothing was heard of
  * their holder for as long as the settings say, or when he says so.
  */
 #pragma once
@@ -13,27 +12,17 @@
 #include <stdint.h>
 
 #include "daemon/core/call.h"
-
-enum { LOAN_COUNT_MAX = 1024 }; /* leases of remote readers at once */
-
-/* A lease of a remote reader. */
-struct loan {
-	struct loan *next;
-	uint64_t number; /* that the reader has drawn */
-	uint64_t peer;   /* stands for it among the leases; no connection has this number */
-	uint64_t model;  /* id */
-	uint32_t slot;
-	uint32_t profile;
-	uint64_t version;
-	uint64_t region_offset, region_bytes;
-	uint64_t due_ms; /* when it ends unless something is heard */
-};
+#include "proto/runs.h"
 
 int claim_handle(struct call *call);
 int chunk_handle(struct call *call);
-int lease_handle(struct call *call);
-int fetch_handle(struct call *call);
 int release_handle(struct call *call);
+
+/*
+ * The dtype in which a request wants elements to travel, or RUNS_AS_KEPT. What a snapshot loses is lost for good, so that
+ * the smallest are for readers alone. STATUS_EARGUMENT with those that there are.
+ */
+int remote_wire(struct call *call, enum dtype *ret_wire);
 
 /* Whether a snapshot whose push says that it came in chunks is there; else the answer has been sent: CALL_ANSWERED. */
 enum { CALL_ANSWERED = 2 };
@@ -48,6 +37,3 @@ void remote_gone(struct service *service, const struct instant *now, struct rank
 /* Ends what was not heard of for too long. */
 void remote_tick(struct service *service, const struct instant *now);
 uint64_t remote_due_ms(const struct service *service);
-
-/* Ends all leases. */
-void remote_finish(struct service *service);

@@ -40,7 +40,7 @@ static void append(bool *whole, json_t *array, json_t *value)
 
 static char *dump(json_t *root, bool whole)
 {
-	char *text = whole ? json_text(root) : NULL;
+	char *text = whole ? json_text_ascii(root) : NULL;
 
 	json_decref(root);
 	return text;

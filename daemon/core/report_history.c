@@ -163,7 +163,7 @@ char *report_history(const struct service *service, const struct model *model, c
 	put(whole, root, "versions", version_rows(whole, model));
 	disk_members(whole, order, root);
 	put(whole, root, "changes", change_rows(whole, model));
-	text = is_whole ? json_text(root) : NULL;
+	text = is_whole ? json_text_ascii(root) : NULL;
 	json_decref(root);
 	return text;
 }

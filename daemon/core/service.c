@@ -13,8 +13,10 @@
 
 #include "daemon/core/book.h"
 #include "daemon/core/call.h"
+#include "daemon/core/ending.h"
 #include "daemon/core/failpoint.h"
 #include "daemon/core/inquiry.h"
+#include "daemon/core/loan.h"
 #include "daemon/core/owner.h"
 #include "daemon/core/parking.h"
 #include "daemon/core/relay.h"
@@ -54,7 +56,7 @@ void service_destroy(struct service *service)
 		model_destroy(service->models, &service->host);
 		service->models = next;
 	}
-	remote_finish(service);
+	loan_finish(service);
 	recover_finish(service);
 	inquiry_finish(service);
 	unpacked_destroy(service->unpacked);
@@ -378,6 +380,35 @@ static void views_revoked(const struct service *service, const struct model *mod
 	                    model->name, count, count == 1 ? " was" : "s were", service->settings.lease_min_ms);
 }
 
+/* The whole step was, or some tensors of it. */
+static void snapshot_refused(const struct service *service, const struct model *model, uint64_t step,
+                             const struct reason *reason)
+{
+	const struct event about = {
+		.severity = EVENT_WARNING,
+		.kind = EVENT_SNAPSHOT_REFUSED,
+		.model = model->name,
+		.error = status_name(STATUS_EREFUSED),
+		.step = step,
+		.pid = model->world == 1 ? model->ranks[0].pid : -1,
+	};
+
+	service_event_about(service, &about, "%s: %s", model->name, reason->text);
+}
+
+static void drops_tell(const struct service *service, struct model *model)
+{
+	struct reason reason = model->ranks[model->drop_rank].refusal;
+	size_t used = strlen(reason.text);
+
+	if (model->drop_count == 0)
+		return;
+	if (model->drop_count > 1)
+		snprintf(reason.text + used, sizeof reason.text - used, " (%" PRIu64 " more like it)", model->drop_count - 1);
+	snapshot_refused(service, model, model->drop_step, &reason);
+	model->drop_count = 0;
+}
+
 static void model_settle(struct service *service, const struct instant *now, struct model *model)
 {
 	uint64_t revoked_before;
@@ -398,6 +429,7 @@ static void model_settle(struct service *service, const struct instant *now, str
 		views_revoked(service, model, service->counters.leases_revoked - revoked_before);
 	if (begun)
 		service->host.apply_start(service->host.context, &model->apply);
+	drops_tell(service, model);
 	checkpoint_settle(service, now, model);
 	for (uint32_t r = 0; model->serving && r < model->world; r++)
 		model_stage_sweep(model, r, &service->host);
@@ -405,7 +437,7 @@ static void model_settle(struct service *service, const struct instant *now, str
 		service_touch(service, model->heir);
 }
 
-void service_settle(struct service *service, const struct instant *now)
+static void touched_settle(struct service *service, const struct instant *now)
 {
 	while (service->touched) {
 		struct model *model = service->touched;
@@ -423,6 +455,13 @@ void service_settle(struct service *service, const struct instant *now)
 		}
 		parking_retry(service, now, id);
 	}
+}
+
+void service_settle(struct service *service, const struct instant *now)
+{
+	do
+		touched_settle(service, now);
+	while (ending_settle(service, now));
 }
 
 void service_request(struct service *service, const struct instant *now, const struct exchange *exchange,
@@ -508,22 +547,6 @@ void service_memory_made(struct service *service, const struct instant *now, str
 	if (recovers)
 		recover_memory(service, now, made);
 	service_settle(service, now);
-}
-
-/* The whole step was, or some tensors of it. */
-static void snapshot_refused(const struct service *service, const struct model *model, uint64_t step,
-                             const struct reason *reason)
-{
-	const struct event about = {
-		.severity = EVENT_WARNING,
-		.kind = EVENT_SNAPSHOT_REFUSED,
-		.model = model->name,
-		.error = status_name(STATUS_EREFUSED),
-		.step = step,
-		.pid = model->world == 1 ? model->ranks[0].pid : -1,
-	};
-
-	service_event_about(service, &about, "%s: %s", model->name, reason->text);
 }
 
 void service_applied(struct service *service, const struct instant *now, struct apply *apply)
@@ -641,6 +664,8 @@ uint64_t service_due_ms(const struct service *service)
 		due_ms = service->awaited_due_ms;
 	if (parked_ms < due_ms)
 		due_ms = parked_ms;
+	if (service->lingers && service->linger_due_ms < due_ms)
+		due_ms = service->linger_due_ms;
 	for (const struct model *model = service->models; model; model = model->next) {
 		uint64_t checkpoint_ms = checkpoint_due_ms(service, model);
 
@@ -652,18 +677,14 @@ uint64_t service_due_ms(const struct service *service)
 	return due_ms;
 }
 
-void service_reconfigure(struct service *service, const struct instant *now, const struct settings *settings)
+void service_limits_warn(const struct service *service)
 {
+	const struct settings *settings = &service->settings;
 	uint64_t used = service_memory_bytes(service), count = 0, segments = 0;
 
-	service->settings = *settings;
-	if (service->stopping)
-		service->settings.lease_min_ms = 0;
-	for (struct model *model = service->models; model; model = model->next) {
+	for (const struct model *model = service->models; model; model = model->next) {
 		count += !model->doomed && !model->ancestor;
 		segments += model_segment_count(model);
-		/* An update that waits for a reader may have to wait less long now. */
-		service_touch(service, model);
 	}
 	if (used > settings->memory_bytes_max)
 		service_event(service, EVENT_WARNING, NULL, 0, "memory-max is %" PRIu64 " bytes now, and the models use %" PRIu64
@@ -678,12 +699,24 @@ void service_reconfigure(struct service *service, const struct instant *now, con
 		              ": they stay, and new ones are refused until 'emactl remove' has made room",
 		              settings->segment_count_max, segments);
 	owner_warn(service);
+}
+
+void service_reconfigure(struct service *service, const struct instant *now, const struct settings *settings)
+{
+	service->settings = *settings;
+	if (service->stopping)
+		service->settings.lease_min_ms = 0;
+	/* An update that waits for a reader may have to wait less long now. */
+	for (struct model *model = service->models; model; model = model->next)
+		service_touch(service, model);
+	service_limits_warn(service);
 	service_settle(service, now);
 }
 
 void service_stop(struct service *service, const struct instant *now)
 {
 	service->stopping = true;
+	ending_begin(service, now);
 	service->settings.lease_min_ms = 0; /* what was accepted must not wait for readers any more */
 	for (struct model *model = service->models; model; model = model->next)
 		service_touch(service, model);
@@ -696,7 +729,12 @@ bool service_idle(const struct service *service)
 		if (model->applying || keep_busy(model) || (!model->doomed && model->room_due_ms != 0) ||
 		    checkpoint_owed(service, model))
 			return false;
-	return service->stray_count == 0;
+	return service->stray_count == 0 && !service->lingers;
+}
+
+void service_leave(const struct service *service)
+{
+	ending_tell(service);
 }
 
 bool service_checkpointing(const struct service *service)
@@ -715,6 +753,11 @@ int service_recover(struct service *service, const struct instant *now)
 bool service_recovering(const struct service *service)
 {
 	return service->recovery.running;
+}
+
+int service_recovery_error(const struct service *service)
+{
+	return service->recovery.error;
 }
 
 /* "1.5 GiB" */

@@ -71,10 +71,12 @@ int service_adopt(struct service *service, const struct instant *now, const stru
 
 /*
  * Makes the models whose checkpoints lie in the state directory, before anybody is listened to: until it is done
- * service_recovering is true. -ENOMEM.
+ * service_recovering is true. -ENOMEM. Then service_recovery_error is 0, or -ENOMEM when the daemon must end because some
+ * of them could not be looked at.
  */
 int service_recover(struct service *service, const struct instant *now);
 bool service_recovering(const struct service *service);
+int service_recovery_error(const struct service *service);
 
 /* Deadlines. */
 void service_tick(struct service *service, const struct instant *now);
@@ -88,7 +90,10 @@ uint64_t service_due_ms(const struct service *service);
  */
 void service_reconfigure(struct service *service, const struct instant *now, const struct settings *settings);
 
-/* From now on new work is refused with STATUS_ESHUTDOWN; what was accepted is finished. */
+/*
+ * From now on new work is refused with STATUS_ESHUTDOWN; what was accepted is finished, and for a moment that may be
+ * completed which only some ranks have pushed.
+ */
 void service_stop(struct service *service, const struct instant *now);
 
 /*
@@ -96,6 +101,9 @@ void service_stop(struct service *service, const struct instant *now);
  * also, whether everything is on disk that will be.
  */
 bool service_idle(const struct service *service);
+
+/* Before the end: tells of every snapshot that was accepted and is in no average. */
+void service_leave(const struct service *service);
 
 /* Whether a checkpoint is being written, or will be before the end. */
 bool service_checkpointing(const struct service *service);

@@ -24,6 +24,16 @@ static void settle(struct model *model, uint32_t rank, uint32_t stage, enum outc
 	model_stage_mirror(model, rank, stage);
 }
 
+/* The rank's refusal says why. */
+static void drop(struct model *model, uint32_t rank, uint32_t stage, struct counters *counters)
+{
+	model->drop_count++;
+	model->drop_rank = rank;
+	model->drop_step = model->records[rank].stages[stage].step;
+	settle(model, rank, stage, OUTCOME_INCOMPLETE, 0, 0);
+	counters->pushes_incomplete++;
+}
+
 static void drop_incomplete(struct model *model, const struct intake_next *next, struct counters *counters)
 {
 	uint32_t stage = next->stages[next->rank];
@@ -33,8 +43,7 @@ static void drop_incomplete(struct model *model, const struct intake_next *next,
 	           "step %" PRIu64 " of rank %" PRIu32 " was dropped: another rank has gone on to step %" PRIu64
 	           " without it",
 	           step, next->rank, next->step);
-	settle(model, next->rank, stage, OUTCOME_INCOMPLETE, 0, 0);
-	counters->pushes_incomplete++;
+	drop(model, next->rank, stage, counters);
 }
 
 static void coalesce(struct model *model, uint32_t rank, uint32_t stage, struct counters *counters)
@@ -91,8 +100,7 @@ static bool drop_contradiction(struct model *model, const struct intake_next *ne
 	for (uint32_t r = 0; why && r < model->world; r++) {
 		reason_set(&model->ranks[r].refusal, STATUS_EREFUSED, "step %" PRIu64 " was dropped: %s", next->step,
 		           why);
-		settle(model, r, next->stages[r], OUTCOME_INCOMPLETE, 0, 0);
-		counters->pushes_incomplete++;
+		drop(model, r, next->stages[r], counters);
 	}
 	return why != NULL;
 }
@@ -449,8 +457,7 @@ void update_drop_ready(struct model *model, uint32_t rank, const char *why, stru
 			continue;
 		reason_set(&model->ranks[rank].refusal, STATUS_EREFUSED, "step %" PRIu64 " was dropped: %s", stage->step,
 		           why);
-		settle(model, rank, i, OUTCOME_INCOMPLETE, 0, 0);
-		counters->pushes_incomplete++;
+		drop(model, rank, i, counters);
 	}
 }
 

@@ -200,7 +200,7 @@ int attach_start(const struct attach_options *options, const char *path, struct 
 	int error = 0;
 
 	if (!attach)
-		error = -ENOMEM;
+		error = reason_set(reason, -ENOMEM, "cannot listen at '%s': not enough memory", path);
 	else if (strlen(path) >= sizeof address.sun_path)
 		error = reason_set(reason, -ENAMETOOLONG, "the socket path '%s' is longer than %zu bytes", path,
 		                   sizeof address.sun_path - 1);

@@ -59,7 +59,8 @@ int credential_read(const char *key, const char *name, bool is_secret, char **re
 	if (fd < 0)
 		return reason_set(reason, -errno, "%s=%s: %s", key, path, strerror(errno));
 	text = malloc(CREDENTIAL_BYTES_MAX + 1);
-	error = text ? file_check(key, path, fd, is_secret, reason) : -ENOMEM;
+	error = text ? file_check(key, path, fd, is_secret, reason)
+	             : reason_set(reason, -ENOMEM, "%s=%s was not read: not enough memory", key, name);
 	if (!error)
 		error = file_read(key, path, fd, text, reason);
 	close(fd);

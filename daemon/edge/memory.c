@@ -4,6 +4,7 @@
 #include "daemon/edge/memory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -27,6 +28,7 @@
 enum {
 	HUGE_PAGE_BYTES = 2 * 1024 * 1024, /* smaller segments are not worth it */
 	SPARE_BYTES = 64 * 1024 * 1024,
+	FACTS_BYTES_MAX = 8192, /* of a small file of the kernel's */
 	COLLAPSE_BYTES = 16 * 1024 * 1024, /* at a time, so that orders do not wait long */
 };
 
@@ -58,40 +60,59 @@ struct memory_maker {
 
 /* ---- segments ---------------------------------------------------------------------------------------------------- */
 
+/*
+ * What the kernel says in a small file, without a byte from the heap: a limit that was not read for want of memory would
+ * be passed. NULL when it cannot be read.
+ */
+static const char *file_text(const char *path, char *text, size_t capacity)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	size_t used = 0;
+	ssize_t count = 1;
+
+	if (fd < 0)
+		return NULL;
+	while (count > 0 && used < capacity - 1) {
+		count = read(fd, text + used, capacity - 1 - used);
+		used += count > 0 ? (size_t)count : 0;
+	}
+	close(fd);
+	text[used] = '\0';
+	return used > 0 ? text : NULL;
+}
+
+static const char *line_next(const char *line)
+{
+	const char *end = strchr(line, '\n');
+
+	return end && end[1] ? end + 1 : NULL;
+}
+
 /* The number behind a label in a file of "label: number kB" lines; UINT64_MAX when it is not there. */
 static uint64_t file_number(const char *path, const char *label)
 {
-	FILE *file = fopen(path, "re");
+	char text[FACTS_BYTES_MAX];
+	const char *line = file_text(path, text, sizeof text);
+	size_t label_bytes = strlen(label);
 	uint64_t number = UINT64_MAX;
-	char line[256];
 
-	while (file && fgets(line, sizeof line, file)) {
-		size_t label_bytes = strlen(label);
-
+	for (; line; line = line_next(line))
 		if (strncmp(line, label, label_bytes) == 0 && sscanf(line + label_bytes, "%" SCNu64, &number) == 1)
 			break;
-	}
-	if (file)
-		fclose(file);
 	return number;
 }
 
 /* The process's control group as its file in /proc has it, "/system.slice/emad.service"; false where it has none. */
 static bool group_find(const char *path, char *group, size_t group_capacity)
 {
-	FILE *file = fopen(path, "re");
-	char line[512];
-	bool found = false;
+	char text[FACTS_BYTES_MAX];
+	const char *line = file_text(path, text, sizeof text);
 
-	while (!found && file && fgets(line, sizeof line, file)) {
-		found = strncmp(line, "0::/", 4) == 0;
-		line[strcspn(line, "\n")] = '\0';
-		if (found)
-			snprintf(group, group_capacity, "%s", line + 3);
-	}
-	if (file)
-		fclose(file);
-	return found;
+	while (line && strncmp(line, "0::/", 4) != 0)
+		line = line_next(line);
+	if (line)
+		snprintf(group, group_capacity, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
+	return line != NULL;
 }
 
 /* Of one group, at its directory. UINT64_MAX where there is no limit. */
@@ -611,7 +632,8 @@ int memory_find(struct memory_maker *maker, const struct memory_kept *kept, uint
 	}
 	/* They stay where they are kept. */
 	for (uint32_t i = 0; i < finding.found.count; i++)
-		(void)segment_pass(maker, LEAVE, &finding.found.segments[i]);
+		if (!segment_pass(maker, LEAVE, &finding.found.segments[i]))
+			memory_segment_close(&finding.found.segments[i]);
 	free(finding.found.segments);
 	return error;
 }

@@ -8,10 +8,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "daemon/edge/transport_connection.h"
 #include "daemon/edge/transport_inner.h"
 #include "daemon/edge/transport_listener.h"
+
+/* As in NNG 1.5: the queue of tasks, the timers of operations, the resolver, and one each of three others. */
+uint32_t transport_thread_count(void)
+{
+	enum { TASK_MAX = 16, RESOLVER = 4, OTHERS = 3 };
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	uint32_t cpu_count = cpus > 0 ? (uint32_t)cpus : 1;
+
+	return (cpu_count > TASK_MAX / 2 ? TASK_MAX : 2 * cpu_count) + cpu_count + RESOLVER + OTHERS;
+}
 
 int transport_start(const struct transport_options *options, struct transport **ret_transport)
 {
@@ -30,8 +41,9 @@ int transport_start(const struct transport_options *options, struct transport **
 	transport->options = *options;
 	transport->table_count = options->connection_count_max;
 	pending_list_init(&transport->ended, options->wake, options->context);
-	/* The first use of NNG starts its threads; signals are for the loop. */
+	/* The first use of NNG starts its threads; signals are for the loop, but for that which ends a start that hangs. */
 	sigfillset(&all);
+	sigdelset(&all, SIGALRM);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	code = nng_aio_alloc(&first, NULL, NULL);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -142,10 +154,12 @@ static bool has_unsent(const struct transport *transport)
 
 void transport_stop(struct transport *transport, uint32_t deadline_ms)
 {
-	uint64_t due_ms = nng_clock() + deadline_ms;
+	uint64_t due_ms;
 
+	/* NNG may have no threads then, and not so much as its clock may be asked. */
 	if (!transport)
 		return;
+	due_ms = nng_clock() + deadline_ms;
 	pending_list_silence(&transport->ended);
 	transport->stopping = true;
 	for (uint32_t i = 0; i < transport->listener_count; i++)

@@ -52,6 +52,9 @@ struct transport_options {
 	void (*gone)(void *context, uint64_t peer);
 };
 
+/* How many threads transport_start makes. Where only some of them can be made NNG crashes, or hangs. */
+uint32_t transport_thread_count(void);
+
 /* Starts NNG's threads, with all signals blocked in them. */
 int transport_start(const struct transport_options *options, struct transport **ret_transport);
 

@@ -50,6 +50,7 @@ void body_begin(struct connection *connection)
 	if (place) {
 		transport->body_bytes += is_small ? 0 : parser->body_bytes;
 		sp_body_place(parser, place);
+		connection->message_due_ms = 0; /* what was spent on waiting for room is not lost to the peer */
 		return;
 	}
 	if (connection->message_due_ms == 0)

@@ -3,6 +3,7 @@
  */
 #include "daemon/edge/transport_connection.h"
 
+#include <arpa/inet.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -186,18 +187,32 @@ static void connection_advance(struct connection *connection)
 	}
 }
 
-/* Why nobody could be spoken to. */
+/* What a TLS handshake that failed may have failed of: NNG tells little, and most as the same code. */
+static const char *secret_fault(const struct connection *connection, int code)
+{
+	if (code == NNG_ETIMEDOUT)
+		return "handshake-timeout";
+	if (code == NNG_EPEERAUTH)
+		return "its certificate is missing, expired, or of another authority than tls-ca=";
+	if (code == NNG_ECRYPTO && connection->asked)
+		return "its certificate is expired, of another authority than tls-ca=, or not that of its key; or it gave up because of "
+		       "our certificate, or does not speak TLS 1.2";
+	if (code == NNG_ECRYPTO)
+		return "it gave up because of our certificate, or does not speak TLS 1.2";
+	return "it hung up in the middle, perhaps because of our certificate";
+}
+
+/* Why nobody could be spoken to, whether it showed when receiving or when sending. */
 static void say_secret(const struct connection *connection, int code)
 {
 	const struct transport_options *options = &connection->transport->options;
-	char text[160];
+	char text[320];
 
+	if (!connection->secret || connection->closing || sp_greeted(&connection->parser))
+		return;
 	options->counters->violations++;
-	snprintf(text, sizeof text, "a TLS connection came to nothing: %s%s", nng_strerror(code),
-	         code == NNG_ETIMEDOUT ? " (handshake-timeout)"
-	         : code == NNG_EPEERAUTH ? " (its certificate is missing, expired, or of another authority than tls-ca=)"
-	         : code == NNG_ECRYPTO   ? " (it does not speak TLS 1.2, or gave up because of our certificate)"
-	                                 : " (it hung up in the middle, perhaps because of our certificate)");
+	snprintf(text, sizeof text, "a TLS connection from %s came to nothing: %s (%s)", connection->origin, nng_strerror(code),
+	         secret_fault(connection, code));
 	options->say(options->context, text);
 }
 
@@ -214,9 +229,8 @@ static void received_handle(struct connection *connection)
 	/* A remote peer that rests for long is no violation, it may come back. */
 	if (error == STATUS_ETIMEOUT && !sp_idle(&connection->parser))
 		connection->transport->options.counters->violations++;
-	if (error && connection->secret && !connection->closing && !sp_greeted(&connection->parser))
-		say_secret(connection, code);
 	if (error) {
+		say_secret(connection, code);
 		connection_close(connection);
 		return;
 	}
@@ -226,7 +240,12 @@ static void received_handle(struct connection *connection)
 
 static void sent_handle(struct connection *connection)
 {
-	if (flow_result(&connection->sending) != 0) {
+	int code = flow_result(&connection->sending), error = pending_error(code);
+
+	if (error) {
+		if (error == STATUS_ETIMEOUT && !connection->closing && sp_greeted(&connection->parser))
+			connection->transport->options.counters->violations++;
+		say_secret(connection, code);
 		connection_close(connection);
 		return;
 	}
@@ -286,6 +305,24 @@ static struct connection *connection_make(struct transport *transport, nng_strea
 	return connection;
 }
 
+static void origin_set(struct connection *connection)
+{
+	char number[INET6_ADDRSTRLEN] = "an unknown address";
+	nng_sockaddr address;
+	uint16_t port = 0;
+
+	if (nng_stream_get_addr(connection->stream, NNG_OPT_REMADDR, &address) != 0)
+		address.s_family = NNG_AF_UNSPEC;
+	if (address.s_family == NNG_AF_INET) {
+		(void)inet_ntop(AF_INET, &address.s_in.sa_addr, number, sizeof number);
+		port = address.s_in.sa_port;
+	} else if (address.s_family == NNG_AF_INET6) {
+		(void)inet_ntop(AF_INET6, &address.s_in6.sa_addr, number, sizeof number);
+		port = address.s_in6.sa_port;
+	}
+	snprintf(connection->origin, sizeof connection->origin, strchr(number, ':') ? "[%s]:%d" : "%s:%d", number, ntohs(port));
+}
+
 /* What can be known of who is there. */
 static void peer_find(struct connection *connection, const struct listener *listener)
 {
@@ -296,6 +333,10 @@ static void peer_find(struct connection *connection, const struct listener *list
 		.id = connection->id, .remote = listener->wire == SP_WIRE_TCP, .uid = -1, .pid = -1,
 	};
 	connection->gid = -1;
+	connection->secret = listener->tls;
+	connection->asked = listener->asks;
+	if (connection->secret)
+		origin_set(connection);
 	if (nng_stream_get_uint64(stream, NNG_OPT_IPC_PEER_UID, &number) == 0)
 		connection->peer.uid = (int64_t)number;
 	if (nng_stream_get_uint64(stream, NNG_OPT_IPC_PEER_PID, &number) == 0)
@@ -317,7 +358,6 @@ void connection_begin(struct transport *transport, nng_stream *stream, const str
 	}
 	transport->options.counters->connections_accepted++;
 	connection->wire = listener->wire;
-	connection->secret = listener->tls;
 	sp_handshake(SP_ROLE_REP, connection->handshake);
 	sp_parser_init(&connection->parser, listener->wire, transport->options.body_bytes_max);
 	peer_find(connection, listener);

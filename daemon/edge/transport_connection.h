@@ -10,6 +10,8 @@
 #include "daemon/edge/transport_replies.h"
 #include "proto/sp.h"
 
+enum { CONNECTION_ORIGIN_BYTES = 56 }; /* [IPv6]:port */
+
 struct connection {
 	struct flow receiving, sending;
 	struct transport *transport;
@@ -18,8 +20,10 @@ struct connection {
 	nng_stream *stream; /* owned */
 	bool closing;
 	bool secret; /* TLS */
+	bool asked;  /* for a certificate */
 	bool placed; /* the body lies where the core wants it, in memory that is not ours */
 	bool ending; /* nothing more is read; closed when the replies are sent */
+	char origin[CONNECTION_ORIGIN_BYTES]; /* the address of a peer that speaks TLS, for people */
 	bool handshake_sent;
 	uint64_t message_due_ms; /* deadline of the message being received; 0: none has begun */
 	struct peer peer;

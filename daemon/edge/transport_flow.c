@@ -20,12 +20,19 @@ static void rest_begin(struct flow *flow)
 		nng_stream_recv(flow->stream, flow->pending.aio);
 }
 
+int flow_result(const struct flow *flow)
+{
+	int code = nng_aio_result(flow->pending.aio);
+
+	return code == 0 && nng_aio_count(flow->pending.aio) == 0 ? NNG_ETIMEDOUT : code;
+}
+
 /* Counts what an operation has done. True when there is more to do and nothing in the way. */
 static bool rest_advance(struct flow *flow)
 {
 	size_t count;
 
-	if (nng_aio_result(flow->pending.aio) != 0)
+	if (flow_result(flow) != 0)
 		return false;
 	count = nng_aio_count(flow->pending.aio);
 	flow->done_bytes += count;
@@ -107,9 +114,4 @@ void flow_abort(struct flow *flow)
 		return;
 	nng_aio_abort(flow->pending.aio, NNG_ECANCELED);
 	nng_aio_wait(flow->pending.aio);
-}
-
-int flow_result(const struct flow *flow)
-{
-	return nng_aio_result(flow->pending.aio);
 }

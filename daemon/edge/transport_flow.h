@@ -46,5 +46,8 @@ void flow_close(struct flow *flow);
 /* Ends what is under way; when this returns nothing is written to its place any more. */
 void flow_abort(struct flow *flow);
 
-/* What the last operation ended with: NNG's codes. */
+/*
+ * What moving bytes ended with: NNG's codes. Once an aio has slept NNG 1.5 takes the end of its time for a success, as for a
+ * sleep: nothing was moved then, which does not happen otherwise.
+ */
 int flow_result(const struct flow *flow);

@@ -58,7 +58,7 @@ static int tls_make(const struct transport_tls *tls, nng_tls_config **ret_config
 		code = nng_tls_config_auth_mode(config, tls->authority ? NNG_TLS_AUTH_MODE_REQUIRED : NNG_TLS_AUTH_MODE_NONE);
 	if (code) {
 		nng_tls_config_free(config);
-		return reason_set(reason, STATUS_EARGUMENT, "%s: %s", what, nng_strerror(code));
+		return reason_set(reason, code == NNG_ENOMEM ? -ENOMEM : STATUS_EARGUMENT, "%s: %s", what, nng_strerror(code));
 	}
 	*ret_config = config;
 	return 0;
@@ -136,12 +136,16 @@ int listener_init(struct listener *listener, struct transport *transport, const 
 		error = tls_make(tls, &listener->tls, reason);
 	if (error)
 		return error;
+	listener->asks = listener->tls && tls->authority;
 	code = stream_open(listener);
 	if (!code)
 		code = pending_init(&listener->accepting, &transport->ended, accepting_ended, &listener->accepting);
 	if (code) {
 		listener_finish(listener);
-		return reason_set(reason, pending_error(code), "cannot listen at %s: %s", url, nng_strerror(code));
+		return reason_set(reason, pending_error(code), "cannot listen at %s: %s%s", url, nng_strerror(code),
+		                  code == NNG_EADDRINUSE    ? " (another program does, or another emad)"
+		                  : code == NNG_EADDRINVAL ? " (this host has no such address, or the name has none)"
+		                                           : "");
 	}
 	accept_next(listener);
 	return 0;
@@ -159,6 +163,7 @@ int listener_secure(struct listener *listener, const struct transport_tls *tls, 
 		return error;
 	nng_tls_config_free(listener->tls);
 	listener->tls = config;
+	listener->asks = tls->authority;
 	/* A listener takes none while it listens: it is made anew when what it does has come to an end. */
 	listener->renewing = true;
 	if (listener->stream)

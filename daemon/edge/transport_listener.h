@@ -15,6 +15,7 @@ struct listener {
 	bool pausing;
 	bool renewing; /* it is made anew as soon as the operation has ended */
 	nng_tls_config *tls; /* owned; of tls+tcp, else NULL */
+	bool asks;           /* for clients' certificates */
 	char url[256];
 };
 

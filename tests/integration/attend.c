@@ -45,8 +45,6 @@ static bool attend(struct inspector *inspector, struct crew *crew)
 			mistake = check(inspector, crew, (pid_t)strtol(line + 6, NULL, 10));
 		else if (strcmp(line, "hold\n") == 0)
 			inspector_hold(inspector);
-		else if (strcmp(line, "forget\n") == 0)
-			inspector_forget(inspector);
 		else if (strcmp(line, "pause\n") == 0)
 			mistake = crew_pause(crew, true, CALL_MAX_MS) ? NULL : "a trainer does not come to rest";
 		else if (strcmp(line, "resume\n") == 0)

@@ -4,7 +4,6 @@
  *
  *   hold        open views, for later
  *   check PID   wait for that daemon; the views that were held, and all averages, must be right
- *   forget      the daemon has ended, and its memory is gone
  *   pause       no trainer begins another step
  *   resume
  *   end         end the crew; where it was is in its ledgers, and another one with the same directory goes on there

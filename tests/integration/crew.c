@@ -27,6 +27,7 @@ struct member {
 	const struct sample_kind *kind;
 	uint32_t rank;
 	uint64_t seed;
+	bool forgets;
 	struct emad_client *client;
 };
 
@@ -109,12 +110,20 @@ static void trainer_look(struct member *member, struct emad_trainer *trainer)
 		            member->kind->model, member->rank, atomic_load(&member->ledger->taken));
 }
 
+/* What the library has of pushes before is gone. False when the member stops. */
+static bool trainer_forget(struct member *member, struct sample *sample, struct emad_trainer **trainer)
+{
+	emad_trainer_close(*trainer);
+	*trainer = NULL;
+	return trainer_open(member, sample, EMAD_RESUME_AUTO, trainer);
+}
+
 /*
  * Pushes a step until there is an answer, or leaves it after a failed call: like a training that goes on, and once only
  * before it has got another answer, so that what is not known stays countable. False when it is left or the member
  * stops.
  */
-static bool step_push(struct member *member, struct emad_trainer *trainer, struct sample *sample, uint64_t step,
+static bool step_push(struct member *member, struct emad_trainer **trainer, struct sample *sample, uint64_t step,
                       bool may_leave)
 {
 	struct ledger *ledger = member->ledger;
@@ -127,10 +136,12 @@ static bool step_push(struct member *member, struct emad_trainer *trainer, struc
 	atomic_store(&ledger->entries[step], LEDGER_TRIED);
 	atomic_store(&ledger->tried, step);
 	for (;;) {
-		code = emad_push(trainer, step, sample->data, flags, CALL_MAX_MS, &result);
+		code = emad_push(*trainer, step, sample->data, flags, CALL_MAX_MS, &result);
 		if (!again(member, "a push", code))
 			break;
-		trainer_look(member, trainer);
+		trainer_look(member, *trainer);
+		if (member->forgets && !trainer_forget(member, sample, trainer))
+			return false;
 		if (may_leave && seed_next(&member->seed, 4) == 0) {
 			atomic_fetch_add(&ledger->left, 1);
 			return false;
@@ -138,7 +149,7 @@ static bool step_push(struct member *member, struct emad_trainer *trainer, struc
 	}
 	if (code)
 		return false;
-	trainer_look(member, trainer);
+	trainer_look(member, *trainer);
 	entry = entry_of(result.outcome);
 	atomic_fetch_add(&ledger->duplicates, result.outcome == EMAD_DUPLICATE);
 	if (entry == LEDGER_REFUSED && result.outcome != EMAD_INCOMPLETE)
@@ -174,11 +185,17 @@ static void trainer_run(struct member *member)
 		ledger_fail(member->ledger, "no memory");
 	else if (trainer_open(member, &sample, EMAD_RESUME_AUTO, &trainer))
 		for (; step < LEDGER_STEP_MAX && !stops(member); step++) {
-			answered = step_push(member, trainer, &sample, step, answered);
+			answered = step_push(member, &trainer, &sample, step, answered);
 			trainer_pause(member, step);
 		}
 	emad_trainer_close(trainer);
 	sample_finish(&sample);
+}
+
+static void forgetful_run(struct member *member)
+{
+	member->forgets = true;
+	trainer_run(member);
 }
 
 /* ---- readers ----------------------------------------------------------------------------------------------------- */
@@ -257,6 +274,11 @@ static void reader_run(struct member *member)
 		/* At the beginning there is none. */
 		if (newest.version == 0 && (code == EMAD_ENOMODEL || code == EMAD_ENOVERSION))
 			code = EMAD_EAWAY;
+		/* A daemon that ends takes versions back at once, also before they are looked at. */
+		if (code == EMAD_EREVOKED) {
+			atomic_fetch_add(&member->ledger->revoked, 1);
+			continue;
+		}
 		if (again(member, "a view", code) || code)
 			continue;
 		if (view_judge(member, &whole, profile, view, &newest, &values))
@@ -288,7 +310,7 @@ static bool passing_train(struct member *member, struct sample *sample, uint64_t
 		ledger_fail(member->ledger, "'%s' %s, at step %" PRIu64, member->kind->model,
 		            info.version ? "was removed and is there again" : "was there and is new", info.last_step);
 	atomic_store(&member->ledger->phase, LEDGER_PUSHING);
-	while (step < first_step + PASSING_STEPS && step_push(member, trainer, sample, step, false))
+	while (step < first_step + PASSING_STEPS && step_push(member, &trainer, sample, step, false))
 		step++;
 	emad_trainer_close(trainer);
 	return step == first_step + PASSING_STEPS;
@@ -438,11 +460,12 @@ static void changer_run(struct member *member)
 
 /* ---- starting and ending them ------------------------------------------------------------------------------------ */
 
-static const char *const roles[] = {"trainer", "reader", "passer", "changer"};
+static const char *const roles[] = {"trainer", "forgetful", "reader", "passer", "changer"};
 
 int crew_main(int argc, char **argv)
 {
-	static void (*const runs[])(struct member *) = {trainer_run, reader_run, passer_run, changer_run};
+	static void (*const runs[])(struct member *) = {trainer_run, forgetful_run, reader_run, passer_run,
+	                                                changer_run};
 	struct member member = {0};
 	unsigned long kind;
 	int code;
@@ -484,13 +507,14 @@ static struct ledger *member_start(struct crew *crew, int index, const char *dir
 
 void crew_start(struct crew *crew, const char *directory, const char *url, uint64_t seed, unsigned which)
 {
+	const char *trainer = which & CREW_FORGETS ? "forgetful" : "trainer";
 	int index = 0;
 
 	*crew = (struct crew){.passer = NULL};
 	for (unsigned kind = 0; kind < SAMPLE_KIND_COUNT && which & CREW_TRAINERS; kind++)
 		for (uint32_t rank = 0; rank < sample_kinds[kind].world; rank++)
 			crew->trainers[kind][rank] =
-			        member_start(crew, index++, directory, url, "trainer", kind, rank, seed);
+			        member_start(crew, index++, directory, url, trainer, kind, rank, seed);
 	for (unsigned kind = 0; kind < SAMPLE_KIND_COUNT && which & CREW_READERS; kind++)
 		crew->readers[kind] = member_start(crew, index++, directory, url, "reader", kind, 0, seed);
 	if (which & CREW_PASSER)
@@ -565,6 +589,8 @@ bool crew_stop(struct crew *crew, int timeout_ms)
 {
 	bool well = true;
 
+	/* At one step: a rank that is ahead of another one that has ended would wait for it until its call gives up. */
+	(void)crew_pause(crew, true, timeout_ms);
 	for (int i = 0; i < CREW_COUNT; i++)
 		if (crew->ledgers[i])
 			atomic_store(&crew->ledgers[i]->stop, 1);

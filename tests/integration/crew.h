@@ -31,8 +31,8 @@ struct crew {
 	struct ledger *changer;
 };
 
-/* Which of them. */
-enum { CREW_TRAINERS = 1, CREW_READERS = 2, CREW_PASSER = 4, CREW_CHANGER = 8, CREW_ALL = 15 };
+/* Which of them. With CREW_FORGETS trainers are wrong: each time that a call fails they begin as new ones would. */
+enum { CREW_TRAINERS = 1, CREW_READERS = 2, CREW_PASSER = 4, CREW_CHANGER = 8, CREW_ALL = 15, CREW_FORGETS = 16 };
 
 /* Starts them, with ledgers in the directory. Where there are some, trainers go on behind the last step in them. */
 void crew_start(struct crew *crew, const char *directory, const char *url, uint64_t seed, unsigned which);

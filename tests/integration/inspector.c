@@ -78,8 +78,6 @@ struct walk {
 
 static enum ledger_verdict judge(const struct walk *walk, uint64_t step)
 {
-	enum ledger_verdict verdict = ledger_judge(walk->ranks, walk->world, step);
-
 	switch ((enum inspector_found)walk->found[step]) {
 	case FOUND_NOTHING:
 		break;
@@ -87,10 +85,8 @@ static enum ledger_verdict judge(const struct walk *walk, uint64_t step)
 		return LEDGER_IN;
 	case FOUND_ABSENT:
 		return LEDGER_OUT;
-	case FOUND_DOUBTFUL:
-		return verdict == LEDGER_IN ? LEDGER_PERHAPS : verdict;
 	}
-	return verdict;
+	return ledger_judge(walk->ranks, walk->world, step);
 }
 
 /* All snapshots up to `last_step`, but for one that is left out, or taken twice. */
@@ -302,21 +298,6 @@ bool inspector_check(struct inspector *inspector, int timeout_ms)
 				return false;
 	}
 	return true;
-}
-
-void inspector_forget(struct inspector *inspector)
-{
-	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++) {
-		struct ledger *const *ranks = inspector->crew->trainers[k];
-		uint64_t last_step = 0;
-
-		for (uint32_t r = 0; r < sample_kinds[k].world; r++)
-			if (atomic_load(&ranks[r]->tried) > last_step)
-				last_step = atomic_load(&ranks[r]->tried);
-		for (uint64_t step = inspector->references[k][1].step + 1; step <= last_step; step++)
-			if (ledger_judge(ranks, sample_kinds[k].world, step) != LEDGER_IN)
-				inspector->found[k][step] = FOUND_DOUBTFUL;
-	}
 }
 
 /* ---- views that outlive a daemon --------------------------------------------------------------------------------- */

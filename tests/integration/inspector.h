@@ -19,8 +19,8 @@ enum {
 	INSPECTOR_HELD_MAX = SAMPLE_KIND_COUNT * SAMPLE_PROFILE_COUNT_MAX,
 };
 
-/* What is known of a step beside its answers: what a version has shown of it, or that answers count for nothing. */
-enum inspector_found { FOUND_NOTHING, FOUND_PRESENT, FOUND_ABSENT, FOUND_DOUBTFUL };
+/* What a version has shown of a step that was not answered. */
+enum inspector_found { FOUND_NOTHING, FOUND_PRESENT, FOUND_ABSENT };
 
 struct inspector {
 	struct crew *crew;
@@ -51,12 +51,6 @@ bool inspector_meets(struct inspector *inspector, pid_t pid, int timeout_ms);
  * this was called. False: `text` says what is wrong, in which model, at which step.
  */
 bool inspector_check(struct inspector *inspector, int timeout_ms);
-
-/*
- * The daemon has ended, and what is not on disk is gone. It had nothing to average where not all ranks had pushed a
- * step: what the others were told of it counts for nothing.
- */
-void inspector_forget(struct inspector *inspector);
 
 /* Opens views of every profile, for later. Those that cannot be opened are left out. */
 void inspector_hold(struct inspector *inspector);

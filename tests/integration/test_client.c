@@ -783,6 +783,74 @@ START_TEST(reads_tensors_in_the_dtype_asked_for)
 }
 END_TEST
 
+START_TEST(opens_a_view_of_some_tensors_and_of_one_dtype)
+{
+	const char *const names[] = {"net.w*"}, *const wrong[] = {"net.weihgt"};
+	const struct emad_view_options options = {
+		.timeout_ms = -1, .dtype = EMAD_AS_F16, .tensors = names, .tensor_count = 1};
+	const struct emad_view_options none = {.timeout_ms = -1, .tensors = wrong, .tensor_count = 1};
+	const struct emad_view_options other = {.timeout_ms = -1, .dtype = 77};
+	struct emad_trainer *trainer = trainer_of("some", &halves_options);
+	static uint16_t halves_read[WEIGHT_COUNT];
+	struct emad_view_tensor tensor;
+	struct emad_view_info facts;
+	struct emad_view *view;
+
+	push_value(trainer, 1, 1, EMAD_STARTED);
+	OK(emad_view_open_with(client, "some", NULL, &options, &view));
+	OK(emad_view_info(view, &facts));
+	ck_assert_uint_eq(facts.tensor_count, 1);
+	OK(emad_view_tensor(view, 0, &tensor));
+	ck_assert_str_eq(tensor.name, "net.weight");
+	FAILS(-ENOENT, emad_view_tensor(view, 1, &tensor));
+	FAILS(-ENOENT, emad_view_find(view, "net.bias", &tensor));
+	for (int turn = 0; turn < 2; turn++) {
+		memset(halves_read, 0, sizeof(halves_read));
+		OK(emad_view_read(view, 0, turn ? EMAD_AS_F16 : EMAD_DTYPE_KEPT, halves_read, sizeof(halves_read)));
+		ck_assert_uint_eq(halves_read[0], 0x3c00);
+		ck_assert_uint_eq(halves_read[WEIGHT_COUNT - 1], 0x63d0);
+	}
+	FAILS(EMAD_EARGUMENT, emad_view_read(view, 0, EMAD_AS_BF16, halves_read, sizeof(halves_read)));
+	ck_assert_ptr_nonnull(strstr(emad_error(), "was opened as F16, and is asked for BF16"));
+	emad_view_close(view);
+	FAILS(-ENOENT, emad_view_open_with(client, "some", NULL, &none, &view));
+	ck_assert_ptr_nonnull(strstr(emad_error(), "the nearest is 'net.weight'"));
+	FAILS(EMAD_EARGUMENT, emad_view_open_with(client, "some", NULL, &other, &view));
+	OK(emad_view_open_with(client, "some", NULL, NULL, &view));
+	emad_view_close(view);
+	emad_trainer_close(trainer);
+}
+END_TEST
+
+START_TEST(copies_a_range_of_an_image)
+{
+	struct emad_trainer *trainer = trainer_of("range", &halves_options);
+	uint8_t bytes[100];
+	struct emad_range range = {.offset = 3, .bytes = sizeof(bytes), .buffer = bytes, .timeout_ms = -1};
+	struct emad_view_info facts, found;
+	struct emad_view *view;
+
+	FAILS(EMAD_ENOVERSION, emad_image_read(client, "range", NULL, &range, NULL));
+	push_value(trainer, 1, 1, EMAD_STARTED);
+	OK(emad_view_open(client, "range", NULL, 0, -1, &view));
+	OK(emad_view_info(view, &facts));
+	OK(emad_image_read(client, "range", NULL, &range, &found));
+	ck_assert_mem_eq(bytes, facts.image + 3, sizeof(bytes));
+	ck_assert_uint_eq(found.image_bytes, facts.image_bytes);
+	ck_assert_uint_eq(found.version, facts.version);
+	ck_assert_ptr_null(found.image);
+	range.offset = facts.image_bytes - sizeof(bytes) + 1;
+	FAILS(EMAD_EARGUMENT, emad_image_read(client, "range", NULL, &range, &found));
+	range.buffer = NULL;
+	FAILS(EMAD_EARGUMENT, emad_image_read(client, "range", NULL, &range, &found));
+	FAILS(EMAD_EARGUMENT, emad_image_read(client, "range", NULL, NULL, &found));
+	range = (struct emad_range){.timeout_ms = -1};
+	OK(emad_image_read(client, "range", NULL, &range, NULL));
+	emad_view_close(view);
+	emad_trainer_close(trainer);
+}
+END_TEST
+
 /* ---- misuse ---- */
 
 START_TEST(refuses_arguments_that_cannot_be)
@@ -1026,6 +1094,8 @@ static Suite *client_suite(void)
 	tcase_add_test(cases, exports_another_dtype_behind_a_header_of_its_own);
 	tcase_add_test(cases, counts_what_is_too_large_for_the_dtype_and_names_the_first_tensor);
 	tcase_add_test(cases, reads_tensors_in_the_dtype_asked_for);
+	tcase_add_test(cases, opens_a_view_of_some_tensors_and_of_one_dtype);
+	tcase_add_test(cases, copies_a_range_of_an_image);
 	tcase_add_test(cases, refuses_arguments_that_cannot_be);
 	tcase_add_test(cases, refuses_to_work_in_a_forked_child_and_goes_on_in_the_parent);
 	tcase_add_test(cases, gives_up_in_time_on_a_daemon_that_hangs);

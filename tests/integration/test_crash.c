@@ -17,11 +17,13 @@
 #include <ftw.h>
 #include <inttypes.h>
 #include <math.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -119,9 +121,9 @@ static void daemon_close(void)
 }
 
 /* A crew at work, and somebody who looks at what they do. */
-static void load_begin(uint64_t seed, unsigned which)
+static void load_begin(const char *url, uint64_t seed, unsigned which)
 {
-	crew_start(&crew, harness.directory, harness.url, seed, which);
+	crew_start(&crew, harness.directory, url, seed, which);
 	if (!crew_begins(&crew, CREW_MAX_MS * process_scale())) {
 		harness_log_print(&harness);
 		ck_abort_msg("the load does not begin");
@@ -307,7 +309,7 @@ static void kill_often(const char *name, unsigned which)
 	struct hits hits = {0};
 	const char *mistake;
 
-	load_begin(seed, which);
+	load_begin(harness.url, seed, which);
 	while (hits.deaths < kill_count()) {
 		inspector_hold(&inspector);
 		sleep_us(moment_us(&seed));
@@ -340,6 +342,111 @@ START_TEST(nor_while_models_come_and_go_and_profiles_change)
 }
 END_TEST
 
+/* ---- ending ------------------------------------------------------------------------------------------------------ */
+
+/* The same over the network: trainers and readers share no memory with the daemon. */
+static char remote_url[64];
+static char tokens[40], client_token[40]; /* files: the daemon's, and the crew's */
+
+static void open_remotely(void)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t bytes = sizeof(address);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	static const char token[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+	char settings[240];
+	FILE *file;
+
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, bytes), 0);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&address, &bytes), 0);
+	close(fd);
+	snprintf(remote_url, sizeof(remote_url), "tcp://127.0.0.1:%d", ntohs(address.sin_port));
+	snprintf(tokens, sizeof(tokens), "/tmp/emad-tokens-XXXXXX");
+	snprintf(client_token, sizeof(client_token), "/tmp/emad-token-XXXXXX");
+	file = fdopen(mkstemp(tokens), "w");
+	fprintf(file, "crew %s push\n", token);
+	ck_assert_int_eq(fclose(file), 0);
+	file = fdopen(mkstemp(client_token), "w");
+	fprintf(file, "%s\n", token);
+	ck_assert_int_eq(fclose(file), 0);
+	setenv("EMAD_TOKEN_FILE", client_token, 1);
+	snprintf(settings, sizeof(settings), "[checkpoint]\ncheckpoint-interval=0\n[network]\nlisten=%s\ntoken-file=%s\n",
+	         remote_url, tokens);
+	daemon_open(settings);
+}
+
+static void close_remotely(void)
+{
+	daemon_close();
+	unsetenv("EMAD_TOKEN_FILE");
+	unlink(client_token);
+	unlink(tokens);
+}
+
+/* An orderly end, after which the memory is given up as `systemctl stop` does, and a start. */
+static void end_and_start(uint64_t *seed)
+{
+	sleep_us(moment_us(seed));
+	ck_assert_int_eq(harness_end(&harness, SIGTERM), 0);
+	segments_forget();
+	/* Mostly it is back before a trainer gives a call up. */
+	if (seed_next(seed, 4) == 0)
+		sleep_us((long)(seed_fraction(seed) * 200000));
+	harness_start(&harness);
+}
+
+static void end_often(const char *name, const char *url)
+{
+	uint64_t seed = seed_take(name), first = seed;
+	const char *mistake;
+
+	load_begin(url, seed, CREW_TRAINERS | CREW_READERS);
+	for (unsigned round = 1; round <= kill_count(); round++) {
+		inspector_hold(&inspector);
+		end_and_start(&seed);
+		mistake = find_mistake();
+		if (mistake) {
+			totals_print();
+			harness_log_print(&harness);
+		}
+		ck_assert_msg(!mistake, "after %u ends, seed 0x%" PRIx64 ", %s: %s", round, first, harness.directory,
+		              mistake);
+	}
+	printf("%u ends\n", kill_count());
+	totals_print();
+	load_end();
+}
+
+START_TEST(no_end_loses_or_doubles_what_was_acknowledged)
+{
+	end_often("ends under training", harness.url);
+}
+END_TEST
+
+START_TEST(nor_does_one_of_trainers_elsewhere)
+{
+	end_often("ends under training elsewhere", remote_url);
+}
+END_TEST
+
+/* Trainers that do not repeat what a daemon had accepted and lost: is that noticed? */
+START_TEST(trainers_that_repeat_nothing_are_found_out)
+{
+	enum { ROUNDS_MAX = 200 };
+	uint64_t seed = seed_take("forgetful trainers");
+	const char *mistake = NULL;
+
+	load_begin(harness.url, seed, CREW_TRAINERS | CREW_FORGETS);
+	for (int round = 0; round < ROUNDS_MAX && !mistake; round++) {
+		end_and_start(&seed);
+		mistake = find_mistake();
+	}
+	ck_assert_msg(mistake, "nothing was noticed in %d ends", ROUNDS_MAX);
+	printf("noticed: %s\n", mistake);
+	good = true;
+}
+END_TEST
+
 /* ---- failpoints -------------------------------------------------------------------------------------------------- */
 
 /* Lets the daemon come back as one that dies there, and come back again. False when it did not come there. */
@@ -366,7 +473,7 @@ START_TEST(a_death_at_any_failpoint_loses_nothing)
 	enum { PASSAGE_COUNT = 4 };
 	unsigned deaths = 0;
 
-	load_begin(seed_take("failpoints"), CREW_ALL);
+	load_begin(harness.url, seed_take("failpoints"), CREW_ALL);
 	for (int i = 0; failpoints[i]; i++)
 		for (unsigned passage = 1; passage <= PASSAGE_COUNT; passage++) {
 			const char *mistake;
@@ -396,7 +503,7 @@ START_TEST(a_daemon_that_forgets_is_found_out)
 {
 	const char *mistake;
 
-	load_begin(seed_take("forgotten"), CREW_TRAINERS);
+	load_begin(harness.url, seed_take("forgotten"), CREW_TRAINERS);
 	mistake = find_mistake();
 	ck_assert_msg(!mistake, "%s", mistake);
 	harness_kill(&harness);
@@ -415,7 +522,7 @@ START_TEST(a_checkpoint_is_the_whole_average)
 	enum { ROUND_COUNT = 3 };
 	const char *mistake;
 
-	load_begin(seed_take("checkpoints"), CREW_TRAINERS);
+	load_begin(harness.url, seed_take("checkpoints"), CREW_TRAINERS);
 	for (int round = 0; round < ROUND_COUNT; round++) {
 		ck_assert(crew_pause(&crew, true, CREW_MAX_MS));
 		mistake = find_mistake();
@@ -507,7 +614,7 @@ START_TEST(without_a_death_everything_agrees)
 	enum { ROUND_COUNT = 5 };
 	const char *mistake;
 
-	load_begin(seed_take("undisturbed"), CREW_ALL);
+	load_begin(harness.url, seed_take("undisturbed"), CREW_ALL);
 	for (int round = 0; round < ROUND_COUNT; round++) {
 		inspector_hold(&inspector);
 		process_sleep_ms(20);
@@ -524,7 +631,7 @@ static void add(Suite *suite, const char *name, SFun open, const TTest *test)
 {
 	TCase *cases = tcase_create(name);
 
-	tcase_add_checked_fixture(cases, open, daemon_close);
+	tcase_add_checked_fixture(cases, open, open == open_remotely ? close_remotely : daemon_close);
 	tcase_add_test(cases, test);
 	suite_add_tcase(suite, cases);
 }
@@ -541,6 +648,9 @@ static Suite *crash_suite(void)
 	add(suite, "planted", open_without_checkpoints, a_push_that_is_missing_doubled_or_halved_is_named);
 	add(suite, "checkpoint", open_without_checkpoints, a_checkpoint_is_the_whole_average);
 	add(suite, "forgotten", open_without_checkpoints, a_daemon_that_forgets_is_found_out);
+	add(suite, "forgetful", open_without_checkpoints, trainers_that_repeat_nothing_are_found_out);
+	add(suite, "ends", open_without_checkpoints, no_end_loses_or_doubles_what_was_acknowledged);
+	add(suite, "elsewhere", open_remotely, nor_does_one_of_trainers_elsewhere);
 	add(suite, "training", open_without_checkpoints, no_death_loses_or_doubles_what_was_acknowledged);
 	add(suite, "everything", open_with_checkpoints, nor_while_models_come_and_go_and_profiles_change);
 	return suite;

@@ -1,11 +1,14 @@
 /*
  * How the daemon ends: with 0 and in time, whatever is going on, refusing what is new and finishing what was accepted;
- * at once when it is told twice; and in time even when a thread never comes back.
+ * at once when it is told twice; and in time even when a thread never comes back. Its memory goes with it here, and what
+ * was acknowledged is in the averages of the next one nevertheless.
  *
  * EMAD_STOP_ROUNDS says how often it is ended under load (default 4). With 50 or more, the end that takes its full time
  * limit is tried too.
  */
+#include "tests/integration/crew.h"
 #include "tests/integration/harness.h"
+#include "tests/integration/inspector.h"
 #include "tests/integration/process.h"
 #include "tests/integration/role.h"
 
@@ -30,6 +33,8 @@ enum {
 static char configuration[96];
 static struct harness harness;
 static struct progress_page page;
+static struct crew crew;
+static struct inspector inspector;
 static pid_t hanging; /* a thread of the daemon; 0: none */
 
 #define OK(call)                                                                                                      \
@@ -70,6 +75,8 @@ static void daemon_close(void)
 		(void)process_thread_reap(hanging, TIMEOUT_MS);
 	}
 	hanging = 0;
+	inspector_finish(&inspector);
+	crew_finish(&crew);
 	progress_close(&page);
 	harness_close(&harness);
 	unlink(configuration);
@@ -108,30 +115,54 @@ static void is_gone(const char *name)
 	ck_assert_msg(access(path, F_OK) != 0, "'%s' is left", path);
 }
 
-START_TEST(ends_with_0_under_load_every_time)
+/* What is wrong with the averages, or NULL. The daemon's memory has gone with the one before. */
+static const char *find_mistake(void)
 {
-	enum { TRAINER_COUNT = 2, READER_COUNT = 2, COUNT = TRAINER_COUNT + READER_COUNT };
-	static const char *const models[TRAINER_COUNT] = {"run/a", "run/b"};
-	uint64_t seed = seed_take("ended daemons");
-	pid_t pids[COUNT];
-	long long slowest_ms = 0;
+	if (!inspector_meets(&inspector, harness.pid, TIMEOUT_MS))
+		return "the daemon does not answer";
+	if (!inspector_release(&inspector) || !inspector_check(&inspector, TIMEOUT_MS * process_scale()))
+		return inspector.text;
+	return crew_mistake(&crew);
+}
 
-	for (uint32_t i = 0; i < TRAINER_COUNT; i++)
-		pids[i] = role_trainer_start(&page, i, harness.url, models[i], ROWS, 0, 1, 1, 0,
-		                             ROLE_PERSISTS | (i ? ROLE_WAITS : 0));
-	for (uint32_t i = TRAINER_COUNT; i < COUNT; i++)
-		pids[i] = role_reader_start(&page, i, harness.url, models[i % 2]);
+/* Every trainer and reader has done a little more. */
+static void load_goes_on(int round)
+{
+	uint64_t before[CREW_COUNT] = {0};
+
+	for (int i = 0; i < CREW_COUNT; i++)
+		if (crew.ledgers[i])
+			before[i] = atomic_load(&crew.ledgers[i]->rounds);
+	for (int i = 0; i < CREW_COUNT; i++) {
+		const char *mistake = NULL;
+
+		if (crew.ledgers[i] && !progress_reaches(&crew.ledgers[i]->rounds, before[i] + 3, TIMEOUT_MS))
+			mistake = crew_mistake(&crew);
+		else
+			continue;
+		harness_log_print(&harness);
+		ck_abort_msg("round %d: member %d of the load does not go on: %s", round, i, mistake ? mistake : "");
+	}
+}
+
+/*
+ * The averages come back from checkpoints, and hold every push that was acknowledged, exactly: also those of steps that
+ * only one of two ranks had pushed when the daemon was told to end.
+ */
+START_TEST(ends_with_0_under_load_every_time_and_loses_nothing)
+{
+	uint64_t seed = seed_take("ended daemons"), first = seed;
+	long long slowest_ms = 0;
+	const char *mistake;
+
+	crew_start(&crew, harness.directory, harness.url, seed, CREW_TRAINERS | CREW_READERS);
+	ck_assert(crew_begins(&crew, TIMEOUT_MS * process_scale()));
+	ck_assert_int_eq(inspector_init(&inspector, &crew, harness.url), 0);
 	for (int round = 0; round < round_count(); round++) {
-		uint64_t before[COUNT];
 		long long begun_ms;
 
-		for (uint32_t i = 0; i < COUNT; i++)
-			before[i] = i < TRAINER_COUNT ? page.all[i].accepted : page.all[i].versions;
-		for (uint32_t i = 0; i < COUNT; i++)
-			ck_assert_msg(progress_reaches(i < TRAINER_COUNT ? &page.all[i].accepted
-			                                                 : &page.all[i].versions,
-			                               before[i] + 3, TIMEOUT_MS),
-			              "round %d: role %u does not go on", round, i);
+		load_goes_on(round);
+		inspector_hold(&inspector);
 		process_sleep_ms((int)seed_next(&seed, 40));
 		begun_ms = harness_now_ms();
 		kill(harness.pid, SIGTERM);
@@ -143,15 +174,193 @@ START_TEST(ends_with_0_under_load_every_time)
 		is_gone("attach.sock");
 		is_gone("emad.pid");
 		harness_start(&harness);
+		mistake = find_mistake();
+		if (mistake)
+			harness_log_print(&harness);
+		ck_assert_msg(!mistake, "round %d, seed 0x%" PRIx64 ": %s", round, first, mistake);
 	}
-	printf("%d ends under load, the slowest in %lld ms\n", round_count(), slowest_ms);
-	for (int i = 0; i < ROLE_COUNT_MAX; i++)
-		atomic_store(&page.all[i].stop, 1);
-	for (int i = 0; i < COUNT; i++) {
-		ck_assert_int_eq(process_wait(pids[i], TIMEOUT_MS * process_scale()), 0);
-		ck_assert_uint_gt(page.all[i].errors, 0);
-	}
+	printf("%d ends under load, the slowest in %lld ms; %" PRIu64 " versions compared\n", round_count(), slowest_ms,
+	       inspector.compared_count);
+	ck_assert(crew_stop(&crew, TIMEOUT_MS * process_scale()));
 	ck_assert_int_eq(harness_stop(&harness), 0);
+}
+END_TEST
+
+/* ---- with a step that one rank of two has pushed ----------------------------------------------------------------- */
+
+enum { WORLD = 2, LINGER_MS = 1000 };
+
+static struct emad_client *clients[WORLD];
+static struct emad_trainer *trainers[WORLD];
+static struct role_model shards[WORLD];
+
+static void ranks_open(const char *model)
+{
+	for (uint32_t r = 0; r < WORLD; r++) {
+		const struct emad_trainer_options options = {
+			.profiles = role_profiles,
+			.profile_count = ROLE_PROFILE_COUNT,
+			.rank = r,
+			.world = WORLD,
+			.timeout_ms = TIMEOUT_MS,
+		};
+
+		role_model_init(&shards[r], 100, r, WORLD);
+		OK(emad_client_open(harness.url, TIMEOUT_MS, &clients[r]));
+		OK(emad_trainer_open(clients[r], model, shards[r].tensors, ROLE_TENSOR_COUNT, &options, &trainers[r]));
+	}
+}
+
+static void ranks_close(void)
+{
+	for (uint32_t r = 0; r < WORLD; r++) {
+		emad_trainer_close(trainers[r]);
+		emad_client_close(clients[r]);
+		role_model_finish(&shards[r]);
+	}
+}
+
+static void rank_push(uint32_t rank, uint64_t step, const char *metadata)
+{
+	const struct emad_enclosure enclosure = {.metadata = metadata};
+	struct emad_push_result result;
+
+	role_model_fill(&shards[rank], step);
+	OK(emad_enclose(trainers[rank], &enclosure));
+	OK(emad_push(trainers[rank], step, shards[rank].data, 0, TIMEOUT_MS, &result));
+	ck_assert_int_eq(result.outcome, EMAD_ACCEPTED);
+}
+
+/* Something that was pushed is not averaged yet. */
+static void flush_waits(struct emad_trainer *trainer)
+{
+	int code = emad_flush(trainer, 0, NULL);
+
+	ck_assert_msg(code == EMAD_ETIMEOUT, "a flush: %s: %s", emad_code_name(code), emad_error());
+}
+
+/* Rank 0 has pushed two steps more than rank 1, and the daemon has waited for those in vain. */
+static void end_between_ranks(void)
+{
+	long long begun_ms;
+
+	for (uint32_t r = 0; r < WORLD; r++)
+		rank_push(r, 1, NULL);
+	OK(emad_flush(trainers[0], TIMEOUT_MS, NULL));
+	rank_push(0, 2, "{\"of\":2}");
+	rank_push(0, 3, "{\"of\":3}");
+	begun_ms = harness_now_ms();
+	kill(harness.pid, SIGTERM);
+	ends_with_0(END_MAX_MS);
+	ck_assert_int_ge(harness_now_ms() - begun_ms, LINGER_MS);
+	ck_assert(log_has("step 2 of rank 0 was accepted and is in no average yet: unless its memory is kept, its trainer"));
+	ck_assert(log_has("step 3 of rank 0 was accepted and is in no average yet: unless its memory is kept, its trainer"));
+}
+
+static void holds_step(const char *model, uint64_t step)
+{
+	char metadata[24];
+
+	for (int p = 0; p < ROLE_PROFILE_COUNT; p++) {
+		struct emad_view_info info;
+		struct emad_view *view;
+
+		OK(emad_view_open(clients[0], model, p ? "mean" : "now", step, TIMEOUT_MS, &view));
+		OK(emad_view_info(view, &info));
+		ck_assert_uint_eq(info.step, step);
+		ck_assert_uint_eq(info.updates, step - 1);
+		ck_assert_int_eq(role_view_judge(view), 0);
+		snprintf(metadata, sizeof(metadata), "{\"of\":%" PRIu64 "}", step);
+		ck_assert_str_eq(emad_view_metadata(view, "emad.metadata"), metadata);
+		emad_view_close(view);
+	}
+}
+
+START_TEST(what_one_rank_had_pushed_is_there_again_when_it_flushes)
+{
+	struct emad_trainer_info info;
+
+	ranks_open("sharded");
+	end_between_ranks();
+	harness_start(&harness);
+	flush_waits(trainers[0]);
+	rank_push(1, 2, NULL);
+	rank_push(1, 3, NULL);
+	OK(emad_flush(trainers[0], TIMEOUT_MS, NULL));
+	holds_step("sharded", 3);
+	OK(emad_trainer_info(trainers[0], &info));
+	ck_assert_uint_eq(info.restart_count, 1);
+	ck_assert_uint_eq(info.lost_count, 0);
+	ranks_close();
+	ck_assert_int_eq(harness_stop(&harness), 0);
+}
+END_TEST
+
+START_TEST(and_before_its_next_push)
+{
+	struct emad_push_result result;
+
+	ranks_open("sharded");
+	end_between_ranks();
+	harness_start(&harness);
+	rank_push(1, 2, NULL);
+	rank_push(1, 3, NULL);
+	role_model_fill(&shards[0], 4);
+	OK(emad_push(trainers[0], 4, shards[0].data, 0, TIMEOUT_MS, &result));
+	ck_assert_int_eq(result.outcome, EMAD_ACCEPTED);
+	holds_step("sharded", 3);
+	/* What was pushed again counts as pushed. */
+	OK(emad_push(trainers[0], 4, shards[0].data, 0, TIMEOUT_MS, &result));
+	ck_assert_int_eq(result.outcome, EMAD_DUPLICATE);
+	ranks_close();
+	ck_assert_int_eq(harness_stop(&harness), 0);
+}
+END_TEST
+
+/* A second end before the first of them is there again, and a third when some are. */
+START_TEST(and_after_several_ends)
+{
+	ranks_open("sharded");
+	end_between_ranks();
+	harness_start(&harness);
+	ck_assert_int_eq(harness_stop(&harness), 0);
+	harness_start(&harness);
+	flush_waits(trainers[0]);
+	ck_assert_int_eq(harness_stop(&harness), 0);
+	harness_start(&harness);
+	rank_push(1, 2, NULL);
+	flush_waits(trainers[0]);
+	holds_step("sharded", 2);
+	ck_assert_int_eq(harness_stop(&harness), 0);
+	harness_start(&harness);
+	rank_push(1, 3, NULL);
+	OK(emad_flush(trainers[0], TIMEOUT_MS, NULL));
+	holds_step("sharded", 3);
+	ranks_close();
+	ck_assert_int_eq(harness_stop(&harness), 0);
+}
+END_TEST
+
+/* A model that somebody has removed starts with what is pushed then, not with what was removed. */
+START_TEST(what_was_removed_is_not_pushed_again)
+{
+	struct emad_trainer_info info;
+
+	ranks_open("sharded");
+	for (uint32_t r = 0; r < WORLD; r++)
+		rank_push(r, 1, NULL);
+	OK(emad_flush(trainers[0], TIMEOUT_MS, NULL));
+	rank_push(0, 2, NULL);
+	OK(emad_remove(clients[0], "sharded", TIMEOUT_MS, NULL));
+	for (uint32_t r = 0; r < WORLD; r++)
+		rank_push(r, 3, "{\"of\":3}");
+	OK(emad_flush(trainers[0], TIMEOUT_MS, NULL));
+	OK(emad_trainer_info(trainers[0], &info));
+	ck_assert_uint_eq(info.restart_count, 1);
+	ck_assert_uint_eq(info.version, 0);
+	ranks_close();
+	ck_assert_int_eq(harness_stop(&harness), 0);
+	ck_assert(!log_has("step 2 of rank 0 was dropped"));
 }
 END_TEST
 
@@ -262,7 +471,11 @@ static Suite *stop_suite(void)
 	TCase *cases = tcase_create("stop");
 
 	tcase_add_checked_fixture(cases, daemon_open, daemon_close);
-	tcase_add_test(cases, ends_with_0_under_load_every_time);
+	tcase_add_test(cases, ends_with_0_under_load_every_time_and_loses_nothing);
+	tcase_add_test(cases, what_one_rank_had_pushed_is_there_again_when_it_flushes);
+	tcase_add_test(cases, and_before_its_next_push);
+	tcase_add_test(cases, and_after_several_ends);
+	tcase_add_test(cases, what_was_removed_is_not_pushed_again);
 	tcase_add_test(cases, finishes_what_was_accepted_and_refuses_what_is_new);
 	tcase_add_test(cases, a_second_signal_ends_it_at_once);
 	tcase_add_test(cases, ends_in_time_with_a_thread_that_hangs);
@@ -277,6 +490,8 @@ int main(int argc, char **argv)
 
 	if (argc > 1 && strcmp(argv[1], "--role") == 0)
 		return role_main(argc, argv);
+	if (argc > 1 && strcmp(argv[1], "--crew") == 0)
+		return crew_main(argc, argv);
 	runner = srunner_create(stop_suite());
 	srunner_set_fork_status(runner, CK_NOFORK);
 	srunner_run_all(runner, CK_ENV);

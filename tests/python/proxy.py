@@ -7,11 +7,15 @@ import threading
 
 
 class Proxy:
-    """Passes bytes on. cut_after: bytes from clients, of all connections together, behind which everything is cut once."""
+    """Passes bytes on, and counts them: passed to the daemon, returned by it.
+
+    cut_after: bytes from clients, of all connections together, behind which everything is cut once.
+    """
 
     def __init__(self, port, cut_after=None, on_cut=None):
         self.port = port
         self.passed = 0
+        self.returned = 0
         self.cuts = 0
         self._cut_after = cut_after
         self._on_cut = on_cut
@@ -57,6 +61,9 @@ class Proxy:
                         return self._drop((client, daemon))
                     if source is client:
                         data, cuts = self._take(data)
+                    else:
+                        with self._lock:
+                            self.returned += len(data)
                     other[source].sendall(data)
                     if cuts:
                         self.cut()

@@ -274,7 +274,7 @@ def test_get_shows_integers_in_full(run, tmp_path):
 
 def test_a_misspelt_tensor_is_answered_with_the_nearest(run, model):
     result = run("get", model, "layer.wieght")
-    assert result.returncode == NO_INPUT and "did you mean 'layer.weight'?" in result.stderr
+    assert result.returncode == NO_INPUT and "the nearest is 'layer.weight'" in result.stderr
     assert json.loads(run("get", model, "x", "--json").stderr)["error"]["name"] == "ENOENT"
 
 

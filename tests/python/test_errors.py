@@ -1,7 +1,9 @@
 """What is refused in Python before anything is sent, and the exceptions themselves."""
 
 import builtins
+import copy
 import errno
+import math
 import pickle
 
 import numpy as np
@@ -85,6 +87,7 @@ def test_steps_may_be_numpy_integers(trainer):
         ({"pieces": {"w": ((6,), (0,))}}, ValueError, "'w'"),
         ({"attributes": {"x": object()}}, TypeError, "JSON"),
         ({"attributes": {"x": float("nan")}}, ValueError, "JSON"),
+        ({"attributes": {"x": "\udcff"}}, ValueError, "JSON"),
         ({"attributes": [1]}, TypeError, "mapping"),
         ({"profiles": {"ema": 3.0}}, emad.ScheduleError, "3.0"),
         ({"profiles": [3]}, TypeError, "profile"),
@@ -106,8 +109,24 @@ def test_wrong_names_and_urls(client, name):
         client.trainer(name, [GOOD["w"]])
     with pytest.raises(ValueError, match="NUL"):
         client.view("a\0b")
+    with pytest.raises(ValueError, match="a tensor's name"):
+        client.trainer(name, {"\ud800": GOOD["w"]})
     with pytest.raises(TypeError, match="url"):
         emad.Client(7)
+
+
+def test_a_timeout_may_be_infinite(client, name):
+    with client.trainer(name, GOOD, timeout=math.inf) as trainer:
+        assert trainer.push(1, GOOD, wait=True, timeout=math.inf).outcome == "applied"
+        assert trainer.flush(timeout=math.inf).step == 1
+
+
+def test_handles_are_neither_copied_nor_pickled(client, name):
+    with client.trainer(name, GOOD) as trainer, client.view(name) as view:
+        for handle, advice in ((client, "same url"), (trainer, "a Client of its own"), (view, "open a view")):
+            for how in (copy.copy, copy.deepcopy, pickle.dumps):
+                with pytest.raises(TypeError, match=advice):
+                    how(handle)
 
 
 def test_every_code_has_an_exception_of_its_own_that_survives_pickling():

@@ -142,12 +142,20 @@ def test_metadata_stays_with_its_version(client, name):
             assert view.metadata == {"epoch": 4}
 
 
+def test_a_loss_that_is_not_finite_does_not_stop_training_by_the_metadata(client, name):
+    with client.trainer(name, weights(0), profiles=HALF) as trainer:
+        metadata = {"loss": math.nan, "parts": [1.5, math.inf], "NaN": "NaN"}
+        assert trainer.push(1, weights(1), wait=True, metadata=metadata).outcome == "applied"
+        with client.view(name) as view:
+            assert view.metadata == {"loss": None, "parts": [1.5, None], "NaN": "NaN"}
+
+
 def test_metadata_that_is_none(client, name):
     with client.trainer(name, weights(0), profiles=HALF) as trainer:
         with pytest.raises(emad.LimitError, match="4096"):
             trainer.push(1, weights(1), metadata={"text": "x" * 4096})
-        with pytest.raises(ValueError, match="JSON"):
-            trainer.push(1, weights(1), metadata={"nan": math.nan})
+        with pytest.raises(TypeError, match="JSON"):
+            trainer.push(1, weights(1), metadata={"object": object()})
         with pytest.raises(TypeError, match="metadata"):
             trainer.push(1, weights(1), metadata=[1])
         assert trainer.push(1, weights(1), wait=True).outcome == "applied"

@@ -584,6 +584,51 @@ def test_downloads_under_updates_are_whole_or_cut(served, web, name):
         client.remove(name)
 
 
+@pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed (Debian: wrk)")
+def test_requests_under_load_are_answered_and_updates_go_on(tmp_path):
+    """Downloads take bandwidth from updates, tests/bench/rows_http.py says how much, and nothing else."""
+    process = DaemonProcess(tmp_path, HTTP_SETTINGS)
+    process.start()
+    try:
+        base = f"http://127.0.0.1:{Web(process).port}"
+        with emad.Client(process.url) as client:
+            with client.trainer("net", values(0, ELEMENTS), profiles=PROFILES) as trainer:
+
+                def pushes(first: int) -> float:
+                    """The median of the times of ten."""
+                    times = []
+                    for step in range(first, first + 10):
+                        begun = time.monotonic()
+                        assert trainer.push(step, values(step, ELEMENTS), wait=True).outcome in ("started", "applied")
+                        times.append(time.monotonic() - begun)
+                    return sorted(times)[5]
+
+                pushes(1)
+                alone = pushes(11)
+                load = [
+                    subprocess.Popen(
+                        ["wrk", "-t1", f"-c{count}", "-d3s", "--timeout", "10s", base + path],
+                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                    )
+                    for path, count in ((image_path("net"), 2), ("/metrics", 4), ("/v1/models/net", 4), ("/healthz", 4))
+                ]
+                beside, step = [], 21
+                while any(each.poll() is None for each in load):
+                    beside.append(pushes(step))
+                    step += 10
+                for each in load:
+                    report = each.communicate()[0]
+                    assert each.returncode == 0 and "Non-2xx" not in report, report
+                    assert "Socket errors" not in report and int(re.search(r"(\d+) requests in", report).group(1)) > 0, report
+                # Two processors are shared with four wrk here: a wide bound, which waiting for a download would miss.
+                assert sorted(beside)[len(beside) // 2] < 10 * alone + 0.5, (alone, beside)
+                counters = client.status()["counters"]
+                assert counters["http_failed"] == counters["downloads_cut"] == counters["http_timeouts"] == 0, counters
+        assert process.stop() == 0
+    finally:
+        process.kill()
+
+
 def test_a_download_of_a_removed_model_ends(served, web, name):
     with emad.Client(served.url) as client:
         with client.trainer(name, values(1, ELEMENTS)) as trainer:

@@ -113,7 +113,17 @@ def test_training_goes_on_after_a_swap(client, name, model):
     assert_same(model.state_dict(), twin.state_dict())
 
 
-@pytest.mark.parametrize("scheduled", ["before", "after", "never"])
+class Wrapped(torch.optim.Optimizer):
+    """Passes for an optimizer without having been made as one, as accelerate's does."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def step(self, closure=None):
+        self.optimizer.step(closure)
+
+
+@pytest.mark.parametrize("scheduled", ["before", "after", "never", "wrapped"])
 def test_the_optimizer_waits_for_the_copy(client, name, scheduled):
     """The weights are changed right after update(): what is averaged must be those before."""
     weights = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(1 << 18)) for _ in range(16)])
@@ -128,7 +138,8 @@ def test_the_optimizer_waits_for_the_copy(client, name, scheduled):
     schedule = lambda: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)  # noqa: E731
     optimizer.param_groups[0]["lr"] = 1.0
     scheduler = schedule() if scheduled == "before" else None
-    with ModelEMA(weights, optimizer=optimizer, name=name, client=client, schedule="constant:decay=0") as ema:
+    given = Wrapped(optimizer) if scheduled == "wrapped" else optimizer
+    with ModelEMA(weights, optimizer=given, name=name, client=client, schedule="constant:decay=0") as ema:
         scheduler = schedule() if scheduled == "after" else scheduler
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -139,7 +150,7 @@ def test_the_optimizer_waits_for_the_copy(client, name, scheduled):
                     scheduler.step()
                 ema.update(weights)
                 optimizer.value = -1.0
-                optimizer.step()
+                given.step()
                 for averaged in ema.ema.parameters():
                     assert (averaged == value).all()
     optimizer.step()  # after close nothing waits
@@ -259,6 +270,21 @@ def test_channels_last_models(client, name, model):
         assert_same(ema.ema.state_dict(), reference.ema.state_dict())
         with ema.average_parameters(model):
             assert model.conv.weight.stride() == reference.ema.conv.weight.stride()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["synchronous", "asynchronous"])
+def test_weights_that_are_transposed_where_they_lie(client, name, asynchronous):
+    model = torch.nn.Linear(3, 3)
+    model.register_buffer("table", torch.arange(9.0).reshape(3, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1) if asynchronous else None
+    with ModelEMA(model, schedule="constant:decay=0", optimizer=optimizer, name=name, client=client) as ema:
+        for _ in range(3):
+            ema.update(model)
+            ema.fence()
+            model.weight.data = model.weight.data.t()
+            model.table = model.table.t()
+        ema.update(model)
+        assert_same(ema.state_dict()["ema"], model.state_dict())
 
 
 def test_half_precision_models(client, name, model):
@@ -388,6 +414,33 @@ def test_attributes_are_copied_beside_the_weights(client, name, model):
         assert averaged.nc == 4 and averaged.names == ["a", "b"]
         ema.update_attr(model, exclude=["nc"])
         assert averaged.nc == 4 and averaged.names == ["c"]
+
+
+def test_attributes_that_are_too_long_to_travel_do_not_stop_training(client, name, model):
+    with ModelEMA(model, name=name, client=client, attributes={"run": 7}) as ema:
+        model.names = [f"class {index}" for index in range(10000)]
+        with pytest.warns(RuntimeWarning, match="32768"):
+            ema.update_attr(model)
+        assert ema.ema.names == model.names
+        ema.update(model)
+        ema.load_state_dict(ema.state_dict())
+        model.names = ["short"]
+        ema.update_attr(model)
+        ema.update(model)
+        ema.flush()
+        with client.view(name) as view:
+            assert view.attributes == {"run": 7, "names": ["short"]}
+
+
+def test_a_model_may_hold_its_average(client, name, model):
+    model.average = ModelEMA(model, schedule="constant:decay=0.5", name=name, client=client)
+    with model.average as ema:
+        change(model)
+        ema.update(model)
+        assert ema.ema.average is ema
+        ema.update_attr(model)
+        with ema.average_parameters(model):
+            assert_same(model.state_dict(), ema.ema.state_dict())
 
 
 def test_several_profiles(client, name, model):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -250,31 +251,64 @@ def test_everything_goes_over_tls(tmp_path, token_files):
         works(secure.client())
 
 
+def test_small_requests_do_not_wait_for_tcp_s_timers(tmp_path, token_files):
+    """Parts of a request that wait for an acknowledgement of those before them cost 40 ms each time."""
+    secure = Secure(tmp_path, token_files)
+    with running(tmp_path / "run", secure.settings), secure.client() as client:
+        took = []
+        for _ in range(20):
+            begun = time.monotonic()
+            client.ping()
+            took.append(time.monotonic() - begun)
+        assert sorted(took)[10] < 0.02, took
+
+
 def test_a_daemon_s_certificate_must_be_right(tmp_path, token_files):
     secure = Secure(tmp_path, token_files)
     with running(tmp_path / "run", secure.settings) as daemon:
-        with pytest.raises(emad.SystemCallError, match="TLS came to nothing"):
-            secure.client(tls_ca=secure.other.certificate)
-        with pytest.raises(emad.SystemCallError, match="TLS came to nothing"):
-            secure.client(tls_name="elsewhere")
+        for number, wrong in enumerate(({"tls_ca": secure.other.certificate}, {"tls_name": "elsewhere"}), 1):
+            with pytest.raises(emad.SystemCallError, match="TLS came to nothing.*EMAD_TLS_CA, and for this name"):
+                secure.client(**wrong)
+            logged(daemon, "came to nothing: Cryptographic error (it gave up because of our certificate", number)
+            works(secure.client(), f"net{number}")
+        assert re.search(r"warning: a TLS connection from 127\.0\.0\.1:\d+ came to nothing", daemon.log())
+
+
+def test_a_daemon_s_certificate_may_not_have_expired(tmp_path, token_files):
+    secure = Secure(tmp_path, token_files)
+    secure.authority.sign("daemon", days=-1)
+    with running(tmp_path / "run", secure.settings) as daemon:
+        with pytest.raises(emad.SystemCallError, match="TLS came to nothing.*is the daemon's certificate valid"):
+            secure.client()
+        logged(daemon, "it gave up because of our certificate")
+        # The same listener, when it has a better one.
+        secure.authority.sign("daemon")
+        reload(daemon)
         works(secure.client())
-        logged(daemon, "a TLS connection came to nothing")
 
 
 def test_clients_certificates_are_asked_for(tmp_path, token_files):
+    """Each that is wrong is refused with the reason in the log, and the right one let in afterwards."""
     secure = Secure(tmp_path, token_files, mutual=True)
     good = dict(zip(("tls_certificate", "tls_key"), secure.authority.sign("client")))
     expired = dict(zip(("tls_certificate", "tls_key"), secure.authority.sign("expired", days=-1)))
     foreign = dict(zip(("tls_certificate", "tls_key"), secure.other.sign("foreign")))
+    judged = "its certificate is expired, of another authority than tls-ca=, or not that of its key"
+    matrix = {
+        "none": ({}, "its certificate is missing", "wants no certificate of ours"),
+        "expired": (expired, judged, "and ours from an authority that it knows|takes our certificate"),
+        "of another authority": (foreign, judged, "and ours from an authority that it knows|takes our certificate"),
+        "of another key": ({**good, "tls_key": foreign["tls_key"]}, judged, "takes our certificate .* and its key"),
+    }
     with running(tmp_path / "run", secure.settings) as daemon:
-        for number, wrong in enumerate(({}, expired, foreign), 1):
-            with pytest.raises(emad.Error):
+        for number, (what, (wrong, reason, sentence)) in enumerate(matrix.items()):
+            before = daemon.log().count(reason)
+            with pytest.raises(emad.Error, match=sentence):
                 secure.client(timeout=1, **wrong)
-            logged(daemon, "a TLS connection came to nothing", number)
+            logged(daemon, reason, before + 1)
             works(secure.client(**good), f"net{number}")
-        with pytest.raises(emad.Error):
-            secure.client(tls_certificate=good["tls_certificate"], tls_key=foreign["tls_key"], timeout=1)
-        works(secure.client(**good))
+        with emad.Client(daemon.url) as local:
+            assert local.status()["counters"]["violations"] >= len(matrix), what
 
 
 def test_certificates_and_tokens_are_read_again(tmp_path, token_files):
@@ -361,3 +395,37 @@ def test_emactl_works_over_the_network(plain):
     for command in (["ping"], ["status"], ["list"], ["show", "net"], ["export", "net", "-o", str(file)]):
         subprocess.run([program, *command], env=environment, check=True, capture_output=True, timeout=30)
     assert file.stat().st_size > 0
+
+
+# ---- addresses that are none ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["tcp://no..name:7474", "tls+tcp://no..name:7474"])
+def test_a_name_that_has_no_address_is_said_to_have_none(tmp_path, url):
+    authority = Authority(tmp_path / "authority").certificate if url.startswith("tls") else None
+    with pytest.raises(emad.AwayError, match=f"no address is known for the name, or no such port, in {re.escape(url)}"):
+        emad.Client(url, 1, tls_ca=authority)
+
+
+def test_a_port_at_which_nobody_listens_is_said_to_be_silent():
+    with pytest.raises(emad.AwayError, match="no daemon answers at .*: see that emad runs there and listens"):
+        emad.Client(f"tcp://127.0.0.1:{free_port()}", 1)
+
+
+def test_an_address_that_cannot_be_listened_at_ends_the_start_with_the_reason(tmp_path):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        daemon = DaemonProcess(directory, f"[network]\nlisten={url}\nanonymous=push\n")
+        assert f"cannot listen at {url}: Address in use (another program does, or another emad)" in refused(daemon)
+        assert daemon.process.returncode == 69
+    # What was in the way has gone: the same daemon starts.
+    daemon.start()
+    works(emad.Client(url))
+    daemon.kill()
+    (tmp_path / "token").write_text("a " + "x" * 16 + " read")
+    (tmp_path / "token").chmod(0o600)
+    for address in ("192.0.2.1:7474", "no..name:7474"):
+        daemon.configuration.write_text(f"[network]\nlisten=tcp://{address}\ntoken-file={tmp_path}/token\n")
+        assert "this host has no such address, or the name has none" in refused(daemon)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from proxy import Proxy
 from test_network import CHUNK, free_port, running
+from test_network_wire import bf16
 
 import emad
 
@@ -41,10 +42,10 @@ def check(url, reference):
                 assert view["w"].tobytes() == other["w"].tobytes()
 
 
-def bytes_of_a_push(port):
+def bytes_of_a_push(port, wire=None):
     """How many bytes of a client go by until a trainer is open, and until its push is answered."""
     proxy = Proxy(port)
-    with emad.Client(proxy.url) as client, client.trainer("probe", snapshot(0), profiles=LAST) as trainer:
+    with emad.Client(proxy.url) as client, client.trainer("probe", snapshot(0), profiles=LAST, wire=wire) as trainer:
         begin = proxy.passed
         trainer.push(1, snapshot(1), wait=True)
         end = proxy.passed
@@ -52,22 +53,25 @@ def bytes_of_a_push(port):
     return begin, end
 
 
-def test_a_connection_may_break_at_any_byte_of_a_push(tmp_path):
+@pytest.mark.parametrize("wire", [None, "bf16"])
+def test_a_connection_may_break_at_any_byte_of_a_push(tmp_path, wire):
     seed = int(os.environ.get("EMAD_TEST_SEED", random.randrange(1 << 32)))
     print(f"EMAD_TEST_SEED={seed}")
     generator = random.Random(seed)
     port = free_port()
     with running(tmp_path / "run", settings(port)) as daemon, emad.Client(daemon.url) as local:
-        begin, end = bytes_of_a_push(port)
-        edges = {begin + edge * CHUNK + more for edge in range(1, 4) for more in (-1, 0, 1)}
+        begin, end = bytes_of_a_push(port, wire)
+        chunk = CHUNK // 2 if wire else CHUNK
+        edges = {begin + edge * chunk + more for edge in range(1, 4) for more in (-1, 0, 1)}
         places = sorted({begin + 1, end - 1, end, *edges, *(generator.randrange(begin, end) for _ in range(8))})
-        with local.trainer("reference", snapshot(0), profiles=LAST) as reference:
+        arriving = (lambda values: {"w": bf16(values["w"])}) if wire else (lambda values: values)
+        with local.trainer("reference", arriving(snapshot(0)), profiles=LAST) as reference:
             for step in (1, 2):
-                reference.push(step, snapshot(step), wait=True)
+                reference.push(step, arriving(snapshot(step)), wait=True)
         for place in places:
             proxy = Proxy(port, cut_after=place)
             with emad.Client(proxy.url) as client:
-                with client.trainer("net", snapshot(0), profiles=LAST, resume="never") as trainer:
+                with client.trainer("net", snapshot(0), profiles=LAST, resume="never", wire=wire) as trainer:
                     trainer.push(1, snapshot(1), wait=True)
                     trainer.push(2, snapshot(2), wait=True)
             assert proxy.cuts == 1, place

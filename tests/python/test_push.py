@@ -136,6 +136,40 @@ def test_tensors_that_are_not_contiguous(client, name):
             assert (view["array"] == matrix.T).all()
 
 
+def test_tensors_that_are_not_contiguous_may_be_pushed_in_and_out_of_inference_mode(client, name):
+    turned = torch.arange(6.0).reshape(2, 3).t()
+    with torch.inference_mode():
+        trainer = client.trainer(name, {"w": turned}, profiles={"ema": "constant:decay=0"})
+    with trainer:
+        trainer.push(1, {"w": turned + 1}, wait=True)
+        with torch.inference_mode():
+            trainer.push(2, {"w": (turned + 2).t().clone().t()}, wait=True)
+        trainer.push(3, {"w": turned}, wait=True)
+        with client.view(name) as view:
+            assert torch.equal(view.tensor("w"), turned)
+
+
+def test_the_default_device_makes_no_difference(client, name):
+    turned = torch.arange(6.0).reshape(2, 3).t()
+    with torch.device("meta"):  # as set_default_device("cuda"), where there is none
+        with client.trainer(name, {"w": turned}, profiles={"ema": "constant:decay=0"}) as trainer:
+            trainer.push(1, {"w": turned + 1}, wait=True)
+        with client.view(name, dtype=torch.float64) as view, client.view(name) as kept:
+            for state in (view.state_dict(), kept.state_dict()):
+                assert state["w"].device.type == "cpu"
+                assert state["w"].tolist() == (turned + 1).tolist()
+
+
+def test_a_tensor_may_be_transposed_in_place_between_pushes(client, name):
+    tensor = torch.arange(9.0).reshape(3, 3)
+    with client.trainer(name, {"w": tensor}, profiles={"ema": "constant:decay=0"}) as trainer:
+        for step in (1, 2, 3):
+            tensor.t_()
+            trainer.push(step, {"w": tensor}, wait=True)
+            with client.view(name) as view:
+                assert torch.equal(view.tensor("w"), tensor)
+
+
 def test_a_tensor_may_lie_elsewhere_at_every_push(client, name):
     with client.trainer(name, {"w": torch.zeros(1000)}, profiles=HALF) as trainer:
         expected = 0.0

@@ -161,6 +161,26 @@ def test_handles_of_the_parent_refuse_in_a_forked_child(client, name):
             assert client.ping().pid
 
 
+def test_a_forked_child_keeps_nothing_of_its_parent_alive(client, name):
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    trainer = client.trainer(name, {"w": np.zeros(4)}, profiles={"ema": "constant:decay=0.5"})
+    view = client.view(name)
+    child = context.Process(target=here.recv)  # as a data loader's worker that outlives an evaluation
+    child.start()
+    try:
+        for handle, count in ((view, "leases"), (trainer, "ranks_attached")):
+            handle.close()
+            deadline = time.monotonic() + 20
+            while client.show(name)[count] and time.monotonic() < deadline:
+                pass
+            assert client.show(name)[count] == 0
+    finally:
+        there.send(None)
+        child.join(30)
+    assert child.exitcode == 0
+
+
 class _Images(torch.utils.data.Dataset):
     def __len__(self):
         return 64

@@ -18,13 +18,14 @@ WAIT_SECONDS = 30
 
 
 class Host:
-    """A systemd in a folder."""
+    """A systemd in a folder; network: the namespace that it is in."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, network=None):
         self.folder = folder
+        self._within = ["nsenter", f"--net=/run/netns/{network}"] if network else []
 
     def start(self):
-        done = subprocess.run([HOST, "start", self.folder], stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run([*self._within, HOST, "start", self.folder], stdin=subprocess.DEVNULL, check=False)
         if done.returncode:
             sys.exit(done.returncode)
 
@@ -71,7 +72,7 @@ class Host:
 
 
 @contextlib.contextmanager
-def installed(*programs):
+def installed(*programs, network=None):
     """A host that runs, with programs of the integration tests in its folder. Ends the test where none can run."""
     with tempfile.TemporaryDirectory(prefix="emad-systemd-") as folder:
         os.chmod(folder, 0o755)
@@ -83,7 +84,7 @@ def installed(*programs):
         )
         for program in programs:
             shutil.copy(os.path.join(ROOT, f"build/{BUILD}/tests/integration", program), folder)
-        host = Host(folder)
+        host = Host(folder, network)
         host.start()
         try:
             yield host

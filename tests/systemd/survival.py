@@ -9,6 +9,7 @@ The tests build on each other and run in this order.
 import re
 import secrets
 import sys
+import time
 
 import machine
 
@@ -103,13 +104,20 @@ def a_reload_with_a_fault_changes_nothing(host):
     assert host.property("MainPID") == pid
 
 
-def a_stop_gives_the_memory_back_and_the_start_finds_it_on_disk(host):
+def nor_does_a_stop_that_gives_the_memory_back(host):
+    """The averages come from disk; what only one of two ranks had pushed of a step, its trainer pushes again."""
     def fault():
         host.run("systemctl", "stop", "emad")
-        load.say("forget")
+        assert stored(host) == 0
+        time.sleep(seconds)
         host.run("systemctl", "start", "emad")
 
-    survives(host, fault)
+    for seconds in (0, 0, 0.5, 0, 3):  # calls fail where it takes longer than the library's patience
+        survives(host, fault)
+
+
+def stored(host):
+    return int(host.property("NFileDescriptorStore"))
 
 
 def a_reboot_finds_all_that_was_on_disk(host):
@@ -132,7 +140,7 @@ def the_end_is_an_orderly_one(host):
 
 TESTS = (
     the_load_begins, a_restart_loses_nothing, signals_that_kill_lose_nothing, nor_does_the_watchdog,
-    a_reload_with_a_fault_changes_nothing, a_stop_gives_the_memory_back_and_the_start_finds_it_on_disk,
+    a_reload_with_a_fault_changes_nothing, nor_does_a_stop_that_gives_the_memory_back,
     a_reboot_finds_all_that_was_on_disk, the_end_is_an_orderly_one,
 )
 

@@ -4,8 +4,11 @@
 #include "daemon/core/attributes.h"
 
 #include "proto/limits.h"
+#include "tests/unit/failing_heap.h"
 
 #include <check.h>
+#include <errno.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,6 +120,63 @@ START_TEST(deep_nesting_is_refused_and_does_no_harm)
 }
 END_TEST
 
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+/* jansson lives in a shared library, where nothing is wrapped. */
+static void *json_room(size_t bytes)
+{
+	return malloc(bytes);
+}
+
+START_TEST(what_was_not_read_for_want_of_memory_is_not_called_wrong)
+{
+	static const char text[] = "{\"lr\":[0.1,0.25],\"name\":\"a \\u00e4\\n name\",\"deep\":{\"of\":null,\"it\":true}}";
+	uint64_t nth = 1, refused_count = 0;
+	char *whole, *json;
+
+	json_set_alloc_funcs(json_room, free);
+	ck_assert_int_eq(metadata_parse(text, sizeof text - 1, &whole, NULL), 0);
+	for (bool has_failed = true; has_failed; nth++) {
+		struct reason reason = { "" };
+		int error;
+
+		json = (char *)"untouched";
+		failing_heap_arm(nth, false);
+		error = metadata_parse(text, sizeof text - 1, &json, &reason);
+		has_failed = failing_heap_disarm();
+		ck_assert_msg(error == 0 || (has_failed && error == -ENOMEM), "allocation %lu: %d: %s", (unsigned long)nth, error,
+		              reason.text);
+		ck_assert_str_eq(json, error ? "untouched" : whole);
+		refused_count += error != 0;
+		if (!error)
+			free(json);
+	}
+	ck_assert_uint_gt(refused_count, 20);
+	free(whole);
+}
+END_TEST
+
+START_TEST(what_is_wrong_is_never_taken_for_right_without_memory)
+{
+	char *json = (char *)"untouched";
+	uint64_t nth = 1;
+
+	json_set_alloc_funcs(json_room, free);
+	for (bool has_failed = true; has_failed; nth++) {
+		struct reason reason = { "" };
+		int error;
+
+		failing_heap_arm(nth, false);
+		error = attributes_parse(bad[_i].text, strlen(bad[_i].text), &json, &reason);
+		has_failed = failing_heap_disarm();
+		ck_assert_msg(error == STATUS_EARGUMENT || (has_failed && error == -ENOMEM), "allocation %lu: %d",
+		              (unsigned long)nth, error);
+		ck_assert(error == -ENOMEM || strstr(reason.text, "JSON"));
+		ck_assert_str_eq(json, "untouched");
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("attributes");
@@ -130,6 +190,8 @@ int main(void)
 	tcase_add_test(tcase, ends_at_its_limit_with_both_numbers);
 	tcase_add_test(tcase, text_that_grows_beyond_the_limit_is_refused);
 	tcase_add_test(tcase, deep_nesting_is_refused_and_does_no_harm);
+	tcase_add_test(tcase, what_was_not_read_for_want_of_memory_is_not_called_wrong);
+	tcase_add_loop_test(tcase, what_is_wrong_is_never_taken_for_right_without_memory, 0, sizeof bad / sizeof bad[0]);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);

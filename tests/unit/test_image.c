@@ -102,6 +102,30 @@ static const struct {
 	{"p=diffusers", parameters, sizeof(parameters) / sizeof(parameters[0])},
 };
 
+START_TEST(a_dtype_s_tensors_lie_together_in_the_order_that_runs_are_known_by)
+{
+	struct manifest *manifest = manifest_of(mixed, sizeof(mixed) / sizeof(mixed[0]));
+	struct image *image = image_of(manifest, "ema=constant:decay=0.5;copy=mean*;copy=half", 0);
+	uint64_t at = 0;
+	uint32_t i = 0;
+
+	for (uint64_t width = 8; width > 0; width /= 2) {
+		for (enum dtype dtype = 0; dtype < DTYPE_COUNT; dtype++) {
+			if (dtype_bytes(dtype) != width)
+				continue;
+			at += image->runs.bytes[dtype];
+			while (i < image->tensor_count && image->tensors[i].offset + image->tensors[i].bytes <= at &&
+			       image->tensors[i].dtype == dtype)
+				i++;
+		}
+	}
+	ck_assert_uint_eq(i, image->tensor_count);
+	ck_assert_uint_eq(at, image->data_bytes);
+	image_destroy(image);
+	manifest_destroy(manifest);
+}
+END_TEST
+
 START_TEST(orders_by_width_dtype_pushed_dtype_entry_and_manifest)
 {
 	struct manifest *manifest = manifest_of(mixed, MIXED_COUNT);
@@ -375,6 +399,7 @@ int main(void)
 
 	tcase_set_timeout(tcase, 60);
 	tcase_add_loop_test(tcase, orders_by_width_dtype_pushed_dtype_entry_and_manifest, 0, COUNT(orders));
+	tcase_add_test(tcase, a_dtype_s_tensors_lie_together_in_the_order_that_runs_are_known_by);
 	tcase_add_test(tcase, writes_this_header);
 	tcase_add_loop_test(tcase, is_read_back_by_our_own_reader, 0, COUNT(orders));
 	tcase_add_test(tcase, a_new_version_rewrites_all_of_the_old_metadata);

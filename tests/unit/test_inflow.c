@@ -13,20 +13,22 @@ enum { CHUNK = CHUNK_BYTES_MAX };
 START_TEST(a_chunk_begins_at_each_mebibyte_and_has_one_size)
 {
 	struct reason reason;
+	uint64_t bytes = 0;
 
-	ck_assert_int_eq(inflow_check(3 * CHUNK, 0, CHUNK, &reason), 0);
-	ck_assert_int_eq(inflow_check(3 * CHUNK, 2 * CHUNK, CHUNK, &reason), 0);
-	ck_assert_int_eq(inflow_check(2 * CHUNK + 5, 2 * CHUNK, 5, &reason), 0);
-	ck_assert_int_eq(inflow_check(1, 0, 1, &reason), 0);
+	ck_assert_int_eq(inflow_check(3 * CHUNK, 0, &bytes, &reason), 0);
+	ck_assert_uint_eq(bytes, CHUNK);
+	ck_assert_int_eq(inflow_check(3 * CHUNK, 2 * CHUNK, &bytes, &reason), 0);
+	ck_assert_uint_eq(bytes, CHUNK);
+	ck_assert_int_eq(inflow_check(2 * CHUNK + 5, 2 * CHUNK, &bytes, &reason), 0);
+	ck_assert_uint_eq(bytes, 5);
+	ck_assert_int_eq(inflow_check(1, 0, &bytes, &reason), 0);
+	ck_assert_uint_eq(bytes, 1);
 
-	ck_assert_int_eq(inflow_check(3 * CHUNK, 3 * CHUNK, CHUNK, &reason), STATUS_EARGUMENT);
-	ck_assert_int_eq(inflow_check(3 * CHUNK, UINT64_MAX - CHUNK + 1, CHUNK, &reason), STATUS_EARGUMENT);
-	ck_assert_int_eq(inflow_check(3 * CHUNK, 1, CHUNK, &reason), STATUS_EARGUMENT);
-	ck_assert_int_eq(inflow_check(3 * CHUNK, 0, CHUNK - 1, &reason), STATUS_EARGUMENT);
-	ck_assert_int_eq(inflow_check(3 * CHUNK, 0, CHUNK + 1, &reason), STATUS_EARGUMENT);
-	ck_assert_int_eq(inflow_check(2 * CHUNK + 5, 2 * CHUNK, CHUNK, &reason), STATUS_EARGUMENT);
-	ck_assert_int_eq(inflow_check(2 * CHUNK + 5, 2 * CHUNK, 0, &reason), STATUS_EARGUMENT);
-	ck_assert_int_eq(inflow_check(0, 0, 0, &reason), STATUS_EARGUMENT);
+	ck_assert_int_eq(inflow_check(3 * CHUNK, 3 * CHUNK, &bytes, &reason), STATUS_EARGUMENT);
+	ck_assert_int_eq(inflow_check(3 * CHUNK, UINT64_MAX - CHUNK + 1, &bytes, &reason), STATUS_EARGUMENT);
+	ck_assert_int_eq(inflow_check(3 * CHUNK, 1, &bytes, &reason), STATUS_EARGUMENT);
+	ck_assert_int_eq(inflow_check(0, 0, &bytes, &reason), STATUS_EARGUMENT);
+	ck_assert_uint_eq(bytes, 1);
 }
 END_TEST
 

@@ -224,7 +224,8 @@ START_TEST(refuses_no_tensors_and_one_name_twice)
 	add_whole(manifest, "w", DTYPE_F32, SHAPE(1));
 	add_whole(manifest, "module.x", DTYPE_F32, SHAPE(1));
 	ck_assert_int_eq(manifest_finish(manifest, &reason), STATUS_EMANIFEST);
-	ck_assert_str_eq(reason.text, "tensors 0 and 2 have the same name 'x'");
+	ck_assert_ptr_nonnull(strstr(reason.text, "tensors 0 and 2 have the same name 'x'"));
+	ck_assert_ptr_nonnull(strstr(reason.text, "module"));
 	manifest_destroy(manifest);
 }
 END_TEST

@@ -5,7 +5,8 @@
  *     history, up to the nth call --power--> disks that may be left --power, during recovery--> disks
  *                                 --kill---> the same disk, a new daemon, then the power
  *
- * Where there are few disks all of them are looked at, else some by chance; EMAD_TEST_SEED repeats a run.
+ * Where there are few disks all of them are looked at, else some by chance; EMAD_TEST_SEED repeats a run, and
+ * EMAD_POWER_ROUNDS says how many there are, each with a seed of its own.
  */
 #include "tests/unit/disk_generations.h"
 #include "tests/unit/disk_model.h"
@@ -305,11 +306,17 @@ static uint64_t everything(const struct disk_faults *faults)
 	return nth - 1;
 }
 
-static void seed_set(void)
+static uint64_t number_of(const char *name, uint64_t otherwise)
 {
-	const char *text = getenv("EMAD_TEST_SEED");
+	const char *text = getenv(name);
 
-	seed = text ? strtoull(text, NULL, 0) : (uint64_t)getpid() * 2654435761U;
+	return text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+/* Another run has another seed. */
+static void seed_set(uint64_t run)
+{
+	seed = number_of("EMAD_TEST_SEED", (uint64_t)getpid() * 2654435761U) + run;
 	printf("EMAD_TEST_SEED=%lu\n", (unsigned long)seed);
 	fflush(stdout);
 }
@@ -317,13 +324,16 @@ static void seed_set(void)
 START_TEST(whatever_the_power_leaves_the_newest_that_was_reported_is_found)
 {
 	const struct disk_faults none = { 0 };
-	uint64_t count;
 
-	seed_set();
-	count = everything(&none);
-	ck_assert_msg(!finding[0], "%s", finding);
-	printf("%lu calls, %lu recoveries\n", (unsigned long)count, (unsigned long)disk_count);
-	ck_assert_uint_gt(count, 400);
+	for (uint64_t run = 0; run < number_of("EMAD_POWER_ROUNDS", 1); run++) {
+		uint64_t count;
+
+		seed_set(run);
+		count = everything(&none);
+		ck_assert_msg(!finding[0], "%s", finding);
+		printf("%lu calls, %lu recoveries\n", (unsigned long)count, (unsigned long)disk_count);
+		ck_assert_uint_gt(count, 400);
+	}
 }
 END_TEST
 
@@ -335,7 +345,7 @@ START_TEST(a_disk_that_does_not_synchronise_is_found_out)
 		{ .directory_fsync_lies = true },
 	};
 
-	seed_set();
+	seed_set(0);
 	(void)everything(&lies[_i]);
 	ck_assert_str_ne(finding, "");
 }
@@ -348,7 +358,7 @@ int main(void)
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
-	tcase_set_timeout(tcase, 100);
+	tcase_set_timeout(tcase, 100.0 * (double)number_of("EMAD_POWER_ROUNDS", 1));
 	tcase_add_test(tcase, whatever_the_power_leaves_the_newest_that_was_reported_is_found);
 	tcase_add_loop_test(tcase, a_disk_that_does_not_synchronise_is_found_out, 0, 2);
 	suite_add_tcase(suite, tcase);

@@ -56,7 +56,7 @@ static struct recast *recast_of(const struct safetensors *image, enum dtype dtyp
 	struct reason reason = {""};
 	struct recast *recast;
 
-	ck_assert_msg(recast_create(image, dtype, &recast, &reason) == 0, "%s", reason.text);
+	ck_assert_msg(recast_create(image, dtype, NULL, &recast, &reason) == 0, "%s", reason.text);
 	return recast;
 }
 
@@ -124,6 +124,34 @@ START_TEST(tensors_begin_on_a_page_and_metadata_are_kept_with_the_dtype)
 }
 END_TEST
 
+START_TEST(some_tensors_alone_keep_order_dtype_and_metadata)
+{
+	static const char *const names[] = {"double", "w\"1", "index", "flag"};
+	const bool chosen[MIXED_COUNT] = {true, false, true, false, true, false, true};
+	struct safetensors *image = parsed_json(mixed, MIXED_DATA_BYTES), *file;
+	struct reason reason = {""};
+	struct recast *recast;
+
+	ck_assert_int_eq(recast_create(image, RUNS_AS_KEPT, chosen, &recast, &reason), 0);
+	file = parsed(recast->header, recast->header_bytes, recast->file_bytes);
+	ck_assert_uint_eq(file->entry_count, 4);
+	ck_assert_uint_eq(recast->file_bytes, recast->header_bytes + 16 + 24 + 4 + 1);
+	for (int i = 0; i < 4; i++) {
+		const struct safetensors_entry *before = safetensors_find(image, names[i]);
+
+		ck_assert_str_eq(file->entries[i].name, names[i]);
+		ck_assert_int_eq(file->entries[i].dtype, before->dtype);
+		ck_assert_str_eq(image->entries[recast->tensors[i].index].name, names[i]);
+	}
+	/* What the image says of itself goes on to hold. */
+	ck_assert_str_eq(safetensors_metadata_get(file, "emad.dtype"), "F64");
+	ck_assert_uint_eq(file->metadata_count, 3);
+	safetensors_destroy(file);
+	recast_destroy(recast);
+	safetensors_destroy(image);
+}
+END_TEST
+
 START_TEST(a_header_of_any_length_ends_on_a_page)
 {
 	for (unsigned padding = 0; padding < 200; padding++) {
@@ -174,7 +202,7 @@ START_TEST(refuses_what_could_not_be_addressed)
 	snprintf(json, sizeof(json), "{\"huge\":{\"dtype\":\"F8_E5M2\",\"shape\":[%llu],\"data_offsets\":[0,%llu]}}",
 	         (unsigned long long)elements, (unsigned long long)elements);
 	image = parsed_json(json, elements);
-	ck_assert_int_eq(recast_create(image, DTYPE_F64, &recast, &reason), STATUS_ELIMIT);
+	ck_assert_int_eq(recast_create(image, DTYPE_F64, NULL, &recast, &reason), STATUS_ELIMIT);
 	ck_assert_ptr_nonnull(strstr(reason.text, "'huge' as F64"));
 	ck_assert_ptr_null(recast);
 	recast_destroy(recast_of(image, DTYPE_F8_E4M3));
@@ -186,7 +214,7 @@ END_TEST
 static int mixed_recast(void *context)
 {
 	struct recast *recast = NULL;
-	int code = recast_create(context, DTYPE_F16, &recast, NULL);
+	int code = recast_create(context, DTYPE_F16, NULL, &recast, NULL);
 
 	recast_destroy(recast);
 	return code;
@@ -210,6 +238,7 @@ int main(void)
 
 	tcase_add_test(cases, orders_the_tensors_by_their_new_size_and_keeps_integers);
 	tcase_add_test(cases, tensors_begin_on_a_page_and_metadata_are_kept_with_the_dtype);
+	tcase_add_test(cases, some_tensors_alone_keep_order_dtype_and_metadata);
 	tcase_add_test(cases, a_header_of_any_length_ends_on_a_page);
 	tcase_add_test(cases, a_file_without_tensors_or_metadata_has_a_header_too);
 	tcase_add_test(cases, refuses_what_could_not_be_addressed);

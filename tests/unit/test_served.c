@@ -67,6 +67,25 @@ START_TEST(a_wrong_name_is_told_the_nearest_and_all)
 }
 END_TEST
 
+START_TEST(snapshots_travel_as_nothing_shorter_than_sixteen_bits)
+{
+	struct reason reason;
+	enum dtype dtype = DTYPE_COUNT;
+
+	ck_assert_int_eq(served_parse_wire("bfloat16", &dtype, &reason), 0);
+	ck_assert_int_eq(dtype, DTYPE_BF16);
+	ck_assert_int_eq(served_parse_wire("HALF", &dtype, &reason), 0);
+	ck_assert_int_eq(dtype, DTYPE_F16);
+	ck_assert_int_eq(served_parse_wire("f32", &dtype, &reason), 0);
+	ck_assert_int_eq(dtype, DTYPE_F32);
+	ck_assert_int_eq(served_parse_wire("f64", &dtype, &reason), STATUS_EARGUMENT);
+	ck_assert_int_eq(served_parse_wire("f8_e5m2", &dtype, &reason), STATUS_EARGUMENT);
+	ck_assert_int_eq(dtype, DTYPE_F32);
+	ck_assert_str_eq(reason.text, "snapshots do not travel as 'f8_e5m2'; the nearest is 'f32', all are f32, float32, "
+	                              "float, f16, float16, half, bf16, bfloat16");
+}
+END_TEST
+
 START_TEST(integers_and_bools_are_served_as_they_are)
 {
 	for (enum emad_served_dtype served = EMAD_DTYPE_KEPT; served <= EMAD_AS_F8_E5M2; served++) {
@@ -92,6 +111,7 @@ int main(void)
 	tcase_add_test(cases, knows_the_names_of_safetensors_and_of_pytorch_in_any_case);
 	tcase_add_test(cases, every_dtype_is_known_by_its_own_name);
 	tcase_add_test(cases, a_wrong_name_is_told_the_nearest_and_all);
+	tcase_add_test(cases, snapshots_travel_as_nothing_shorter_than_sixteen_bits);
 	tcase_add_test(cases, integers_and_bools_are_served_as_they_are);
 	suite_add_tcase(suite, cases);
 	runner = srunner_create(suite);

@@ -981,7 +981,20 @@ START_TEST(less_memory_than_there_is_in_use_is_said)
 	push(trainer, 10, 16, "started");
 	host.settings.memory_bytes_max = 4096;
 	ck_assert_int_eq(fake_host_crash(&host), 0);
-	says(host.event, "memory-max is 4096 bytes, and the models of before use");
+	says(host.event, "memory-max is 4096 bytes now, and the models use");
+	push(trainer, 11, 0, "applied");
+	holds("ema", 8);
+}
+END_TEST
+
+START_TEST(less_segments_than_there_are_are_said)
+{
+	struct fake_trainer *trainer = trainer_joined();
+
+	push(trainer, 10, 16, "started");
+	host.settings.segment_count_max = 4;
+	ck_assert_int_eq(fake_host_crash(&host), 0);
+	says(host.event, "segments-max is 4 now, and the models take");
 	push(trainer, 11, 0, "applied");
 	holds("ema", 8);
 }
@@ -1028,6 +1041,7 @@ int main(void)
 	tcase_add_test(tcase, who_does_not_come_back_is_not_waited_for_for_ever);
 	tcase_add_test(tcase, without_memory_everything_is_left_for_the_next_one);
 	tcase_add_test(tcase, less_memory_than_there_is_in_use_is_said);
+	tcase_add_test(tcase, less_segments_than_there_are_are_said);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);

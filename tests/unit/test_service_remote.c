@@ -191,6 +191,69 @@ START_TEST(hostile_chunks_are_refused)
 }
 END_TEST
 
+/* Ones as bfloat16, as many as wanted. */
+static uint64_t narrow_chunk(uint64_t sequence, const char *dtype, size_t count)
+{
+	struct request request = chunk_of(sequence, 0);
+	uint16_t values[2 * FAKE_ELEMENTS];
+
+	for (int i = 0; i < 2 * FAKE_ELEMENTS; i++)
+		values[i] = 0x3f80;
+	request_set(&request, dtype, text_of(dtype));
+	return fake_host_ask(&host, PEER, &request, values, count * sizeof values[0]);
+}
+
+START_TEST(a_shorter_snapshot_is_widened_into_its_stage)
+{
+	join();
+	ck_assert_uint_eq(fake_host_expect(&host, narrow_chunk(10, "BF16", FAKE_ELEMENTS), 0)->reply.missing, BYTES);
+	/* Once more, as after a broken connection. */
+	fake_host_expect(&host, narrow_chunk(10, "BF16", FAKE_ELEMENTS), 0);
+	ck_assert_str_eq(fake_host_expect(&host, push(10, 1, 0), 0)->outcome, "accepted");
+	send_whole(11, 2, 3);
+	ck_assert_float_eq(fake_average(&host, "net", "ema"), 2);
+}
+END_TEST
+
+START_TEST(a_shorter_chunk_of_another_size_or_dtype_is_refused)
+{
+	const struct fake_reply *reply;
+
+	join();
+	fake_host_expect(&host, narrow_chunk(10, "BF16", FAKE_ELEMENTS - 1), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_chunk(10, "BF16", 2 * FAKE_ELEMENTS), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_chunk(10, "F32", FAKE_ELEMENTS), STATUS_EARGUMENT);
+	reply = fake_host_expect(&host, narrow_chunk(10, "F8_E4M3", FAKE_ELEMENTS / 2), STATUS_EARGUMENT);
+	ck_assert_str_eq(reply->error, "snapshots cannot travel as 'F8_E4M3', but as F32, F16 or BF16");
+	fake_host_expect(&host, narrow_chunk(10, "F64", 2 * FAKE_ELEMENTS), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_chunk(10, "I16", FAKE_ELEMENTS), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_chunk(10, "", FAKE_ELEMENTS), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_chunk(10, "BF16BF16BF16BF16BF16BF16", FAKE_ELEMENTS), STATUS_EARGUMENT);
+	fake_host_expect(&host, push(10, 1, 0), -EAGAIN);
+}
+END_TEST
+
+START_TEST(a_shorter_chunk_has_no_place_in_the_stage)
+{
+	struct exchange exchange = { .peer = { .id = PEER, .uid = -1, .pid = -1 } };
+	struct request request;
+	uint8_t bytes[512];
+	size_t count;
+
+	join();
+	request = chunk_of(10, 0);
+	request_set(&request, dtype, text_of("BF16"));
+	ck_assert_int_eq(request_encode(&request, bytes, sizeof bytes, &count, NULL), 0);
+	ck_assert_ptr_null(service_body_place(host.service, &host.now, &exchange, bytes + MESSAGE_PREFIX_BYTES,
+	                                      count - MESSAGE_PREFIX_BYTES, BYTES / 2));
+	/* Nothing is any shorter. */
+	request_set(&request, dtype, text_of("F32"));
+	ck_assert_int_eq(request_encode(&request, bytes, sizeof bytes, &count, NULL), 0);
+	ck_assert_ptr_nonnull(service_body_place(host.service, &host.now, &exchange, bytes + MESSAGE_PREFIX_BYTES,
+	                                         count - MESSAGE_PREFIX_BYTES, BYTES));
+}
+END_TEST
+
 START_TEST(nothing_is_received_into_a_stage_whose_snapshot_was_taken)
 {
 	uint64_t before;
@@ -311,6 +374,115 @@ START_TEST(an_image_is_fetched_in_parts_of_the_leased_version)
 }
 END_TEST
 
+static uint64_t narrow_fetch(const char *dtype, uint64_t offset, uint64_t count)
+{
+	struct request request = { .operation = OP_FETCH };
+
+	request_set(&request, lease, LEASE);
+	request_set(&request, offset, offset);
+	request_set(&request, count, count);
+	request_set(&request, dtype, text_of(dtype));
+	return fake_host_ask(&host, OTHER_PEER, &request, NULL, 0);
+}
+
+START_TEST(a_part_of_an_image_is_converted_on_its_way)
+{
+	const struct fake_reply *view, *reply;
+	uint64_t bytes, data, header;
+
+	join();
+	send_whole(10, 1, 1);
+	reply = fake_host_expect(&host, lease(LEASE, 0), 0);
+	bytes = reply->reply.region_bytes;
+	header = reply->reply.header_bytes;
+	view = fake_host_expect(&host, fake_view(&host, 50, "net", NULL, 0, 0), 0);
+	data = (uint64_t)(fake_tensor(&host, view, "w") - fake_host_map(&host, view->fd)) - view->reply.region_offset;
+	ck_assert_uint_eq(bytes, data + BYTES);
+	/* The header ends with its last brace. */
+	ck_assert_uint_lt(header, data);
+	reply = fake_host_expect(&host, fetch(LEASE, header - 1, 2), 0);
+	ck_assert_str_eq(reply->body, "} ");
+
+	reply = fake_host_expect(&host, narrow_fetch("BF16", data + 4, BYTES - 8), 0);
+	for (int i = 0; i < FAKE_ELEMENTS - 2; i++)
+		ck_assert_uint_eq(((const uint16_t *)(const void *)reply->body)[i], 0x3f80);
+	reply = fake_host_expect(&host, narrow_fetch("F8_E5M2", data, BYTES), 0);
+	for (int i = 0; i < FAKE_ELEMENTS; i++)
+		ck_assert_uint_eq(((const uint8_t *)reply->body)[i], 0x3c);
+	reply = fake_host_expect(&host, narrow_fetch("F32", data, BYTES), 0);
+	ck_assert_float_eq(((const float *)(const void *)reply->body)[FAKE_ELEMENTS - 1], 1);
+	fake_host_expect(&host, narrow_fetch("BF16", bytes, 0), 0);
+
+	fake_host_expect(&host, narrow_fetch("BF16", data + 2, 4), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_fetch("BF16", data, 5), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_fetch("BF16", data - 4, 8), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_fetch("BF16", bytes, 4), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_fetch("BF16", UINT64_MAX, 4), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_fetch("F64", data, BYTES), STATUS_EARGUMENT);
+	fake_host_expect(&host, narrow_fetch("I32", data, BYTES), STATUS_EARGUMENT);
+	reply = fake_host_expect(&host, narrow_fetch("bf16", data, BYTES), STATUS_EARGUMENT);
+	ck_assert_str_eq(reply->error,
+	                 "averages cannot travel as 'bf16', but as F32, F16, BF16, F8_E4M3 or F8_E5M2");
+}
+END_TEST
+
+/* Pairs of first byte and number of bytes, for a request's body. */
+static size_t ranges_write(uint8_t *body, const uint64_t *numbers, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		for (int b = 0; b < 8; b++)
+			body[8 * i + (size_t)b] = (uint8_t)(numbers[i] >> (56 - 8 * b));
+	return 8 * count;
+}
+
+static uint64_t ranges_fetch(const char *dtype, const uint64_t *numbers, size_t number_count, uint64_t count)
+{
+	static uint8_t body[(FETCH_RANGE_COUNT_MAX + 1) * FETCH_RANGE_BYTES];
+	struct request request = { .operation = OP_FETCH };
+
+	request_set(&request, lease, LEASE);
+	request_set(&request, offset, 0);
+	request_set(&request, count, count);
+	if (dtype)
+		request_set(&request, dtype, text_of(dtype));
+	return fake_host_ask(&host, OTHER_PEER, &request, body, ranges_write(body, numbers, number_count));
+}
+
+START_TEST(several_parts_of_an_image_come_at_once)
+{
+	uint64_t many[2 * (FETCH_RANGE_COUNT_MAX + 1)] = { 0 };
+	const struct fake_reply *reply;
+	uint64_t bytes, data;
+
+	join();
+	send_whole(10, 1, 1);
+	reply = fake_host_expect(&host, lease(LEASE, 0), 0);
+	bytes = reply->reply.region_bytes;
+	data = bytes - BYTES;
+
+	reply = fake_host_expect(&host, ranges_fetch(NULL, (uint64_t[]){ reply->reply.header_bytes - 1, 1, data, 4, 8, 2 }, 6, 7), 0);
+	ck_assert_mem_eq(reply->body, "}\0\0\x80\x3f{\"", 7);
+	reply = fake_host_expect(&host, ranges_fetch("BF16", (uint64_t[]){ data, 4, bytes, 0, data + 8, 8 }, 6, 12), 0);
+	ck_assert_mem_eq(reply->body, "\x80\x3f\x80\x3f\x80\x3f", 6);
+	for (size_t i = 0; i < FETCH_RANGE_COUNT_MAX; i++) {
+		many[2 * i] = data + 3;
+		many[2 * i + 1] = 1;
+	}
+	reply = fake_host_expect(&host, ranges_fetch(NULL, many, 2 * FETCH_RANGE_COUNT_MAX, FETCH_RANGE_COUNT_MAX), 0);
+	for (size_t i = 0; i < FETCH_RANGE_COUNT_MAX; i++)
+		ck_assert_int_eq(reply->body[i], 0x3f);
+
+	fake_host_expect(&host, ranges_fetch(NULL, many, 2 * FETCH_RANGE_COUNT_MAX + 2, FETCH_RANGE_COUNT_MAX), STATUS_ELIMIT);
+	fake_host_expect(&host, ranges_fetch(NULL, many, 3, 1), STATUS_ELIMIT);
+	fake_host_expect(&host, ranges_fetch(NULL, many, 4, 1), STATUS_EARGUMENT);
+	fake_host_expect(&host, ranges_fetch(NULL, (uint64_t[]){ 0, 1, bytes, 1 }, 4, 2), STATUS_EARGUMENT);
+	fake_host_expect(&host, ranges_fetch(NULL, (uint64_t[]){ 0, 1, UINT64_MAX, 2 }, 4, 3), STATUS_EARGUMENT);
+	fake_host_expect(&host, ranges_fetch(NULL, (uint64_t[]){ 0, 1, 0, UINT64_MAX }, 4, 0), STATUS_ELIMIT);
+	fake_host_expect(&host, ranges_fetch("F16", (uint64_t[]){ data, 4, data + 2, 4 }, 4, 8), STATUS_EARGUMENT);
+	fake_host_expect(&host, ranges_fetch("F16", (uint64_t[]){ data, 4, 0, 4 }, 4, 8), STATUS_EARGUMENT);
+}
+END_TEST
+
 START_TEST(a_lease_ends_by_silence_by_request_and_with_its_model)
 {
 	struct request release = { .operation = OP_RELEASE };
@@ -407,11 +579,16 @@ int main(void)
 	tcase_add_test(tests, a_push_waits_for_no_byte_and_says_which_is_missing);
 	tcase_add_test(tests, chunks_of_another_push_do_not_count);
 	tcase_add_test(tests, hostile_chunks_are_refused);
+	tcase_add_test(tests, a_shorter_snapshot_is_widened_into_its_stage);
+	tcase_add_test(tests, a_shorter_chunk_of_another_size_or_dtype_is_refused);
+	tcase_add_test(tests, a_shorter_chunk_has_no_place_in_the_stage);
 	tcase_add_test(tests, nothing_is_received_into_a_stage_whose_snapshot_was_taken);
 	tcase_add_test(tests, a_body_has_a_place_only_where_its_chunk_is_right);
 	tcase_add_test(tests, stages_are_kept_over_a_broken_connection_and_given_back_after_silence);
 	tcase_add_test(tests, a_trainer_that_leaves_gives_its_stages_back_at_once);
 	tcase_add_test(tests, an_image_is_fetched_in_parts_of_the_leased_version);
+	tcase_add_test(tests, a_part_of_an_image_is_converted_on_its_way);
+	tcase_add_test(tests, several_parts_of_an_image_come_at_once);
 	tcase_add_test(tests, a_lease_ends_by_silence_by_request_and_with_its_model);
 	tcase_add_test(tests, a_slow_reader_s_version_is_taken_back_for_an_update_after_its_time);
 	tcase_add_test(tests, a_lease_waits_for_its_step);

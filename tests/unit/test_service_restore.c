@@ -2,6 +2,8 @@
  * Checkpoints and the way back from them through the whole service, on a disk in memory: bits are turned, files are cut
  * off, every allocation fails. What is damaged is set aside and the one before is served; what is not, never.
  * (test_generation_faults.c turns every bit, without the service.)
+ *
+ * EMAD_DAMAGE_ALL=1 turns every bit and cuts at every length (`make check-faults`); else a sample of them.
  */
 #include "tests/unit/failing_heap.h"
 #include "tests/unit/fake_host.h"
@@ -13,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/call.h"
 #include "daemon/edge/files_generation.h"
 #include "tests/unit/disk_model.h"
 
@@ -169,11 +172,16 @@ static void damaged_check(struct disk *damaged, const char *file, const char *wh
 	disk_use(disk);
 }
 
+static uint64_t stride_of(uint64_t sampled)
+{
+	return getenv("EMAD_DAMAGE_ALL") ? 1 : sampled;
+}
+
 static const char *const files[] = { "ema.safetensors", "manifest.json" };
 
 START_TEST(a_bit_that_is_turned_is_found_and_the_generation_before_is_served)
 {
-	const uint64_t stride = _i == 0 ? 13 : 3; /* each time another bit of a byte */
+	const uint64_t stride = stride_of(_i == 0 ? 13 : 3); /* each time another bit of a byte */
 	char path[160];
 	uint64_t bytes;
 
@@ -194,12 +202,13 @@ END_TEST
 
 START_TEST(a_file_that_is_cut_off_is_found_and_the_generation_before_is_served)
 {
+	const uint64_t stride = stride_of(7);
 	char path[160];
 	uint64_t bytes;
 
 	path_of(files[_i], path);
 	ck_assert_ptr_nonnull(disk_file(disk, path, &bytes));
-	for (uint64_t left = 0; left < bytes; left += 7) {
+	for (uint64_t left = 0; left < bytes; left += stride) {
 		struct disk *damaged = disk_copy(disk);
 
 		disk_file_cut(damaged, path, left);
@@ -223,6 +232,44 @@ START_TEST(without_a_whole_generation_there_is_no_model)
 	ck_assert_uint_eq(served(), 0);
 	ck_assert_uint_eq(counters()->checkpoints_bad, 2);
 	ck_assert_uint_eq(counters()->models_recovered, 0);
+}
+END_TEST
+
+/* ---- owners ------------------------------------------------------------------------------------------------------ */
+
+/* Whose a model is is known where it lies on disk, and counts for as much as before. */
+START_TEST(a_recovered_model_is_its_user_s)
+{
+	enum { ALICE = 1000, BOB = 1001 };
+	struct fake_trainer net, next;
+	const struct fake_reply *answer;
+	uint64_t bytes;
+
+	fake_trainer_init(&net, &host, "alice/net", fake_manifest(0, 1));
+	fake_trainer_init(&next, &host, "alice/next", fake_manifest(0, 1));
+	host.uid = ALICE;
+	fake_trainer_join(&net);
+	fake_trainer_fill(&net, 0, 3);
+	(void)fake_host_expect(&host, fake_trainer_push(&net, 1, 0, true), 0);
+	(void)fake_host_expect(&host, fake_query(&host, OP_CHECKPOINT, "alice/net"), 0);
+	bytes = service_model_bytes(service_find(host.service, "alice/net", 9));
+	/* Less than it takes: it comes back as it was all the same. */
+	host.settings.owner_memory_bytes_max = bytes / 2;
+	ck_assert(restart());
+	ck_assert_uint_eq(counters()->models_recovered, 2);
+	ck_assert_int_eq(service_find(host.service, "alice/net", 9)->owner, ALICE);
+	ck_assert_uint_eq(service_model_bytes(service_find(host.service, "alice/net", 9)), bytes);
+	ck_assert_float_eq(fake_average(&host, "alice/net", NULL), 3);
+	/* So much is left to its user, and to another one all. */
+	host.settings.owner_memory_bytes_max = 2 * bytes - 1;
+	service_reconfigure(host.service, &host.now, &host.settings);
+	answer = fake_host_expect(&host, fake_trainer_register(&next), STATUS_EMEMORY);
+	ck_assert_msg(strstr(answer->error, "(memory-max-per-user) are left to uid 1000") != NULL, "%s", answer->error);
+	host.uid = BOB;
+	fake_trainer_join(&next);
+	ck_assert_int_eq(service_find(host.service, "alice/next", 10)->owner, BOB);
+	fake_trainer_finish(&next);
+	fake_trainer_finish(&net);
 }
 END_TEST
 
@@ -332,10 +379,11 @@ int main(void)
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
-	tcase_set_timeout(tcase, 100);
+	tcase_set_timeout(tcase, getenv("EMAD_DAMAGE_ALL") ? 1000 : 100);
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_loop_test(tcase, a_bit_that_is_turned_is_found_and_the_generation_before_is_served, 0, 2);
 	tcase_add_loop_test(tcase, a_file_that_is_cut_off_is_found_and_the_generation_before_is_served, 0, 2);
+	tcase_add_test(tcase, a_recovered_model_is_its_user_s);
 	tcase_add_loop_test(tcase, without_a_whole_generation_there_is_no_model, 0, 2);
 	tcase_add_loop_test(tcase, a_recovery_without_memory_condemns_nothing_and_the_next_one_finds_all, 0, 2);
 	tcase_add_loop_test(tcase, a_checkpoint_without_memory_is_refused_and_changes_nothing, 0, 2);

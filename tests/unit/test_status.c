@@ -74,8 +74,8 @@ START_TEST(a_reason_has_no_control_characters)
 {
 	struct reason reason;
 
-	reason_set(&reason, STATUS_ENAME, "a\nb\tc\x1b[31md\x7f\xc3\xa9");
-	ck_assert_str_eq(reason.text, "a?b?c?[31md?\xc3\xa9");
+	reason_set(&reason, STATUS_ENAME, "a\nb\tc\x1b[31md\x7f\xc3\xa9 \xc2\x9b" "31m\xc2\x80\xc2\x9f\xc2\xa0");
+	ck_assert_str_eq(reason.text, "a?b?c?[31md?\xc3\xa9 ??31m????\xc2\xa0");
 }
 END_TEST
 

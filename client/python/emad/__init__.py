@@ -17,7 +17,7 @@ Neither NumPy nor PyTorch is imported by this package; arrays and tensors are re
 import what they are asked for.
 """
 
-from ._client import Client, Daemon, Exported, RolledBack
+from ._client import Client, Daemon, Exported, ImagePart, RolledBack
 from ._errors import (
     ArgumentError,
     AwayError,
@@ -68,6 +68,7 @@ __all__ = [
     "FencedError",
     "FlushResult",
     "ForkedError",
+    "ImagePart",
     "InternalError",
     "LimitError",
     "ManifestError",

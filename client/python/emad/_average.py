@@ -247,11 +247,14 @@ class Average:
         index = 0
         for name, table, key, is_buffer in self._places.places:
             try:
-                address = table[key].data_ptr()
+                tensor = table[key]
+                address = tensor.data_ptr()
+                is_dense = tensor.is_contiguous()
             except (KeyError, AttributeError):
                 raise ManifestError(f"tensor '{name}' of '{self.name}' is no longer in the model") from None
-            # Its source keeps the storage alive, so an equal address is the same memory, and of the same dtype.
-            if address != addresses[index]:
+            # Its source keeps the storage alive, so an equal address is the same memory, and of the same dtype. What is
+            # not dense there has been transposed since.
+            if address != addresses[index] or not is_dense:
                 changed.append(index)
             elif is_buffer and copies_buffers:
                 source = sources[index]

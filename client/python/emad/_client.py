@@ -13,7 +13,8 @@ from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, NamedTuple,
 
 from . import _library, _watch
 from ._errors import ClosedError
-from ._library import CClientOptions, CDaemon, CExportInfo, CExportOptions, CRolledBack, milliseconds
+from ._library import CClientOptions, CDaemon, CExportInfo, CExportOptions, CRange, CRolledBack, CViewInfo
+from ._library import CViewOptions, milliseconds
 from ._tensors import Piece, served_name, served_number
 from ._trainer import Guards, Profiles, Trainer, _in_slices, count_number, specifications_of, step_number
 from ._view import View
@@ -44,6 +45,17 @@ class Exported(NamedTuple):
     """Values that were finite and, too large for the dtype asked for, are infinite now, or 448 in F8_E4M3."""
     overflow_tensor: Optional[str] = None
     """The first tensor with such a value."""
+
+
+class ImagePart(NamedTuple):
+    """Bytes of an image, and which version they are of."""
+
+    data: bytes
+    version: int
+    step: int
+    updates: int
+    image_bytes: int
+    """Of the whole."""
 
 
 class RolledBack(NamedTuple):
@@ -134,6 +146,7 @@ class Client:
         pieces: Optional[Mapping[str, Piece]] = None,
         buffers: Optional[Iterable[str]] = None,
         timeout: Optional[float] = None,
+        wire: Any = None,
     ) -> Trainer:
         """Registers a model, or this rank of it.
 
@@ -166,6 +179,9 @@ class Client:
         rank, world, pieces: a model that is spread over several processes; pieces says for each tensor of which this
         rank holds a part where that part lies.
         timeout: seconds; None: the client's, but at least a minute, because much memory takes its time.
+        wire: "bf16", "f16" or "f32", or such a torch or NumPy dtype: over tcp:// and tls+tcp:// floating-point values that
+        are wider travel in it, each rounded once, with half of the bytes for float32; the average is that of the
+        rounded values. Other tensors, and a seed, travel as they are. Not looked at where memory is shared.
 
         ManifestError and ProfileError name the first difference to the model that is there; ScheduleError, NameError,
         LimitError, ArgumentError (guards); OutOfMemoryError says what is needed and what there is; RefusedError: the
@@ -188,6 +204,7 @@ class Client:
             pieces=pieces,
             buffers=buffers,
             timeout=timeout,
+            wire=wire,
         )
         self._remember(opened)
         return opened
@@ -199,32 +216,79 @@ class Client:
         min_step: Optional[int] = None,
         timeout: Optional[float] = None,
         dtype: Any = None,
+        tensors: Union[str, Iterable[str], None] = None,
     ) -> View:
         """Opens the newest version of a profile (None: the model's first) for reading in place; over tcp, copies it.
 
         min_step: waits for a version of that step or later, for timeout seconds at most.
         dtype: torch.bfloat16, "bf16", a NumPy dtype: floating-point tensors that are kept in another one are served as
-        converted copies, each value rounded once. None: all as they are kept.
+        converted copies, each value rounded once. None: all as they are kept. Over tcp the daemon converts what gets
+        shorter by it, so that fewer bytes travel.
+        tensors: the only tensors that the view is to have: a name or a pattern (head.*, with ? and [a-z] as well), or
+        several. Over tcp nothing else travels but the image's header. An emad.SystemCallError says the nearest name when
+        one of them means none.
         """
         served = served_number(dtype)
+        texts = None if tensors is None else [tensors] if isinstance(tensors, str) else list(tensors)
+        options = CViewOptions(step_number(min_step or 0), milliseconds(timeout), served)
+        if texts is not None:
+            options.tensors = (c_char_p * max(1, len(texts)))(*(_library.text(text, "a tensor") for text in texts))
+            options.tensor_count = len(texts)
+        handle = c_void_p()
         arguments = (
             self._pointer(),
             _library.text(model, "model"),
             None if profile is None else _library.text(profile, "profile"),
-            step_number(min_step or 0),
+            byref(options),
+            byref(handle),
         )
-        handle = c_void_p()
+
+        def opening(slice_ms: int) -> int:
+            options.timeout_ms = slice_ms
+            return self._library.emad_view_open_with(*arguments)
+
         if min_step:
-            _in_slices(
-                lambda slice_ms: self._library.emad_view_open(*arguments, slice_ms, byref(handle)),
-                self.timeout if timeout is None else timeout,
-                _library.check,
-            )
+            _in_slices(opening, self.timeout if timeout is None else timeout, _library.check)
         else:
-            _library.check(self._library.emad_view_open(*arguments, milliseconds(timeout), byref(handle)))
-        view = View(self, model, profile, handle, served)
+            _library.check(opening(milliseconds(timeout)))
+        view = View(self, model, profile, handle, served, texts is not None)
         self._remember(view)
         return view
+
+    def read_image(
+        self,
+        model: str,
+        profile: Optional[str] = None,
+        *,
+        offset: int = 0,
+        count: int,
+        min_step: Optional[int] = None,
+        timeout: Optional[float] = None,
+    ) -> ImagePart:
+        """Copies count bytes of a profile's image, a safetensors file, from byte offset on; over tcp only these travel.
+
+        With count 0 it tells the newest version and its size. Two calls may be of two versions. ArgumentError says the
+        size when the bytes do not lie in the image.
+        """
+        buffer = ctypes.create_string_buffer(max(1, count_number(count, "count")))
+        part = CRange(count_number(offset, "offset"), count, ctypes.addressof(buffer), step_number(min_step or 0))
+        info = CViewInfo()
+
+        def reading(slice_ms: int) -> int:
+            part.timeout_ms = slice_ms
+            return self._library.emad_image_read(
+                self._pointer(),
+                _library.text(model, "model"),
+                None if profile is None else _library.text(profile, "profile"),
+                byref(part),
+                byref(info),
+            )
+
+        if min_step:
+            _in_slices(reading, self.timeout if timeout is None else timeout, _library.check)
+        else:
+            _library.check(reading(milliseconds(timeout)))
+        return ImagePart(buffer.raw[:count], info.version, info.step, info.updates, info.image_bytes)
 
     def watch(
         self,
@@ -235,6 +299,7 @@ class Client:
         until_step: Optional[int] = None,
         timeout: Optional[float] = None,
         dtype: Any = None,
+        tensors: Union[str, Iterable[str], None] = None,
     ) -> Iterator[View]:
         """Yields a view of each version that is due, as they come::
 
@@ -245,7 +310,7 @@ class Client:
         the start too, if it is of such a step. While the loop is busy versions pass; the newest due one is next.
         until_step: the loop ends when a version of this step or later was taken.
         timeout: seconds that a version may take to come (TimeoutError); None: for ever.
-        profile and dtype: as for view. A view is closed when the next is asked for; nobody else waits for it, but
+        profile, dtype and tensors: as for view. A view is closed when the next is asked for; nobody else waits for it, but
         check() it after a long evaluation, or keep a copy.
 
         It outlives restarts of the daemon. NoModelError and NoProfileError at the start, or when it was removed.
@@ -254,7 +319,8 @@ class Client:
         if every < 1:
             raise ValueError("every is 0; a version can be due at each step at most: 1")
         until = None if until_step is None else step_number(until_step)
-        return _watch.follow(self, model, profile, every, until, timeout, dtype)
+        texts = tensors if tensors is None or isinstance(tensors, str) else list(tensors)
+        return _watch.follow(self, model, profile, every, until, timeout, {"dtype": dtype, "tensors": texts})
 
     def export(
         self,
@@ -468,6 +534,9 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> str:
+        raise TypeError(f"{self!r} cannot be copied or pickled: make one of the same url in the other process")
 
     def __repr__(self) -> str:
         return f"<emad.Client {self.url or 'default'}{': closed' if self._is_closed else ''}>"

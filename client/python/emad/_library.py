@@ -79,6 +79,7 @@ class CTrainerOptions(ctypes.Structure):
         ("policy", c_uint),
         ("stride", c_uint64),
         ("guards", c_char_p),
+        ("wire", c_char_p),
         ("timeout_ms", c_int),
     ]
 
@@ -146,6 +147,37 @@ class CEnclosure(ctypes.Structure):
         ("loss", POINTER(c_double)),
         ("seeds", c_char_p),
         ("updates", c_uint64),
+    ]
+
+
+class CViewOptions(ctypes.Structure):
+    _fields_ = [
+        ("min_step", c_uint64),
+        ("timeout_ms", c_int),
+        ("dtype", c_uint),
+        ("tensors", POINTER(c_char_p)),
+        ("tensor_count", c_size_t),
+    ]
+
+
+class CRange(ctypes.Structure):
+    _fields_ = [
+        ("offset", c_uint64),
+        ("bytes", c_uint64),
+        ("buffer", c_void_p),
+        ("min_step", c_uint64),
+        ("timeout_ms", c_int),
+    ]
+
+
+class CViewTensor(ctypes.Structure):
+    _fields_ = [
+        ("name", c_char_p),
+        ("dtype", c_uint),
+        ("dimension_count", c_uint32),
+        ("shape", POINTER(c_uint64)),
+        ("data", c_void_p),
+        ("bytes", c_uint64),
     ]
 
 
@@ -271,9 +303,11 @@ _PROTOTYPES = {
     "emad_fence": (c_int, [c_void_p, c_int]),
     "emad_flush": (c_int, [c_void_p, c_int, POINTER(CFlushResult)]),
     "emad_attributes_set": (c_int, [c_void_p, c_char_p, c_int]),
-    "emad_view_open": (c_int, [c_void_p, c_char_p, c_char_p, c_uint64, c_int, POINTER(c_void_p)]),
+    "emad_view_open_with": (c_int, [c_void_p, c_char_p, c_char_p, POINTER(CViewOptions), POINTER(c_void_p)]),
+    "emad_image_read": (c_int, [c_void_p, c_char_p, c_char_p, POINTER(CRange), POINTER(CViewInfo)]),
     "emad_view_close": (None, [c_void_p]),
     "emad_view_check": (c_int, [c_void_p]),
+    "emad_view_tensor": (c_int, [c_void_p, c_uint64, POINTER(CViewTensor)]),
     "emad_view_info": (c_int, [c_void_p, POINTER(CViewInfo)]),
     "emad_dtype_parse": (c_int, [c_char_p, POINTER(c_uint)]),
     "emad_view_read": (c_int, [c_void_p, c_uint64, c_uint, c_void_p, c_uint64]),
@@ -365,7 +399,7 @@ def milliseconds(timeout: Optional[float]) -> int:
         raise TypeError(f"timeout is {type(timeout).__name__}; a number of seconds or None is accepted")
     if math.isnan(timeout) or timeout < 0:
         raise ValueError(f"timeout is {timeout} s; it must not be negative")
-    return min(math.ceil(timeout * 1000), 2**31 - 1)
+    return math.ceil(min(timeout * 1000, 2**31 - 1))
 
 
 def text(value: object, what: str) -> bytes:
@@ -374,7 +408,10 @@ def text(value: object, what: str) -> bytes:
         raise TypeError(f"{what} is {type(value).__name__}; a str is accepted")
     if "\0" in value:
         raise ValueError(f"{what} contains a NUL character")
-    return value.encode("utf-8", "surrogateescape")
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} is {value!r}, which has no UTF-8: {error.reason}") from None
 
 
 def take_string(library: ctypes.CDLL, pointer: c_void_p) -> str:

@@ -53,7 +53,8 @@ class ModuleAverage(Average):
         if self._mirror.module is None:
             self.fence()
             with torch.inference_mode(False):  # what is made in that mode could not be written to outside of it
-                self._mirror.module = self._mirror_make(copy.deepcopy(self._places.module))
+                # The model may hold its average, which cannot be copied.
+                self._mirror.module = self._mirror_make(copy.deepcopy(self._places.module, {id(self): self}))
         return self._mirror.module
 
     def _refresh(self) -> torch.nn.Module:

@@ -19,13 +19,15 @@ def call_before_steps(optimizer: Any, call: Callable[[], None]) -> List[Callable
 
 
 def _call_before(optimizer: Any, call: Callable[[], None]) -> Callable[[], None]:
-    if hasattr(optimizer, "register_step_pre_hook"):
+    # Torch calls the hooks of what its own constructor has made. Wrappers that derive from Optimizer to pass for one
+    # (accelerate's) leave that constructor out, and have nothing to keep hooks in.
+    if hasattr(optimizer, "_optimizer_step_pre_hooks"):
 
         def hook(*_: Any) -> None:  # optimizer, arguments, options; what it returned would replace the arguments
             call()
 
         return optimizer.register_step_pre_hook(hook).remove
-    # Before torch 2.0: wrap step, as a bound method because learning rate schedulers take it apart.
+    # Those wrappers, and torch before 2.0: wrap step, as a bound method because learning rate schedulers take it apart.
     inner = optimizer.step
 
     def step(_self: Any, *arguments: Any, **options: Any) -> Any:

@@ -65,7 +65,7 @@ def served_number(dtype: Any) -> int:
     if dtype is None:
         return 0
     number = c_uint()
-    _library.check(_library.load().emad_dtype_parse(_library.text(_dtype_name(dtype), "dtype"), byref(number)))
+    _library.check(_library.load().emad_dtype_parse(_library.text(dtype_text(dtype, "dtype"), "dtype"), byref(number)))
     return number.value
 
 
@@ -74,7 +74,8 @@ def served_name(number: int) -> Optional[str]:
     return _BY_NUMBER[number - 1] if number else None
 
 
-def _dtype_name(dtype: Any) -> str:
+def dtype_text(dtype: Any, what: str) -> str:
+    """The name of a dtype that was given as whatever; what: the argument, for the sentence."""
     if isinstance(dtype, str):
         return dtype.rpartition("torch.")[2]
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
@@ -84,7 +85,7 @@ def _dtype_name(dtype: Any) -> str:
     if is_scalar or (numpy is not None and isinstance(dtype, numpy.dtype)):
         found = numpy.dtype(dtype)
         return found.name if found.isnative else f"{found.name} in foreign byte order"
-    raise TypeError(f"dtype is {dtype!r}; a name such as 'bf16', a torch.dtype or a NumPy dtype is accepted")
+    raise TypeError(f"{what} is {dtype!r}; a name such as 'bf16', a torch.dtype or a NumPy dtype is accepted")
 
 
 class Source:
@@ -119,7 +120,8 @@ class Source:
         if tensor.shape != self.shape:
             return False
         # origin keeps the storage alive, so an equal address is the same storage and no other one in its place.
-        return tensor.data_ptr() == self.address if self.is_torch else _is_dense(tensor)
+        # It may have been transposed in place, though.
+        return tensor.data_ptr() == self.address and tensor.is_contiguous() if self.is_torch else _is_dense(tensor)
 
     def take(self, tensor: Any, copy: bool = False) -> None:
         """Checks a tensor and finds its values. copy: into memory of our own, even if it is dense.
@@ -157,7 +159,8 @@ class Source:
         else:
             is_cuda = tensor.device.type == "cuda"
             if not isinstance(self.stage, torch.Tensor):
-                self.stage = torch.empty(self.shape, dtype=tensor.dtype, pin_memory=is_cuda)
+                with torch.inference_mode(False):  # what is made in that mode could not be written to outside of it
+                    self.stage = torch.empty(self.shape, dtype=tensor.dtype, device="cpu", pin_memory=is_cuda)
             # Without pinned memory non_blocking is ignored; with it settle() waits once for all tensors.
             self.stage.copy_(tensor, non_blocking=is_cuda)
             self.held = self.stage

@@ -18,7 +18,7 @@ from . import _library
 from ._errors import ClosedError, Error, RefusedError
 from ._library import EBUSY, SLICE_SECONDS, CEnclosure, CFlushResult, CPushResult, CTensor, CTrainerInfo
 from ._library import CTrainerOptions, milliseconds
-from ._tensors import DTYPES, Piece, Source, check_names, check_piece, settle
+from ._tensors import DTYPES, Piece, Source, check_names, check_piece, dtype_text, settle
 
 if TYPE_CHECKING:
     from ._client import Client
@@ -112,6 +112,7 @@ class Trainer:
         pieces: Optional[Mapping[str, Piece]] = None,
         buffers: Optional[Iterable[str]] = None,
         timeout: Optional[float] = None,
+        wire: Any = None,
     ):
         self.model = model
         self._client = client
@@ -126,6 +127,7 @@ class Trainer:
         _apply_choices(options, resume, rewind, policy)
         options.stride = _stride_of(stride)
         options.guards = _guards_text(guards)
+        options.wire = None if wire is None else _library.text(dtype_text(wire, "wire"), "wire")
         # The tensors are of start_step; to a model that goes back the daemon is told the step that will be pushed next.
         options.start_step = step_number(start_step) + ((options.stride or 1) if rewind != "refuse" else 0)
         manifest = _manifest_of(self._sources, pieces or {}, buffers or ())
@@ -178,7 +180,8 @@ class Trainer:
         step: of the trainer; it must rise. One that is k strides behind the step before counts as k calls of the
         schedules (PushResult.calls), also where pushes were refused, skipped or left out.
         loss: the loss at this step, for the guard loss_max; NaN counts as above it.
-        metadata: what can be written as JSON, 4096 bytes at most; it stays with the version (View.metadata).
+        metadata: what can be written as JSON, 4096 bytes at most; it stays with the version (View.metadata). Numbers
+        that are not finite become None.
 
         The tensors may be changed as soon as the call returns. Without wait the outcome is "accepted" and a later
         refusal is reported by flush; with it the call returns when the snapshot has been applied or refused. Ctrl-C
@@ -301,6 +304,9 @@ class Trainer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> str:
+        raise TypeError(f"{self!r} cannot be copied or pickled: each process registers with a Client of its own")
+
     def __repr__(self) -> str:
         state = f"{len(self._sources)} tensors" if self._handle else "closed"
         return f"<emad.Trainer {self.model!r}: {state}>"
@@ -359,7 +365,7 @@ class Trainer:
         if loss is not None:
             enclosure.loss = pointer(c_double(float(loss)))
         if metadata is not None:
-            enclosure.metadata = json_text(metadata, "metadata")
+            enclosure.metadata = json_text(metadata, "metadata", finite_only=False)
         _library.check(self._library.emad_enclose(handle, byref(enclosure)))
         try:
             yield
@@ -477,13 +483,18 @@ def step_number(step: Any) -> int:
     return count_number(step, "step")
 
 
-def json_text(value: Mapping[str, Any], what: str) -> bytes:
+def json_text(value: Mapping[str, Any], what: str, finite_only: bool = True) -> bytes:
+    """finite_only: ValueError for numbers that JSON does not have; otherwise they become null."""
     if not isinstance(value, Mapping):
         raise TypeError(f"{what} is a {type(value).__name__}; a mapping is accepted")
     try:
-        return json.dumps(dict(value), allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        plain = dict(value)
+        if not finite_only:
+            plain = json.loads(json.dumps(plain), parse_constant=lambda _: None)
+        return json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
-        raise type(error)(f"the {what} cannot be written as JSON: {error}") from None
+        kind = TypeError if isinstance(error, TypeError) else ValueError  # those derived from them take other arguments
+        raise kind(f"the {what} cannot be written as JSON: {error}") from None
 
 
 def _sources_of(tensors: Mapping[str, Any]) -> List[Source]:

@@ -5,8 +5,8 @@ copy-on-write: tensors over it may be handed to code that insists on writable me
 this process. The mapping lives as long as the last array over it, so that an array which outlives its view never
 crashes; only its values are then no longer guaranteed.
 
-Of a daemon over the network the library copies the image first: the memory is this process's own, and is never taken
-back.
+Of a daemon over the network the library copies the image first, or what is wanted of it, in the dtype that is wanted:
+the memory is this process's own, and is never taken back.
 
 The header is parsed when the first tensor is asked for: opening costs the same for every model.
 
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optiona
 
 from . import _library
 from ._errors import ClosedError, CorruptError
-from ._library import CViewInfo
+from ._library import CViewInfo, CViewTensor
 from ._tensors import DTYPES, FLOATS, numpy_dtype, served_name, torch_dtype
 
 if TYPE_CHECKING:
@@ -58,11 +58,12 @@ class View(Mapping):
     __hash__ = object.__hash__
     __eq__ = object.__eq__  # Mapping's would compare arrays
 
-    def __init__(self, client: "Client", model: str, profile: Optional[str], handle: c_void_p, served: int = 0):
+    def __init__(self, client: "Client", model: str, profile: Optional[str], handle: c_void_p, served: int = 0, is_part: bool = False):
         self.model = model
         self.profile = profile
         self.dtype: Optional[str] = served_name(served)
         self._served = served
+        self._is_part = is_part  # not all tensors of the image are this view's
         self._library = _library.load()
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, _close, self._library, handle, client._handle)
@@ -184,6 +185,9 @@ class View(Mapping):
     def __len__(self) -> int:
         return self._tensor_count
 
+    def __reduce__(self) -> str:
+        raise TypeError(f"{self!r} cannot be copied or pickled: copy its tensors, or open a view in the other process")
+
     def __repr__(self) -> str:
         state = "closed" if self._handle is None else f"{self._tensor_count} tensors"
         return f"<emad.View {self.model!r} {self.profile or ''} version {self.version}, step {self.step}: {state}>"
@@ -216,13 +220,24 @@ class View(Mapping):
                 self._library.emad_view_read(self._open_handle(), entry.index, self._served, address, byte_count)
             )
 
+    def _names(self) -> List[str]:
+        """Those of the view's own tensors, as the library counts them."""
+        found = CViewTensor()
+        names = []
+        with self._lock:
+            handle = self._open_handle()
+            for index in range(self._tensor_count):
+                _library.check(self._library.emad_view_tensor(handle, index, byref(found)))
+                names.append(found.name.decode())
+        return names
+
     def _index(self) -> Dict[str, _Entry]:
         if self._entries is None:
             was_checked = self._checked
             try:
                 header, begin = _header(self._image)
                 metadata = header.pop("__metadata__", {})
-                entries = _entries(header, begin, self.image_bytes)
+                entries = _entries(header, begin, self.image_bytes, self._names() if self._is_part else None)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 self.check()  # revoked memory may hold anything
                 raise CorruptError(f"the image of '{self.model}' is damaged: {error}") from error
@@ -247,11 +262,18 @@ def _header(image: Any) -> Tuple[Dict[str, Any], int]:
     return json.loads(image[8 : 8 + header_bytes]), 8 + header_bytes
 
 
-def _entries(header: Dict[str, Any], begin: int, image_bytes: int) -> Dict[str, _Entry]:
+def _entries(
+    header: Dict[str, Any], begin: int, image_bytes: int, names: Optional[List[str]] = None
+) -> Dict[str, _Entry]:
     # The library counts the tensors by their place; those without elements, which share one, are never read.
-    names = sorted(header, key=lambda name: header[name]["data_offsets"])
+    if names is None:
+        names = sorted(header, key=lambda name: header[name]["data_offsets"])
     index_of = {name: index for index, name in enumerate(names)}
-    return {name: _entry(name, fields, begin, image_bytes, index_of[name]) for name, fields in header.items()}
+    return {
+        name: _entry(name, fields, begin, image_bytes, index_of[name])
+        for name, fields in header.items()
+        if name in index_of
+    }
 
 
 def _entry(name: str, fields: Dict[str, Any], begin: int, image_bytes: int, index: int) -> _Entry:

@@ -7,7 +7,7 @@ it ends with a look at the newest step, so that a training which went back is no
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Iterator, Optional
+from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional
 
 from ._errors import AwayError, BusyError, NoModelError, NoProfileError, NoVersionError, RevokedError, ShutdownError
 from ._errors import TimeoutError as EmadTimeoutError
@@ -58,17 +58,17 @@ def follow(
     every: int,
     until_step: Optional[int],
     timeout: Optional[float],
-    dtype: Any,
+    options: Dict[str, Any],
 ) -> Iterator[View]:
     instance = client.ping().instance
     try:
-        with client.view(model, profile) as newest:
+        with client.view(model, profile, tensors=[]) as newest:
             cadence = Cadence(every, until_step, newest.step)
     except (NoVersionError, RevokedError):
         cadence = Cadence(every, until_step, 0)
     is_more = True
     while is_more:
-        view, instance = _next(client, model, profile, cadence, instance, timeout, dtype)
+        view, instance = _next(client, model, profile, cadence, instance, timeout, options)
         is_more = cadence.take(view.step)
         try:
             yield view
@@ -76,14 +76,14 @@ def follow(
             view.close()
 
 
-def _next(client, model, profile, cadence, instance, timeout, dtype):  # type: ignore[no-untyped-def]
+def _next(client, model, profile, cadence, instance, timeout, options):  # type: ignore[no-untyped-def]
     """The next due version, and the daemon that it is from."""
     deadline = None if timeout is None else time.monotonic() + timeout
     failure: Optional[Exception] = None
     while True:
         left = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, max(0.0, deadline - time.monotonic()))
         try:
-            view = client.view(model, profile, min_step=cadence.due, timeout=left, dtype=dtype)
+            view = client.view(model, profile, min_step=cadence.due, timeout=left, **options)
             return view, _instance(client)
         except (AwayError, ShutdownError, NoVersionError, RevokedError, BusyError, EmadTimeoutError) as error:
             failure = error

@@ -13,12 +13,14 @@ profile: the name of the average.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Dict, Iterable, Mapping, Optional, Union
 
 import torch
 
 from ._averaged_model import AveragedModel, ema, swa
 from ._client import Client
+from ._errors import LimitError
 from ._module_average import ModuleAverage
 from ._modules import plain_attribute, stamp, unwrap
 from ._moving_average import ExponentialMovingAverage
@@ -57,7 +59,7 @@ class ModelEMA(ModuleAverage):
     where it stands. Without a name it is made of the class, the host and the process id, and always new.
     schedule: another schedule than yolo's, for example "constant:decay=0.999"; profile: the name of this average.
     profiles: further averages to keep of the same weights, {"slow": "yolo:decay=0.99999"}.
-    rewind, policy, guards: as of Client.trainer. Updates that were missed count as calls of the schedule all the same.
+    rewind, policy, guards, wire: as of Client.trainer. Updates that were missed count as calls of the schedule all the same.
     client, url, timeout: a client to use, or how to reach the daemon.
 
     While the daemon is away the training goes on: there is one warning, and averaging resumes when the daemon is back.
@@ -86,6 +88,7 @@ class ModelEMA(ModuleAverage):
         rewind: str = "refuse",
         policy: str = "block",
         guards: Guards = None,
+        wire: Any = None,
     ):
         self.decay = float(decay)
         self.tau = float(tau)
@@ -103,7 +106,7 @@ class ModelEMA(ModuleAverage):
             url=url,
             timeout=timeout,
             resume=resume,
-            choices={"rewind": rewind, "policy": policy, "guards": guards},
+            choices={"rewind": rewind, "policy": policy, "guards": guards, "wire": wire},
         )
 
     def update(
@@ -154,8 +157,10 @@ class ModelEMA(ModuleAverage):
         """Copies plain attributes of the model (names, nc, stride, yaml, ...) beside the weights.
 
         Those in include if it is not empty, else all; never one that starts with "_" or is in exclude. All are set on
-        .ema; those that can be written as JSON also travel with the averages as attributes.
+        .ema; those that can be written as JSON also travel with the averages as attributes. Where these are too many
+        bytes for that (32768 in all) there is a warning, and those that travelled so far go on to.
         """
+        before = dict(self._metadata)
         included, excluded = set(include), {*exclude, "training"}
         inner = unwrap(model)
         found = dict(inner.__dict__)
@@ -171,7 +176,11 @@ class ModelEMA(ModuleAverage):
         if self._mirror.module is not None:
             self._set_attributes(self._mirror.module)
         self._metadata_unsent = True
-        self._send_metadata()
+        try:
+            self._send_metadata()
+        except LimitError as error:
+            self._metadata = before
+            warnings.warn(f"emad: '{self.name}': {error}; training goes on", RuntimeWarning, stacklevel=2)
 
     def state_dict(self) -> Dict[str, Any]:
         """The averaged weights and the count of updates, to resume from where no daemon remembers them."""

@@ -30,7 +30,8 @@ core := $(addprefix daemon/core/, \
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file credentials descriptors files files_generation files_list files_pace files_place \
 	files_way files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd thread_room \
-	token transport waker workers)
+	token transport transport_body transport_connection transport_flow transport_listener transport_pending \
+	transport_replies waker workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
@@ -91,7 +92,7 @@ needs_daemon/edge/attach := uv
 needs_daemon/edge/config_file := inih
 needs_daemon/edge/http := microhttpd
 needs_daemon/edge/systemd := systemd
-needs_daemon/edge/transport := nng
+needs_daemon/edge/transport_pending := nng
 needs_daemon/edge/waker := uv
 needs_daemon/signals := uv
 needs_daemon/sockets := uv
@@ -226,6 +227,7 @@ test_throttle := daemon/core/event daemon/core/throttle
 test_tokens := $(addprefix daemon/core/, access network tokens) $(addprefix proto/, message name pack status)
 test_top_rows := $(addprefix client/emactl/, facts figure table top_rows)
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
+test_waker := daemon/edge/waker
 test_web := $(service)
 test_web_path := daemon/core/web_path proto/status
 test_web_range := daemon/core/web_range
@@ -454,7 +456,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy files layout memory memory_kept pusher scribe snapshot trainer transport view workers,$(unit_names))
+unit_names := $(filter attach copy files layout memory memory_kept pusher scribe snapshot trainer transport view waker workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)

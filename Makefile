@@ -284,12 +284,13 @@ roles := $(library) $(addprefix tests/integration/, harness process role wire)
 integration_test_choices := $(library) tests/integration/harness
 integration_test_client := $(library) tests/integration/harness
 integration_test_config := $(roles)
-integration_test_crash := $(library) $(addprefix tests/integration/, attend crew harness inspector ledger process \
-	reference sample)
+stand := $(library) $(addprefix tests/integration/, crew harness inspector ledger process reference sample stand)
+integration_test_crash := $(stand) tests/integration/attend
 integration_test_daemon := $(wire)
 integration_test_load := $(roles)
 integration_test_security := $(roles)
 integration_test_segments := $(roles)
+integration_test_soak := $(stand)
 integration_test_stop := $(roles) $(addprefix tests/integration/, crew inspector ledger reference sample)
 integration_test_watchdog := $(addprefix tests/integration/, harness process)
 integration_test_wire := $(wire)
@@ -302,6 +303,8 @@ needs_tests/integration/test_daemon := check
 needs_tests/integration/reference := m
 needs_tests/integration/role := m
 needs_tests/integration/sample := m
+needs_tests/integration/stand := check
+needs_tests/integration/test_soak := check
 needs_tests/integration/test_load := check
 needs_tests/integration/test_security := check
 needs_tests/integration/test_segments := check
@@ -379,6 +382,7 @@ fishcompdir ?= $(PREFIX)/share/fish/vendor_completions.d
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 CRASH_KILLS ?= 500
+SOAK_SECONDS ?= 60
 FAULTS_ROUNDS ?= 10
 
 # ---- flags -----------------------------------------------------------------------------------------------------------
@@ -417,7 +421,7 @@ say = $(if $(V),,@echo '  $(1)	$(2)')
 # afterwards, in a make of their own.
 
 PKG_CONFIG ?= pkg-config
-setting_up := check check-unit check-integration check-python check-stop check-kill check-faults check-network crash \
+setting_up := check check-unit check-integration check-python check-stop check-kill check-faults check-network crash soak \
 	check-systemd check-asan check-tsan fuzz bench demo lint
 building := $(filter-out $(setting_up) help clean uninstall objects-list,$(or $(MAKECMDGOALS),all))
 libraries := uv nng msgpack systemd xxhash inih jansson microhttpd ncursesw
@@ -561,11 +565,12 @@ failpoint_names = $(shell sed -n 's/.*[^a-zA-Z]FAILPOINT("\([a-z0-9-]*\)").*/:\1
 
 lints := $(filter-out %/lint.py,$(wildcard tests/lint/*.py))
 unit_jobs := $(unit_programs:%=unit:%)
-integration_jobs := $(integration_programs:%=integration:%) integration:tests/systemd/install.py \
+integration_jobs := $(filter-out %/test_soak,$(integration_programs:%=integration:%)) integration:tests/systemd/install.py \
 	integration:tests/manuals.py
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
 crash_jobs := crash:$(B)/tests/integration/test_crash \
 	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)
+soak_jobs := crash:$(B)/tests/integration/test_soak
 systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py hosts.py)
 kill_jobs := python:tests/python/test_kill_sweep.py
 kill_needs := $(products)
@@ -581,6 +586,7 @@ unit_needs := $(unit_programs)
 integration_needs := $(integration_programs) $(products)
 replay_needs := $(replay_programs)
 crash_needs := $(B)/tests/integration/test_crash $(products)
+soak_needs := $(B)/tests/integration/test_soak $(products)
 stop_needs := $(B)/tests/integration/test_stop $(products)
 systemd_needs := $(addprefix $(B)/tests/integration/, test_crash test_stop) $(products)
 python_needs := $(products) $(B)/tests/integration/emad_scarce
@@ -626,6 +632,10 @@ crash: ## kills the daemon CRASH_KILLS (500) times under load, and at every fail
 	@tests/setup.sh build check
 	+@$(inner) BUILD=failpoints all
 	+@EMAD_CRASH_KILLS=$(CRASH_KILLS) $(inner) tests-run SUITES=crash
+
+soak: ## a random fault every moment for SOAK_SECONDS (60), each followed by a comparison with a reference
+	@tests/setup.sh build check
+	+@EMAD_SOAK_SECONDS=$(SOAK_SECONDS) $(inner) tests-run SUITES=soak
 
 check-stop: ## ends the daemon under load a hundred times
 	@tests/setup.sh build check

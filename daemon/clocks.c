@@ -63,7 +63,10 @@ static void on_status(uv_timer_t *timer)
 	if (service_recovering(daemon->service))
 		systemd_extend(RECOVER_MS_MORE);
 	service_summary(daemon->service, &now, text, sizeof text);
-	systemd_status(text);
+	if (daemon->reloaded)
+		daemon->reloaded = !systemd_reloaded(text);
+	else
+		systemd_status(text);
 	if (daemon->http)
 		http_sweep(daemon->http);
 	voice_say_left_out(&daemon->voice, now.monotonic_ms);

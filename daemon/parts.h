@@ -53,6 +53,7 @@ struct daemon {
 	struct voice voice;
 	uint64_t drain_due_ms;
 	bool listening; /* the sockets are there */
+	bool reloaded;  /* and the service manager does not know it yet */
 	bool unkept;    /* said that segments will not be there after a restart */
 	bool stopping;
 	bool hurried; /* a second signal: what was accepted is not waited for */

@@ -162,10 +162,14 @@ void reload_run(struct daemon *daemon)
 	struct config *config;
 	char text[CLOCKS_SUMMARY_BYTES_MAX];
 
-	systemd_reloading();
+	/* Before that it is starting, and says so itself when it has. */
+	if (daemon->listening)
+		systemd_reloading();
 	config = config_read(daemon->options, daemon->config, &daemon->voice);
 	if (config)
 		reconfigure(daemon, config);
+	if (!daemon->listening)
+		return;
 	service_summary(daemon->service, &now, text, sizeof text);
-	voice_ready(&daemon->voice, text);
+	daemon->reloaded = !voice_reloaded(&daemon->voice, text);
 }

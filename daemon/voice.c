@@ -68,3 +68,9 @@ void voice_ready(const struct voice *voice, const char *text)
 	scribe_settle(voice->scribe, SETTLE_MS_MAX);
 	systemd_ready(text);
 }
+
+bool voice_reloaded(const struct voice *voice, const char *text)
+{
+	scribe_settle(voice->scribe, SETTLE_MS_MAX);
+	return systemd_reloaded(text);
+}

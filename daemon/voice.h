@@ -41,3 +41,6 @@ void voice_say_left_out(struct voice *voice, uint64_t now_ms);
 
 /* Tells the service manager that requests are answered. Who waits for that finds in the log what came before. */
 void voice_ready(const struct voice *voice, const char *text);
+
+/* The same of settings that were read again. False: the service manager must be told once more later. */
+bool voice_reloaded(const struct voice *voice, const char *text);

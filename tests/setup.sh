@@ -36,7 +36,7 @@ die() {
 packages() {
 	case $1 in
 	build) echo gcc libc6-dev make pkg-config; sed -n 's/^debian_[a-z]* *:= *//p' Makefile | tr '\n' ' ' ;;
-	check) echo python3 check strace ;;
+	check) echo python3 check strace libfaketime util-linux ;;
 	web) echo prometheus chromium wrk curl jq ;;
 	network) echo iproute2 nftables openssl ;;
 	lint) echo python3 python3-pyflakes shellcheck cppcheck git mandoc ;;

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,20 +24,22 @@
 
 enum { UNSTORE_WAIT_US = 1000000 }; /* for a service manager that is busy; then it frees the memory when it can */
 
-/* sd_notify would wait for a service manager that does not read; nothing that is said from here on is worth that. */
-static void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* sd_notify would wait for a service manager that does not read, and the whole daemon with it. */
+static bool report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-static void report(const char *format, ...)
+/* False when the service manager's queue is full. */
+static bool report(const char *format, ...)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	size_t path_bytes = path ? strlen(path) : 0;
 	char text[512];
 	va_list arguments;
+	bool full;
 	int fd;
 
 	if (path_bytes < 2 || path_bytes >= sizeof address.sun_path || (path[0] != '/' && path[0] != '@'))
-		return;
+		return true;
 	memcpy(address.sun_path, path, path_bytes);
 	if (path[0] == '@')
 		address.sun_path[0] = '\0';
@@ -45,10 +48,11 @@ static void report(const char *format, ...)
 	va_end(arguments);
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
-		return;
-	(void)sendto(fd, text, strlen(text), MSG_NOSIGNAL, (const struct sockaddr *)&address,
-	             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + path_bytes));
+		return false;
+	full = sendto(fd, text, strlen(text), MSG_NOSIGNAL, (const struct sockaddr *)&address,
+	              (socklen_t)(offsetof(struct sockaddr_un, sun_path) + path_bytes)) < 0 && errno == EAGAIN;
 	close(fd);
+	return !full;
 }
 
 void systemd_ready(const char *status)
@@ -147,7 +151,7 @@ void systemd_unstore(const char *name)
 
 void systemd_status(const char *status)
 {
-	report("STATUS=%s", status);
+	(void)report("STATUS=%s", status);
 }
 
 void systemd_reloading(void)
@@ -155,17 +159,22 @@ void systemd_reloading(void)
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	report("RELOADING=1\nMONOTONIC_USEC=%" PRIu64, (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
+	(void)report("RELOADING=1\nMONOTONIC_USEC=%" PRIu64, (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
+}
+
+bool systemd_reloaded(const char *status)
+{
+	return report("READY=1\nSTATUS=%s", status);
 }
 
 void systemd_stopping(void)
 {
-	report("STOPPING=1\nSTATUS=finishing what was accepted");
+	(void)report("STOPPING=1\nSTATUS=finishing what was accepted");
 }
 
 void systemd_extend(uint64_t timeout_ms)
 {
-	report("EXTEND_TIMEOUT_USEC=%" PRIu64, timeout_ms * 1000);
+	(void)report("EXTEND_TIMEOUT_USEC=%" PRIu64, timeout_ms * 1000);
 }
 
 uint64_t systemd_watchdog_ms(void)
@@ -177,7 +186,7 @@ uint64_t systemd_watchdog_ms(void)
 
 void systemd_alive(void)
 {
-	report("WATCHDOG=1");
+	(void)report("WATCHDOG=1");
 }
 
 bool systemd_has_journal(void)

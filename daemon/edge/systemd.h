@@ -41,8 +41,11 @@ void systemd_unstore(const char *name);
 /* The line that `systemctl status` shows. */
 void systemd_status(const char *status);
 
-/* The configuration is being read again, until systemd_ready is called. */
+/* The configuration is being read again, until systemd_reloaded is called. */
 void systemd_reloading(void);
+
+/* It has been read. False: the service manager's queue is full, and it must be told once more later. */
+bool systemd_reloaded(const char *status);
 
 void systemd_stopping(void);
 

@@ -7,10 +7,8 @@
  * comes there. What fails leaves its directories behind and says where they are. With --attend see attend.h.
  */
 #include "tests/integration/attend.h"
-#include "tests/integration/crew.h"
-#include "tests/integration/harness.h"
-#include "tests/integration/inspector.h"
 #include "tests/integration/process.h"
+#include "tests/integration/stand.h"
 
 #include <check.h>
 #include <errno.h>
@@ -22,133 +20,34 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
-	CHECK_MAX_MS = 20000,
-	CREW_MAX_MS = 20000,
 	KILLS_DEFAULT = 16,
 	FAILPOINT_COUNT_MAX = 200,
 	FAILPOINT_FIRST_MAX_MS = 10000,
 	FAILPOINT_AGAIN_MAX_MS = 1500,
 };
 
-static struct harness harness;
-static struct crew crew;
-static struct inspector inspector;
-static char memory[64];         /* a directory on a tmpfs */
-static char segments[80];       /* in it */
-static char configuration[80];
-static bool good; /* nothing needs to be kept */
+static struct stand stand;
 static const char *failpoints[FAILPOINT_COUNT_MAX + 1];
-
-/* ---- the daemon and its memory ----------------------------------------------------------------------------------- */
-
-static int entry_remove(const char *path, const struct stat *facts, int kind, struct FTW *place)
-{
-	(void)facts;
-	(void)kind;
-	(void)place;
-	return remove(path);
-}
-
-static void directory_remove(const char *path)
-{
-	nftw(path, entry_remove, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-/* As when the host has been switched off. */
-static void segments_forget(void)
-{
-	directory_remove(segments);
-	ck_assert_int_eq(mkdir(segments, 0700), 0);
-}
-
-/* Frequent checkpoints, and many slots: what readers held when a daemon died it keeps for lease-min. */
-static void configuration_write(const char *checkpoints)
-{
-	FILE *file;
-
-	snprintf(memory, sizeof(memory), "/dev/shm/emad-crash-XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(memory));
-	snprintf(segments, sizeof(segments), "%s/segments", memory);
-	ck_assert_int_eq(mkdir(segments, 0700), 0);
-	snprintf(configuration, sizeof(configuration), "%s/conf", memory);
-	file = fopen(configuration, "we");
-	ck_assert_ptr_nonnull(file);
-	fprintf(file, "[limits]\nslots=16\nlease-min=200ms\n%s", checkpoints);
-	ck_assert_int_eq(fclose(file), 0);
-}
-
-static void daemon_open(const char *checkpoints)
-{
-	const char *arguments[] = {"--config", configuration, "--segments-dir", segments, NULL};
-	/* Half of the deaths would leave a core of all segments. */
-	const struct rlimit none = {0, 0};
-
-	good = false;
-	setrlimit(RLIMIT_CORE, &none);
-	configuration_write(checkpoints);
-	harness_open(&harness, arguments);
-}
 
 static void open_with_checkpoints(void)
 {
-	daemon_open("[checkpoint]\ncheckpoint-interval=100ms\n");
+	stand_open(&stand, "[checkpoint]\ncheckpoint-interval=100ms\n");
 }
 
 static void open_without_checkpoints(void)
 {
-	daemon_open("[checkpoint]\ncheckpoint-interval=0\n");
+	stand_open(&stand, "[checkpoint]\ncheckpoint-interval=0\n");
 }
 
 static void daemon_close(void)
 {
-	inspector_finish(&inspector);
-	crew_finish(&crew);
-	if (good) {
-		harness_close(&harness);
-		directory_remove(memory);
-	} else {
-		harness_kill(&harness);
-		printf("kept: %s (the daemon's log is %s), %s\n", harness.directory, harness.log, memory);
-	}
-}
-
-/* A crew at work, and somebody who looks at what they do. */
-static void load_begin(const char *url, uint64_t seed, unsigned which)
-{
-	crew_start(&crew, harness.directory, url, seed, which);
-	if (!crew_begins(&crew, CREW_MAX_MS * process_scale())) {
-		harness_log_print(&harness);
-		ck_abort_msg("the load does not begin");
-	}
-	ck_assert_int_eq(inspector_init(&inspector, &crew, harness.url), 0);
-}
-
-static void load_end(void)
-{
-	ck_assert(crew_stop(&crew, CREW_MAX_MS * process_scale()));
-	ck_assert_int_eq(harness_stop(&harness), 0);
-	good = true;
-}
-
-/* What is wrong, or NULL. The daemon is there, or comes. */
-static const char *find_mistake(void)
-{
-	const char *mistake;
-
-	if (!inspector_meets(&inspector, harness.pid, CHECK_MAX_MS))
-		return "the daemon does not answer";
-	if (!inspector_release(&inspector) || !inspector_check(&inspector, CHECK_MAX_MS * process_scale()))
-		return inspector.text;
-	mistake = crew_mistake(&crew);
-	return mistake;
+	stand_close(&stand);
 }
 
 /* ---- killing ----------------------------------------------------------------------------------------------------- */
@@ -177,7 +76,7 @@ static void hits_note(struct hits *hits, bool ready, int number)
 	unsigned calls = 0;
 
 	for (int i = 0; i < CREW_COUNT; i++) {
-		const struct ledger *ledger = crew.ledgers[i];
+		const struct ledger *ledger = stand.crew.ledgers[i];
 
 		/* A trainer's step that is tried and not yet known: its call is under way. */
 		if (ledger && atomic_load(&ledger->tried) > atomic_load(&ledger->taken))
@@ -187,16 +86,16 @@ static void hits_note(struct hits *hits, bool ready, int number)
 	hits->signals[number]++;
 	hits->recovering += !ready;
 	hits->pushing += calls > 0;
-	if (crew.passer) {
-		uint32_t phase = atomic_load(&crew.passer->phase);
+	if (stand.crew.passer) {
+		uint32_t phase = atomic_load(&stand.crew.passer->phase);
 
 		hits->registering += phase == LEDGER_REGISTERING;
 		hits->passing += phase == LEDGER_PUSHING;
 		hits->removing += phase == LEDGER_REMOVING;
 	}
-	hits->changing += crew.changer && atomic_load(&crew.changer->phase) == LEDGER_CHANGING;
+	hits->changing += stand.crew.changer && atomic_load(&stand.crew.changer->phase) == LEDGER_CHANGING;
 	unfinished = 0;
-	nftw(harness.directory, unfinished_count, 16, FTW_PHYS);
+	nftw(stand.harness.directory, unfinished_count, 16, FTW_PHYS);
 	hits->checkpointing += unfinished > 0;
 }
 
@@ -254,18 +153,18 @@ static void kill_and_restart(uint64_t *seed, struct hits *hits)
 {
 	int number = choose_signal(seed);
 
-	(void)harness_end(&harness, number);
+	(void)harness_end(&stand.harness, number);
 	hits_note(hits, true, number);
-	harness_begin(&harness);
+	harness_begin(&stand.harness);
 	while (seed_next(seed, 4) == 0) {
 		sleep_us((long)(seed_fraction(seed) * 30000));
 		number = choose_signal(seed);
-		(void)harness_end(&harness, number);
+		(void)harness_end(&stand.harness, number);
 		hits_note(hits, false, number);
-		harness_begin(&harness);
+		harness_begin(&stand.harness);
 	}
-	if (!harness_ready(&harness)) {
-		harness_log_print(&harness);
+	if (!harness_ready(&stand.harness)) {
+		harness_log_print(&stand.harness);
 		ck_abort_msg("the daemon does not come back");
 	}
 }
@@ -278,56 +177,31 @@ static unsigned kill_count(void)
 	return ((given ? (unsigned)strtoul(given, NULL, 10) : KILLS_DEFAULT) + 1) / 2;
 }
 
-static void totals_print(void)
-{
-	uint64_t steps = 0, duplicates = 0, left = 0, errors = 0;
-
-	for (int i = 0; i < CREW_TRAINER_COUNT; i++) {
-		steps += atomic_load(&crew.ledgers[i]->rounds);
-		duplicates += atomic_load(&crew.ledgers[i]->duplicates);
-		left += atomic_load(&crew.ledgers[i]->left);
-		errors += atomic_load(&crew.ledgers[i]->errors);
-	}
-	printf("  %" PRIu64 " pushes acknowledged, %" PRIu64 " as duplicates; %" PRIu64 " calls failed, %" PRIu64
-	       " steps left\n",
-	       steps, duplicates, errors, left);
-	printf("  %" PRIu64 " versions compared; pushes without an answer: %" PRIu64 " were in, %" PRIu64 " were not\n",
-	       inspector.compared_count, inspector.present_count, inspector.absent_count);
-	printf("  of views that were open %" PRIu64 " lasted, %" PRIu64 " were taken back\n", inspector.kept_count,
-	       inspector.revoked_count);
-	for (int i = 0; i < CREW_READER_COUNT && crew.readers[i]; i++)
-		printf("  reader of '%s': %" PRIu64 " versions, %" PRIu64 " taken back\n", sample_kinds[i].model,
-		       atomic_load(&crew.readers[i]->rounds), atomic_load(&crew.readers[i]->revoked));
-	if (crew.passer)
-		printf("  %" PRIu64 " models made and removed, %" PRIu64 " profiles added and removed\n",
-		       atomic_load(&crew.passer->rounds), atomic_load(&crew.changer->rounds));
-}
-
 static void kill_often(const char *name, unsigned which)
 {
 	uint64_t seed = seed_take(name), first = seed;
 	struct hits hits = {0};
 	const char *mistake;
 
-	load_begin(harness.url, seed, which);
+	stand_load_begin(&stand, stand.harness.url, seed, which);
 	while (hits.deaths < kill_count()) {
-		inspector_hold(&inspector);
+		inspector_hold(&stand.inspector);
 		sleep_us(moment_us(&seed));
 		kill_and_restart(&seed, &hits);
-		mistake = find_mistake();
+		mistake = stand_mistake(&stand);
 		if (mistake) {
 			hits_print(&hits);
-			totals_print();
-			harness_log_print(&harness);
+			stand_totals_print(&stand);
+			harness_log_print(&stand.harness);
 		}
 		ck_assert_msg(!mistake, "after %u deaths, seed 0x%" PRIx64 ", %s: %s", hits.deaths, first,
-		              harness.directory, mistake);
+		              stand.harness.directory, mistake);
 	}
-	mistake = find_mistake();
+	mistake = stand_mistake(&stand);
 	ck_assert_msg(!mistake, "at the end, seed 0x%" PRIx64 ": %s", first, mistake);
 	hits_print(&hits);
-	totals_print();
-	load_end();
+	stand_totals_print(&stand);
+	stand_load_end(&stand);
 }
 
 START_TEST(no_death_loses_or_doubles_what_was_acknowledged)
@@ -372,7 +246,7 @@ static void open_remotely(void)
 	setenv("EMAD_TOKEN_FILE", client_token, 1);
 	snprintf(settings, sizeof(settings), "[checkpoint]\ncheckpoint-interval=0\n[network]\nlisten=%s\ntoken-file=%s\n",
 	         remote_url, tokens);
-	daemon_open(settings);
+	stand_open(&stand, settings);
 }
 
 static void close_remotely(void)
@@ -387,12 +261,12 @@ static void close_remotely(void)
 static void end_and_start(uint64_t *seed)
 {
 	sleep_us(moment_us(seed));
-	ck_assert_int_eq(harness_end(&harness, SIGTERM), 0);
-	segments_forget();
+	ck_assert_int_eq(harness_end(&stand.harness, SIGTERM), 0);
+	stand_forget(&stand);
 	/* Mostly it is back before a trainer gives a call up. */
 	if (seed_next(seed, 4) == 0)
 		sleep_us((long)(seed_fraction(seed) * 200000));
-	harness_start(&harness);
+	harness_start(&stand.harness);
 }
 
 static void end_often(const char *name, const char *url)
@@ -400,26 +274,26 @@ static void end_often(const char *name, const char *url)
 	uint64_t seed = seed_take(name), first = seed;
 	const char *mistake;
 
-	load_begin(url, seed, CREW_TRAINERS | CREW_READERS);
+	stand_load_begin(&stand, url, seed, CREW_TRAINERS | CREW_READERS);
 	for (unsigned round = 1; round <= kill_count(); round++) {
-		inspector_hold(&inspector);
+		inspector_hold(&stand.inspector);
 		end_and_start(&seed);
-		mistake = find_mistake();
+		mistake = stand_mistake(&stand);
 		if (mistake) {
-			totals_print();
-			harness_log_print(&harness);
+			stand_totals_print(&stand);
+			harness_log_print(&stand.harness);
 		}
-		ck_assert_msg(!mistake, "after %u ends, seed 0x%" PRIx64 ", %s: %s", round, first, harness.directory,
+		ck_assert_msg(!mistake, "after %u ends, seed 0x%" PRIx64 ", %s: %s", round, first, stand.harness.directory,
 		              mistake);
 	}
 	printf("%u ends\n", kill_count());
-	totals_print();
-	load_end();
+	stand_totals_print(&stand);
+	stand_load_end(&stand);
 }
 
 START_TEST(no_end_loses_or_doubles_what_was_acknowledged)
 {
-	end_often("ends under training", harness.url);
+	end_often("ends under training", stand.harness.url);
 }
 END_TEST
 
@@ -436,14 +310,14 @@ START_TEST(trainers_that_repeat_nothing_are_found_out)
 	uint64_t seed = seed_take("forgetful trainers");
 	const char *mistake = NULL;
 
-	load_begin(harness.url, seed, CREW_TRAINERS | CREW_FORGETS);
+	stand_load_begin(&stand, stand.harness.url, seed, CREW_TRAINERS | CREW_FORGETS);
 	for (int round = 0; round < ROUNDS_MAX && !mistake; round++) {
 		end_and_start(&seed);
-		mistake = find_mistake();
+		mistake = stand_mistake(&stand);
 	}
 	ck_assert_msg(mistake, "nothing was noticed in %d ends", ROUNDS_MAX);
 	printf("noticed: %s\n", mistake);
-	good = true;
+	stand.good = true;
 }
 END_TEST
 
@@ -456,13 +330,13 @@ static bool fail_at(const char *name, unsigned passage)
 	int status;
 
 	snprintf(wanted, sizeof(wanted), "%s:%u", name, passage);
-	(void)harness_end(&harness, SIGKILL);
+	(void)harness_end(&stand.harness, SIGKILL);
 	setenv("EMAD_FAILPOINT", wanted, 1);
-	harness_begin(&harness);
+	harness_begin(&stand.harness);
 	unsetenv("EMAD_FAILPOINT");
-	status = process_wait(harness.pid, passage == 1 ? FAILPOINT_FIRST_MAX_MS : FAILPOINT_AGAIN_MAX_MS);
-	harness.pid = 0;
-	harness_start(&harness);
+	status = process_wait(stand.harness.pid, passage == 1 ? FAILPOINT_FIRST_MAX_MS : FAILPOINT_AGAIN_MAX_MS);
+	stand.harness.pid = 0;
+	harness_start(&stand.harness);
 	ck_assert_msg(status == -1 || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL),
 	              "%s: the daemon ended with status %#x", wanted, (unsigned)status);
 	return status != -1;
@@ -473,26 +347,26 @@ START_TEST(a_death_at_any_failpoint_loses_nothing)
 	enum { PASSAGE_COUNT = 4 };
 	unsigned deaths = 0;
 
-	load_begin(harness.url, seed_take("failpoints"), CREW_ALL);
+	stand_load_begin(&stand, stand.harness.url, seed_take("failpoints"), CREW_ALL);
 	for (int i = 0; failpoints[i]; i++)
 		for (unsigned passage = 1; passage <= PASSAGE_COUNT; passage++) {
 			const char *mistake;
 			bool hit;
 
-			inspector_hold(&inspector);
+			inspector_hold(&stand.inspector);
 			hit = fail_at(failpoints[i], passage);
 			deaths += hit;
-			mistake = find_mistake();
+			mistake = stand_mistake(&stand);
 			if (mistake)
-				harness_log_print(&harness);
+				harness_log_print(&stand.harness);
 			ck_assert_msg(!mistake, "%s:%u: %s", failpoints[i], passage, mistake);
 			ck_assert_msg(hit || passage > 1, "the daemon never came to %s", failpoints[i]);
 			if (!hit)
 				break;
 		}
 	printf("%u deaths\n", deaths);
-	totals_print();
-	load_end();
+	stand_totals_print(&stand);
+	stand_load_end(&stand);
 }
 END_TEST
 
@@ -503,16 +377,16 @@ START_TEST(a_daemon_that_forgets_is_found_out)
 {
 	const char *mistake;
 
-	load_begin(harness.url, seed_take("forgotten"), CREW_TRAINERS);
-	mistake = find_mistake();
+	stand_load_begin(&stand, stand.harness.url, seed_take("forgotten"), CREW_TRAINERS);
+	mistake = stand_mistake(&stand);
 	ck_assert_msg(!mistake, "%s", mistake);
-	harness_kill(&harness);
-	segments_forget();
-	harness_start(&harness);
-	mistake = find_mistake();
+	harness_kill(&stand.harness);
+	stand_forget(&stand);
+	harness_start(&stand.harness);
+	mistake = stand_mistake(&stand);
 	ck_assert_msg(mistake, "nothing was noticed");
 	printf("noticed: %s\n", mistake);
-	good = true;
+	stand.good = true;
 }
 END_TEST
 
@@ -522,23 +396,23 @@ START_TEST(a_checkpoint_is_the_whole_average)
 	enum { ROUND_COUNT = 3 };
 	const char *mistake;
 
-	load_begin(harness.url, seed_take("checkpoints"), CREW_TRAINERS);
+	stand_load_begin(&stand, stand.harness.url, seed_take("checkpoints"), CREW_TRAINERS);
 	for (int round = 0; round < ROUND_COUNT; round++) {
-		ck_assert(crew_pause(&crew, true, CREW_MAX_MS));
-		mistake = find_mistake();
+		ck_assert(crew_pause(&stand.crew, true, STAND_CALL_MAX_MS));
+		mistake = stand_mistake(&stand);
 		ck_assert_msg(!mistake, "%s", mistake);
-		ck_assert_msg(emad_checkpoint(inspector.client, NULL, CHECK_MAX_MS, NULL) == 0, "%s", emad_error());
-		harness_kill(&harness);
-		segments_forget();
-		harness_start(&harness);
-		mistake = find_mistake();
+		ck_assert_msg(emad_checkpoint(stand.inspector.client, NULL, STAND_CALL_MAX_MS, NULL) == 0, "%s", emad_error());
+		harness_kill(&stand.harness);
+		stand_forget(&stand);
+		harness_start(&stand.harness);
+		mistake = stand_mistake(&stand);
 		ck_assert_msg(!mistake, "from the checkpoint: %s", mistake);
-		ck_assert(crew_pause(&crew, false, CREW_MAX_MS));
+		ck_assert(crew_pause(&stand.crew, false, STAND_CALL_MAX_MS));
 		process_sleep_ms(50);
-		mistake = find_mistake();
+		mistake = stand_mistake(&stand);
 		ck_assert_msg(!mistake, "going on from the checkpoint: %s", mistake);
 	}
-	load_end();
+	stand_load_end(&stand);
 }
 END_TEST
 
@@ -582,8 +456,8 @@ START_TEST(a_push_that_is_missing_doubled_or_halved_is_named)
 	struct ledger *ledger;
 	char path[96];
 
-	snprintf(path, sizeof(path), "%s/ledger", harness.directory);
-	ledger = crew.trainers[0][0] = crew.ledgers[0] = ledger_open(path);
+	snprintf(path, sizeof(path), "%s/ledger", stand.harness.directory);
+	ledger = stand.crew.trainers[0][0] = stand.crew.ledgers[0] = ledger_open(path);
 	for (uint64_t step = 1; step <= STEP_COUNT; step++)
 		atomic_store(&ledger->entries[step], LEDGER_TAKEN);
 	for (int i = 0; i < FAULT_COUNT * PROFILE_COUNT; i++) {
@@ -594,18 +468,18 @@ START_TEST(a_push_that_is_missing_doubled_or_halved_is_named)
 		struct emad_view_info info;
 		char text[64], number[24] = "";
 
-		inspector_finish(&inspector);
-		ck_assert_int_eq(inspector_init(&inspector, &crew, harness.url), 0);
+		inspector_finish(&stand.inspector);
+		ck_assert_int_eq(inspector_init(&stand.inspector, &stand.crew, stand.harness.url), 0);
 		version_make(fault, step, STEP_COUNT, profile, &values, &info);
-		ck_assert_int_eq(inspector_compare(&inspector, 0, profile, &info, &values), fault == FAULT_NONE);
+		ck_assert_int_eq(inspector_compare(&stand.inspector, 0, profile, &info, &values), fault == FAULT_NONE);
 		if (fault == FAULT_NONE)
 			continue;
 		if (fault != FAULT_HALF)
 			snprintf(number, sizeof(number), "%" PRIu64, step);
 		snprintf(text, sizeof(text), "%s%s%s", befores[fault], number, behinds[fault]);
-		ck_assert_msg(strstr(inspector.text, text), "'%s' is not in: %s", text, inspector.text);
+		ck_assert_msg(strstr(stand.inspector.text, text), "'%s' is not in: %s", text, stand.inspector.text);
 	}
-	good = true;
+	stand.good = true;
 }
 END_TEST
 
@@ -614,15 +488,15 @@ START_TEST(without_a_death_everything_agrees)
 	enum { ROUND_COUNT = 5 };
 	const char *mistake;
 
-	load_begin(harness.url, seed_take("undisturbed"), CREW_ALL);
+	stand_load_begin(&stand, stand.harness.url, seed_take("undisturbed"), CREW_ALL);
 	for (int round = 0; round < ROUND_COUNT; round++) {
-		inspector_hold(&inspector);
+		inspector_hold(&stand.inspector);
 		process_sleep_ms(20);
-		mistake = find_mistake();
+		mistake = stand_mistake(&stand);
 		ck_assert_msg(!mistake, "%s", mistake);
 	}
-	totals_print();
-	load_end();
+	stand_totals_print(&stand);
+	stand_load_end(&stand);
 }
 END_TEST
 

@@ -49,6 +49,7 @@ class DaemonProcess:
         notify.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(str(notify))
+            notify.chmod(0o777)  # it may be started as somebody else
             environment = {**os.environ, "NOTIFY_SOCKET": str(notify)}
             environment.pop("EMAD_SOCKET", None)
             with open(self.directory / "log", "ab") as log:

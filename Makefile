@@ -30,7 +30,8 @@ core := $(addprefix daemon/core/, \
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file credentials descriptors files files_generation files_list files_pace files_place \
 	files_way files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd thread_room \
-	token transport waker workers)
+	token transport transport_body transport_connection transport_flow transport_listener transport_pending \
+	transport_replies waker workers)
 
 # Only a test build can die at a place of its source.
 failpoints := daemon/edge/failpoint
@@ -44,15 +45,16 @@ library := $(proto) $(addprefix client/, \
 	stages sum target team threads trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
-	arguments ask cadence child command_checkpoint command_daemon command_diff command_doctor command_explain \
+	arguments ask cadence checkpoint_watch child command_checkpoint command_daemon command_diff command_doctor command_explain \
 	command_export command_get command_import command_merge command_model command_posthoc command_profile \
 	command_rollback command_top command_verify command_watch comparison comparison_report complete copying \
-	doctor_host doctor_judge emactl explain_list explain_plots explain_reference explain_scale facts figure \
+	doctor_host doctor_judge doctor_judge_network doctor_network emactl explain_list explain_plots explain_reference explain_scale facts figure \
 	following kept_files npy numbers operand output placeholders plot progress scan screen sum_report table \
-	top_rows verify_directory verify_file verify_report)
+	top_rows transfer verify_directory verify_file verify_report)
 
 # The outside libraries that an object needs; whatever is linked from it is linked with them.
 needs_client/emactl/arguments := m
+needs_client/emactl/checkpoint_watch := jansson
 needs_client/emactl/command_daemon := jansson
 needs_client/emactl/command_doctor := jansson
 needs_client/emactl/command_model := jansson
@@ -61,6 +63,7 @@ needs_client/emactl/command_rollback := jansson
 needs_client/emactl/explain_plots := m
 needs_client/emactl/explain_reference := m
 needs_client/emactl/complete := jansson
+needs_client/emactl/doctor_network := jansson
 needs_client/emactl/facts := jansson
 needs_client/emactl/following := jansson
 needs_client/emactl/command_top := jansson m
@@ -89,7 +92,7 @@ needs_daemon/edge/attach := uv
 needs_daemon/edge/config_file := inih
 needs_daemon/edge/http := microhttpd
 needs_daemon/edge/systemd := systemd
-needs_daemon/edge/transport := nng
+needs_daemon/edge/transport_pending := nng
 needs_daemon/edge/waker := uv
 needs_daemon/signals := uv
 needs_daemon/sockets := uv
@@ -136,7 +139,7 @@ test_config_file := $(config) daemon/edge/config_file
 test_convert := $(addprefix proto/, convert dtype)
 test_copy := client/copy
 test_descriptors := daemon/edge/descriptors proto/status
-test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge figure)
+test_doctor := $(addprefix client/emactl/, doctor_host doctor_judge doctor_judge_network figure)
 test_dtype := proto/dtype
 test_facts := $(addprefix client/emactl/, facts figure table)
 test_files := daemon/edge/files $(files)
@@ -224,6 +227,7 @@ test_throttle := daemon/core/event daemon/core/throttle
 test_tokens := $(addprefix daemon/core/, access network tokens) $(addprefix proto/, message name pack status)
 test_top_rows := $(addprefix client/emactl/, facts figure table top_rows)
 test_versions := daemon/core/versions proto/layout proto/status tests/unit/failing_heap
+test_waker := daemon/edge/waker
 test_web := $(service)
 test_web_path := daemon/core/web_path proto/status
 test_web_range := daemon/core/web_range
@@ -456,7 +460,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy files layout memory memory_kept pusher scribe snapshot trainer transport view workers,$(unit_names))
+unit_names := $(filter attach copy files layout memory memory_kept pusher scribe snapshot trainer transport view waker workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)
@@ -571,7 +575,7 @@ systemd_jobs := $(addprefix systemd:tests/systemd/, service.py survival.py hosts
 kill_jobs := python:tests/python/test_kill_sweep.py
 kill_needs := $(products)
 faults_programs := $(addprefix $(B)/tests/unit/test_, power_cut service_kill service_restore)
-faults_jobs := $(faults_programs:%=faults:%) python:tests/python/test_scarce_memory.py
+faults_jobs := $(faults_programs:%=faults:%) $(addprefix python:tests/python/test_scarce_memory.py:-k:, once ever)
 faults_needs := $(products) $(faults_programs) $(scarce_programs)
 network_jobs := python:tests/python/test_network_weather.py
 network_needs := $(products)

@@ -16,6 +16,7 @@ struct chunks {
 	struct emad_client *client; /* borrowed, like context */
 	void *context;              /* for move */
 	uint64_t begin, end;        /* numbers of chunks */
+	uint64_t bytes;             /* of all from the first on, for whoever is told how far it is */
 	int64_t deadline_ms;
 	bool patient; /* the deadline is not that of all: each chunk has the client's timeout */
 	/* Moves one chunk; called by several threads at once. */

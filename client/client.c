@@ -168,6 +168,18 @@ int emad_client_open_with(const char *url, int timeout_ms, const struct emad_cli
 	return error_report(client_open(url, timeout_ms, options, ret_client, &reason), &reason);
 }
 
+int emad_client_progress(struct emad_client *client, emad_progress *progress, void *context)
+{
+	struct reason reason = {.text = ""};
+	int code = client_check(client, &reason);
+
+	if (code == 0) {
+		client->progress = progress;
+		client->progress_context = context;
+	}
+	return error_report(code, &reason);
+}
+
 void emad_client_close(struct emad_client *client)
 {
 	struct reason reason;

@@ -25,6 +25,8 @@ struct emad_client {
 	size_t greeting_bytes;
 	uint64_t id;       /* random, not 0 */
 	int timeout_ms;    /* what a negative timeout means */
+	emad_progress *progress; /* of chunks; NULL: nobody is told */
+	void *progress_context;
 
 	/* Learnt from the daemon's latest hello. */
 	_Atomic uint64_t instance;

@@ -10,7 +10,8 @@
  *   emad_error()    the sentence that goes with the calling thread's latest failure: what, which limit, both numbers,
  *                   and what to do.
  *   timeout_ms      how long a call may block; 0 does not wait, negative takes the client's own timeout
- *                   (emad_client_open). No call blocks for ever.
+ *                   (emad_client_open). No call blocks for ever: a daemon that does not answer is given up a second
+ *                   after that time.
  *   Threads         a client may be used from several threads at once; a trainer or a view by one at a time.
  *   fork            handles belong to the process that opened them; in a child every call returns EMAD_EFORKED and
  *                   the close functions do nothing.
@@ -99,6 +100,18 @@ int emad_client_open_with(const char *url, int timeout_ms, const struct emad_cli
 
 /* The client's trainers must be closed first; views may outlive it. NULL is allowed. */
 void emad_client_close(struct emad_client *client);
+
+/*
+ * Called now and then during a long copy, the first time with 0 bytes; returning non-zero stops it with -ECANCELED.
+ */
+typedef int emad_progress(void *context, uint64_t done_bytes, uint64_t total_bytes);
+
+/*
+ * Who is told about the bytes of every snapshot that goes to a daemon on another host, and of every version that comes
+ * from there, by the thread that makes the call (of emad_push_begin: the library's). progress NULL: nobody. To be set
+ * while no call is under way.
+ */
+int emad_client_progress(struct emad_client *client, emad_progress *progress, void *context);
 
 /* Who answers. */
 struct emad_daemon {
@@ -508,12 +521,6 @@ int emad_view_read(struct emad_view *view, uint64_t index, enum emad_served_dtyp
 
 /* A value of the image's metadata ("emad.attributes" is the JSON object of attributes), or NULL. Borrowed. */
 const char *emad_view_metadata(struct emad_view *view, const char *key);
-
-/*
- * Called now and then during a long copy, first with 0 before the file is begun; returning non-zero stops it with
- * -ECANCELED.
- */
-typedef int emad_progress(void *context, uint64_t done_bytes, uint64_t total_bytes);
 
 struct emad_export_options {
 	uint64_t min_step; /* as for emad_view_open */

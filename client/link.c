@@ -152,6 +152,19 @@ static int link_away(const struct link *link, struct reason *reason)
 	                  link->url, slash ? (int)(slash - link->socket_path) : 1, slash ? link->socket_path : ".");
 }
 
+/* Nobody has answered so far: neither has a connection come about, or (greeted) it has, and that is all. */
+static int link_late(const struct link *link, bool greeted, struct reason *reason)
+{
+	if (greeted)
+		return reason_set(reason, STATUS_ETIMEOUT,
+		                  "the daemon at %s takes connections but did not answer in time: it may be stopped, or "
+		                  "have too much to do",
+		                  link->url);
+	return reason_set(reason, STATUS_ETIMEOUT, "%s: %s before there was a connection: see that the address is right and "
+	                  "its name known, and that no firewall is in the way (at the daemon's host: IPAddressAllow= of its unit)", link->url,
+	                  nng_strerror(NNG_ETIMEDOUT));
+}
+
 /* ---- connections ------------------------------------------------------------------------------------------------ */
 
 static void connection_close(struct connection *connection)
@@ -338,6 +351,8 @@ static int connection_open(struct link *link, int64_t deadline_ms, struct connec
 	}
 	*ret_broke = connection->stream;
 	connection_close(connection);
+	if (link_code(code) == STATUS_ETIMEOUT)
+		return link_late(link, *ret_broke, reason);
 	if (code == NNG_EPEERAUTH || code == NNG_ECRYPTO)
 		return reason_set(reason, -EACCES,
 		                  "%s: TLS came to nothing: %s (is the daemon's certificate valid, from an authority in EMAD_TLS_CA, and "
@@ -349,10 +364,6 @@ static int connection_open(struct link *link, int64_t deadline_ms, struct connec
 	if (code == NNG_EADDRINVAL)
 		return reason_set(reason, STATUS_EAWAY, "no address is known for the name, or no such port, in %s: see DNS, /etc/hosts, "
 		                  "or EMAD_SOCKET", link->url);
-	if (link_code(code) == STATUS_ETIMEOUT)
-		return reason_set(reason, STATUS_ETIMEOUT, "%s: %s before there was a connection: see that the address is right and "
-		                  "its name known, and that no firewall is in the way (at the daemon's host: IPAddressAllow= of its unit)", link->url,
-		                  nng_strerror(code));
 	if (link_code(code) == -ENOMEM || link_code(code) == -EMFILE)
 		return link_fault(link, code, reason);
 	return link_away(link, reason);

@@ -138,6 +138,7 @@ int remote_send(const struct remote_send *send, struct reason *reason)
 		.context = (void *)(uintptr_t)send,
 		.begin = send->begin / CHUNK_BYTES_MAX,
 		.end = chunks_count(send->registration->manifest->stage_bytes),
+		.bytes = send->registration->manifest->stage_bytes,
 		.deadline_ms = send->deadline_ms,
 		.patient = send->patient,
 		.move = chunk_send,

@@ -180,6 +180,7 @@ static int range_read(const struct reading *reading, uint64_t offset, uint64_t b
 		.client = reading->client,
 		.context = &ranging,
 		.end = chunks_count(bytes),
+		.bytes = bytes,
 		.patient = true,
 		.move = range_move,
 	};
@@ -296,7 +297,7 @@ static int parts_fetch(const struct reading *reading, const struct gather *gathe
                        struct reason *reason)
 {
 	struct gathering gathering = {.reading = reading, .gather = gather};
-	const struct chunks chunks = {
+	struct chunks chunks = {
 		.client = reading->client,
 		.context = &gathering,
 		.end = gather->count,
@@ -309,6 +310,8 @@ static int parts_fetch(const struct reading *reading, const struct gather *gathe
 		return code;
 	memcpy(image->map, gather->recast->header, gather->recast->header_bytes);
 	gathering.file = image->map;
+	for (uint64_t i = 0; i < gather->count; i++)
+		chunks.bytes += gather->parts[i].wire_bytes;
 	return chunks_move(&chunks, reason);
 }
 

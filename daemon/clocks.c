@@ -46,7 +46,8 @@ void clocks_rearm(struct daemon *daemon)
 	if (due_ms == UINT64_MAX)
 		uv_timer_stop(&daemon->due);
 	else
-		uv_timer_start(&daemon->due, on_due, due_ms > now.monotonic_ms ? due_ms - now.monotonic_ms : 0, 0);
+		/* Never at once: libuv would call it again and again, and nothing else, as long as something is due. */
+		uv_timer_start(&daemon->due, on_due, due_ms > now.monotonic_ms ? due_ms - now.monotonic_ms : 1, 0);
 	if (daemon->stopping && service_idle(daemon->service))
 		uv_stop(&daemon->loop);
 	if (!daemon->stopping && !daemon->listening && !service_recovering(daemon->service))

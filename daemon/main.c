@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -13,6 +14,12 @@
 #include "daemon/core/config_text.h"
 #include "daemon/daemon.h"
 #include "daemon/options.h"
+#include "proto/limits.h"
+
+enum {
+	MALLOC_MAPPED_BYTES = CHUNK_BYTES_MAX + 64 * 1024, /* what is larger is a mapping of its own */
+	MALLOC_KEPT_BYTES = 6 * 1024 * 1024,               /* that are not given back at the end of the heap */
+};
 
 static void help(FILE *file)
 {
@@ -139,6 +146,16 @@ static int act(const struct options *options, struct config *config, const struc
 	return status;
 }
 
+/*
+ * Memory for messages comes and goes with each of them: kept, it is not given back to the kernel and faulted in again
+ * page by page for the next mebibyte of weights. No more stays than a few of them take.
+ */
+static void allocator_prepare(void)
+{
+	(void)mallopt(M_MMAP_THRESHOLD, MALLOC_MAPPED_BYTES);
+	(void)mallopt(M_TRIM_THRESHOLD, MALLOC_KEPT_BYTES);
+}
+
 int main(int argc, char **argv)
 {
 	struct config_faults faults = { .count = 0 };
@@ -163,6 +180,7 @@ int main(int argc, char **argv)
 	case OPTIONS_PRINT:
 		break;
 	}
+	allocator_prepare();
 	config = calloc(1, sizeof *config);
 	if (!config) {
 		fputs("emad: not enough memory for the settings\n", stderr);

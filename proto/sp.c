@@ -292,15 +292,26 @@ void sp_window(struct sp_parser *parser, uint8_t **ret_bytes, size_t *ret_capaci
 	}
 }
 
+void sp_window_more(struct sp_parser *parser, uint8_t **ret_bytes, size_t *ret_capacity)
+{
+	size_t room = SP_BUFFER_BYTES - parser->end;
+
+	*ret_bytes = parser->buffer + parser->end;
+	*ret_capacity = parser->state != SP_READ_BODY ? 0 : room < SP_MORE_BYTES ? room : SP_MORE_BYTES;
+}
+
 void sp_received(struct sp_parser *parser, size_t bytes)
 {
+	uint64_t body_left = parser->body_bytes - parser->body_received;
+
 	if (parser->state == SP_READ_BODY) {
-		assert(bytes <= parser->body_bytes - parser->body_received);
-		parser->body_received += bytes;
-	} else {
-		assert(bytes <= SP_BUFFER_BYTES - parser->end);
-		parser->end += bytes;
+		size_t taken = bytes < body_left ? bytes : (size_t)body_left;
+
+		parser->body_received += taken;
+		bytes -= taken;
 	}
+	assert(bytes <= SP_BUFFER_BYTES - parser->end);
+	parser->end += bytes;
 }
 
 void sp_body_place(struct sp_parser *parser, uint8_t *place)
@@ -311,7 +322,11 @@ void sp_body_place(struct sp_parser *parser, uint8_t *place)
 	if (here > parser->body_bytes)
 		here = (size_t)parser->body_bytes;
 	memcpy(place, parser->buffer + parser->begin, here);
-	parser->begin += here;
+	/* Behind the header there is room again for what follows the body. */
+	if (here == sp_unread(parser))
+		parser->end = parser->begin;
+	else
+		parser->begin += here;
 	parser->body = place;
 	parser->body_received = here;
 	parser->state = SP_READ_BODY;

@@ -28,6 +28,7 @@ enum {
 	SP_ID_BYTES = 4, /* of a request */
 	SP_BACKTRACE_BYTES_MAX = 32, /* request id and up to 7 hops */
 	SP_PREFIX_BYTES_MAX = 9 + SP_BACKTRACE_BYTES_MAX,
+	SP_MORE_BYTES = 4096, /* of what follows a body, received with it: some heads, and little of a body to be copied */
 	SP_BUFFER_BYTES = 9 + SP_BACKTRACE_BYTES_MAX + 4 + MESSAGE_HEADER_BYTES_MAX,
 };
 
@@ -72,7 +73,13 @@ bool sp_greeted(const struct sp_parser *parser);
 /* Where the next bytes go; never empty after SP_NEED_BYTES. */
 void sp_window(struct sp_parser *parser, uint8_t **ret_bytes, size_t *ret_capacity);
 
-/* That many bytes were put into the window. */
+/*
+ * Where more bytes may go once the window is full: what follows a body, so that the end of one message and the head of the
+ * next come together. The capacity is 0 when there is no such place.
+ */
+void sp_window_more(struct sp_parser *parser, uint8_t **ret_bytes, size_t *ret_capacity);
+
+/* That many bytes were put into the window, and beyond it into the other one. */
 void sp_received(struct sp_parser *parser, size_t bytes);
 
 /* Answers SP_NEED_BODY: body_bytes bytes at place, valid until sp_request_done. */

@@ -4,6 +4,7 @@
 #include "client/emactl/emactl.h"
 
 #include "client/emactl/ask.h"
+#include "client/emactl/checkpoint_watch.h"
 #include "client/emactl/table.h"
 
 #include <inttypes.h>
@@ -61,10 +62,14 @@ static int options_check(const struct emactl *emactl)
 /* Writes where that is wanted, then marks. */
 static int checkpoint_ask(const struct emactl *emactl, struct emad_client *client, const char *model, uint64_t *step)
 {
+	struct checkpoint_watch watch;
 	int code = 0;
 
-	if (!emactl->values[CHECKPOINT_STEP])
+	if (!emactl->values[CHECKPOINT_STEP]) {
+		checkpoint_watch_begin(&watch, emactl, model);
 		code = emad_checkpoint(client, model, emactl->timeout_ms, step);
+		checkpoint_watch_end(&watch);
+	}
 	if (!code && (emactl->values[CHECKPOINT_KEEP] || emactl->values[CHECKPOINT_UNKEEP]))
 		code = emad_checkpoint_keep(client, model, *step, emactl->values[CHECKPOINT_KEEP] != NULL,
 		                            emactl->timeout_ms);
@@ -104,7 +109,8 @@ const struct command COMMAND_CHECKPOINT = {
 		"recovered when the daemon starts again, and answers when it is there. Training and reading go on.\n"
 		"What is on disk already is not written again. The daemon does this by itself as well: every\n"
 		"checkpoint-interval, and when it is stopped.\n"
-		"\nWith large models give it more time with --timeout; asking again does no harm.\n"
+		"\nWith large models give it more time with --timeout; asking again does no harm. A terminal shows\n"
+		"the progress.\n"
 		"\nThe daemon removes all but the newest checkpoints (checkpoint-keep). --keep marks the one that is\n"
 		"written, or with --step one that is there, as one that stays until --unkeep --step N. It needs the\n"
 		"daemon's admin permission; 'emactl history' shows the marks.\n"

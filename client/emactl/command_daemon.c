@@ -191,7 +191,8 @@ const struct command COMMAND_STATUS = {
 		"memory_bytes_max, counters;\n"
 		"users, whose models these are: uid (null: not known), models, memory_bytes;\n"
 		"checkpoint, null without a state directory: model, step and written_us of the last one that this\n"
-		"daemon wrote; failing (a model), failures (in a row), error.\n",
+		"daemon wrote; writing, an array of model, bytes and written_bytes; failing (a model), failures (in\n"
+		"a row), error.\n",
 	.examples = "  emactl status\n"
 		    "  emactl status --json | jq .counters\n",
 	.exits = "  0   done\n" DAEMON_EXITS,

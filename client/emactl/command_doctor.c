@@ -122,6 +122,7 @@ static int doctor_run(struct emactl *emactl)
 	if (facts.connect_code)
 		snprintf(facts.connect_sentence, sizeof(facts.connect_sentence), "%s", emad_error());
 	doctor_host_look(&facts);
+	doctor_network_look(&facts);
 	if (facts.socket_path[0])
 		doctor_sockets_look(&facts);
 	doctor_judge(&facts, &findings);
@@ -148,6 +149,12 @@ const struct command COMMAND_DOCTOR = {
 		"  control group    no limit kills it before it refuses\n"
 		"  open files       each connection and each model takes some\n"
 		"  state directory  there is room in it, and it is the daemon's\n"
+		"  settings         they are right\n"
+		"  HTTP, network    each address of [http] and [network] is there, loopback or not, encrypted or not;\n"
+		"                   while the daemon is away: no other program has taken the port\n"
+		"  HTTP token,      the files that these settings name are there, and are not for everybody to read\n"
+		"  tokens, TLS key\n"
+		"  certificate      it is good for another 30 days\n"
 		"  locked memory    how much this user may lock, which page-locked GPU copies may need\n"
 		"  huge pages       shared memory can have them; updates are slower without\n"
 		"  kernel           memory can be sealed against readers and trainers\n"

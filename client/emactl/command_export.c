@@ -12,6 +12,7 @@
 #include "client/emactl/figure.h"
 #include "client/emactl/operand.h"
 #include "client/emactl/table.h"
+#include "client/emactl/transfer.h"
 #include "proto/dtype.h"
 
 #include <inttypes.h>
@@ -86,14 +87,17 @@ static int export_copy(const struct emactl *emactl, struct emad_client *client, 
 {
 	struct emad_export_options options = wanted->options;
 	struct emad_export_info info = {0};
+	struct transfer transfer;
 	struct copying copying;
 	int code;
 
 	options.timeout_ms = emactl->timeout_ms;
 	options.progress = copying_progress;
 	options.context = &copying;
+	transfer_begin(&transfer, emactl, client);
 	copying_begin(&copying, emactl);
 	code = emad_export(client, wanted->model, wanted->profile, emactl->values[EXPORT_OUTPUT], &options, &info);
+	transfer_end(&transfer);
 	copying_end(&copying, code);
 	if (code)
 		return copying_error(emactl, code);
@@ -145,7 +149,7 @@ const struct command COMMAND_EXPORT = {
 	.text = "Writes the newest version of an average (PROFILE, also as MODEL:PROFILE, else the first) to a file that any\n"
 		"safetensors reader loads. The version is whole although training goes on, and so is the file: it\n"
 		"is written beside its place, made durable and renamed; on failure FILE is as it was. A terminal\n"
-		"shows the progress.\n"
+		"shows the progress, also of what comes over a network.\n"
 		"\nWith --dtype all floating-point tensors are converted, each value rounded once to the nearest;\n"
 		"integers stay as they are. Names are those of safetensors or of PyTorch (bfloat16), in any case. A\n"
 		"value that is too large for the dtype becomes infinite (in f8_e4m3, which has no infinity, 448): a\n"

@@ -11,6 +11,7 @@
 #include "client/emactl/progress.h"
 #include "client/emactl/scan.h"
 #include "client/emactl/table.h"
+#include "client/emactl/transfer.h"
 #include "client/source.h"
 
 #include <inttypes.h>
@@ -223,9 +224,12 @@ static int seed_push(const struct emactl *emactl, struct emad_client *client, co
 	const int timeout_ms =
 		emactl->timeout_ms > REGISTER_TIMEOUT_MS_MIN ? emactl->timeout_ms : REGISTER_TIMEOUT_MS_MIN;
 	int code = emad_enclose(trainer, &enclosure), status;
+	struct transfer transfer;
 
+	transfer_begin(&transfer, emactl, client);
 	if (!code)
 		code = emad_push(trainer, import->step, import->data, EMAD_PUSH_WAIT, timeout_ms, ret_result);
+	transfer_end(&transfer);
 	status = code ? output_library_error(emactl, code) : 0;
 	if (!code && ret_result->version == 0)
 		status = output_error(emactl, EMAD_EREFUSED, "%s: the daemon refused it: %s", import->source.path,
@@ -343,7 +347,7 @@ const struct command COMMAND_IMPORT = {
 		"\nWhat emad wrote (emactl export) says by itself which profile it is and of how many updates and which\n"
 		"step. For files of other programs give --updates, because warm-ups depend on it, and --profile.\n"
 		"A .pt, .pth or .ckpt file is a pickle: 'python3 -m emad.migrate FILE --model MODEL' takes those.\n"
-		"A terminal shows the progress of reading.\n"
+		"A terminal shows the progress of reading, and of sending it to a daemon on another host.\n"
 		"\nJSON: one object: model, file, profile (its specification), step, updates, version, tensors,\n"
 		"payload_bytes, report.\n",
 	.options = IMPORT_OPTIONS,

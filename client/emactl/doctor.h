@@ -1,7 +1,8 @@
 /*
  * What `emactl doctor` looks at, and what it makes of it.
  *
- *     doctor_host_look (doctor_host.c)  -> facts -> doctor_judge (doctor_judge.c, pure) -> findings -> command_doctor.c
+ *     doctor_host_look (doctor_host.c),          doctor_judge (doctor_judge.c,
+ *     doctor_network_look (doctor_network.c)  -> doctor_judge_network.c; pure)  -> findings -> command_doctor.c
  */
 #pragma once
 
@@ -9,10 +10,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DOCTOR_FINDING_COUNT_MAX = 16, DOCTOR_PATH_BYTES_MAX = 256 };
+enum { DOCTOR_PLACE_COUNT_MAX = 16, DOCTOR_FINDING_COUNT_MAX = 24 + DOCTOR_PLACE_COUNT_MAX, DOCTOR_PATH_BYTES_MAX = 256 };
 
 /* What is not known. */
 #define DOCTOR_UNKNOWN UINT64_MAX
+
+/* An address that the daemon is to listen at. */
+struct doctor_place {
+	char name[128]; /* "127.0.0.1:9464", "tls+tcp://[::]:7475" */
+	char port[8];
+	bool is_http, is_tls, is_loopback;
+	int error; /* errno of connecting to it, or of listening at it while the daemon is away; -1: not tried */
+};
+
+/* A file that a setting names. */
+struct doctor_file {
+	char path[DOCTOR_PATH_BYTES_MAX]; /* empty: the setting is */
+	int error;                        /* errno of looking at it */
+	uint32_t mode;
+};
 
 struct doctor_facts {
 	/* The sockets; the paths are empty when the daemon is asked over a network. */
@@ -34,6 +50,13 @@ struct doctor_facts {
 	uint64_t group_bytes, group_bytes_max;    /* of the narrowest control group around it; DOCTOR_UNKNOWN: none */
 	uint64_t state_bytes_free;                /* DOCTOR_UNKNOWN */
 	uint64_t state_uid, process_uid;          /* owners; DOCTOR_UNKNOWN */
+
+	/* [http] and [network] of its settings, or of those that it would start with. */
+	bool has_settings, are_settings_wrong;
+	size_t place_count;
+	struct doctor_place places[DOCTOR_PLACE_COUNT_MAX];
+	struct doctor_file http_token, tokens, key, certificate;
+	int64_t certificate_end_s; /* since 1970; 0: not known */
 
 	/* The host. */
 	uint64_t memory_total_bytes, memory_available_bytes; /* DOCTOR_UNKNOWN */
@@ -65,4 +88,19 @@ void doctor_host_look(struct doctor_facts *facts);
 /* Tries the two sockets. */
 void doctor_sockets_look(struct doctor_facts *facts);
 
+/*
+ * Asks the program `emad` for the settings of the daemon, which must have been looked at, and tries the addresses in
+ * them.
+ */
+void doctor_network_look(struct doctor_facts *facts);
+
+/* Adds a finding, and to it what mends it. */
+struct doctor_finding *doctor_find(struct doctor_findings *findings, const char *name, enum doctor_verdict verdict,
+                                   const char *format, ...) __attribute__((format(printf, 4, 5)));
+void doctor_fix(struct doctor_finding *finding, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The part about [http] and [network]. */
+void doctor_judge_network(const struct doctor_facts *facts, struct doctor_findings *findings);
+
+/* All of it. */
 void doctor_judge(const struct doctor_facts *facts, struct doctor_findings *ret_findings);

@@ -24,10 +24,7 @@ enum {
 
 static const uint64_t STATE_BYTES_FEW = UINT64_C(1) << 30;
 
-static struct doctor_finding *find(struct doctor_findings *findings, const char *name, enum doctor_verdict verdict,
-                                   const char *format, ...) __attribute__((format(printf, 4, 5)));
-
-static struct doctor_finding *find(struct doctor_findings *findings, const char *name, enum doctor_verdict verdict,
+struct doctor_finding *doctor_find(struct doctor_findings *findings, const char *name, enum doctor_verdict verdict,
                                    const char *format, ...)
 {
 	struct doctor_finding *finding = &findings->all[findings->count++];
@@ -40,9 +37,7 @@ static struct doctor_finding *find(struct doctor_findings *findings, const char 
 	return finding;
 }
 
-static void fix(struct doctor_finding *finding, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static void fix(struct doctor_finding *finding, const char *format, ...)
+void doctor_fix(struct doctor_finding *finding, const char *format, ...)
 {
 	va_list arguments;
 
@@ -57,9 +52,9 @@ static void join_group(struct doctor_finding *finding, const struct doctor_facts
 {
 	/* A group of its own opens the socket; root's would open the host. */
 	if (facts->socket_group[0] && strcmp(facts->socket_group, "root") != 0)
-		fix(finding, "sudo usermod -aG %s %s   # then log in again", facts->socket_group, facts->user);
+		doctor_fix(finding, "sudo usermod -aG %s %s   # then log in again", facts->socket_group, facts->user);
 	else
-		fix(finding, "set socket-mode=0666 under [access] in %s, then: sudo systemctl restart emad", SETTINGS);
+		doctor_fix(finding, "set socket-mode=0666 under [access] in %s, then: sudo systemctl restart emad", SETTINGS);
 }
 
 static void judge_daemon(const struct doctor_facts *facts, struct doctor_findings *findings)
@@ -67,15 +62,15 @@ static void judge_daemon(const struct doctor_facts *facts, struct doctor_finding
 	struct doctor_finding *finding;
 
 	if (facts->connect_code == 0) {
-		find(findings, "daemon", DOCTOR_OK, "%s answered in %s (pid %" PRIu64 ")", facts->agent,
+		doctor_find(findings, "daemon", DOCTOR_OK, "%s answered in %s (pid %" PRIu64 ")", facts->agent,
 		     figure_duration_us(facts->round_trip_us).text, facts->pid);
 		return;
 	}
-	finding = find(findings, "daemon", DOCTOR_FAIL, "%s", facts->connect_sentence);
+	finding = doctor_find(findings, "daemon", DOCTOR_FAIL, "%s", facts->connect_sentence);
 	if (facts->connect_code == -EACCES)
 		join_group(finding, facts);
 	else
-		fix(finding, "sudo systemctl start emad   # why it ended: journalctl -u emad -n 20");
+		doctor_fix(finding, "sudo systemctl start emad   # why it ended: journalctl -u emad -n 20");
 }
 
 static void judge_version(const struct doctor_facts *facts, struct doctor_findings *findings)
@@ -85,11 +80,11 @@ static void judge_version(const struct doctor_facts *facts, struct doctor_findin
 
 	version = version ? version + 1 : facts->agent;
 	if (strcmp(version, facts->library) == 0) {
-		find(findings, "version", DOCTOR_OK, "the daemon and this library are both %s", facts->library);
+		doctor_find(findings, "version", DOCTOR_OK, "the daemon and this library are both %s", facts->library);
 		return;
 	}
-	finding = find(findings, "version", DOCTOR_WARN, "the daemon is %s, this library is %s", version, facts->library);
-	fix(finding, "install the same version on both sides, then: sudo systemctl restart emad");
+	finding = doctor_find(findings, "version", DOCTOR_WARN, "the daemon is %s, this library is %s", version, facts->library);
+	doctor_fix(finding, "install the same version on both sides, then: sudo systemctl restart emad");
 }
 
 static void judge_socket(const struct doctor_facts *facts, const char *name, const char *path, int error,
@@ -98,15 +93,15 @@ static void judge_socket(const struct doctor_facts *facts, const char *name, con
 	struct doctor_finding *finding;
 
 	if (error == 0) {
-		find(findings, name, DOCTOR_OK, "%s may use %s (%04" PRIo32 ", group %s)", facts->user, path,
+		doctor_find(findings, name, DOCTOR_OK, "%s may use %s (%04" PRIo32 ", group %s)", facts->user, path,
 		     facts->socket_mode, facts->socket_group);
 		return;
 	}
-	finding = find(findings, name, DOCTOR_FAIL, "%s cannot use %s: %s", facts->user, path, strerrordesc_np(error));
+	finding = doctor_find(findings, name, DOCTOR_FAIL, "%s cannot use %s: %s", facts->user, path, strerrordesc_np(error));
 	if (error == EACCES)
 		join_group(finding, facts);
 	else
-		fix(finding, "sudo systemctl restart emad   # or set EMAD_SOCKET to where the daemon is");
+		doctor_fix(finding, "sudo systemctl restart emad   # or set EMAD_SOCKET to where the daemon is");
 }
 
 static void judge_files(const struct doctor_facts *facts, struct doctor_findings *findings)
@@ -120,20 +115,20 @@ static void judge_files(const struct doctor_facts *facts, struct doctor_findings
 	if (count == DOCTOR_UNKNOWN)
 		snprintf(open, sizeof(open), "an unknown number");
 	if (most >= FILE_COUNT_FEW && (count == DOCTOR_UNKNOWN || count <= most / 10 * 9)) {
-		find(findings, "open files", DOCTOR_OK, "the daemon has %s of %" PRIu64, open, most);
+		doctor_find(findings, "open files", DOCTOR_OK, "the daemon has %s of %" PRIu64, open, most);
 		return;
 	}
 	is_scarce = count != DOCTOR_UNKNOWN && count > most / 10 * 9;
-	finding = find(findings, "open files", is_scarce ? DOCTOR_FAIL : DOCTOR_WARN,
+	finding = doctor_find(findings, "open files", is_scarce ? DOCTOR_FAIL : DOCTOR_WARN,
 	               "the daemon has %s of %" PRIu64 "; each connection takes one, each model about ten", open, most);
-	fix(finding, "sudo systemctl edit emad   # [Service] LimitNOFILE=65536, then: sudo systemctl restart emad");
+	doctor_fix(finding, "sudo systemctl edit emad   # [Service] LimitNOFILE=65536, then: sudo systemctl restart emad");
 }
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 static void lower_memory(struct doctor_finding *finding, uint64_t bytes)
 {
-	fix(finding, "set memory-max=%" PRIu64 "M under [limits] in %s, then: sudo systemctl restart emad", bytes >> 20,
+	doctor_fix(finding, "set memory-max=%" PRIu64 "M under [limits] in %s, then: sudo systemctl restart emad", bytes >> 20,
 	    SETTINGS);
 }
 
@@ -146,17 +141,17 @@ static void judge_memory(const struct doctor_facts *facts, struct doctor_finding
 	if (total == DOCTOR_UNKNOWN || facts->memory_available_bytes == DOCTOR_UNKNOWN)
 		return;
 	if (most > total) {
-		finding = find(findings, "memory", DOCTOR_FAIL, "the daemon may use %s (memory-max), and the host has %s",
+		finding = doctor_find(findings, "memory", DOCTOR_FAIL, "the daemon may use %s (memory-max), and the host has %s",
 		               figure_bytes(most).text, figure_bytes(total).text);
 		lower_memory(finding, total / 5 * 4);
 	} else if (left > facts->memory_available_bytes) {
-		finding = find(findings, "memory", DOCTOR_WARN,
+		finding = doctor_find(findings, "memory", DOCTOR_WARN,
 		               "the daemon uses %s and may use %s more (memory-max is %s), but only %s are available",
 		               figure_bytes(used).text, figure_bytes(left).text, figure_bytes(most).text,
 		               figure_bytes(facts->memory_available_bytes).text);
 		lower_memory(finding, (used + facts->memory_available_bytes) / 5 * 4);
 	} else {
-		find(findings, "memory", DOCTOR_OK, "the daemon uses %s of %s (memory-max); %s are available",
+		doctor_find(findings, "memory", DOCTOR_OK, "the daemon uses %s of %s (memory-max); %s are available",
 		     figure_bytes(used).text, figure_bytes(most).text, figure_bytes(facts->memory_available_bytes).text);
 	}
 }
@@ -167,18 +162,18 @@ static void judge_group(const struct doctor_facts *facts, struct doctor_findings
 	struct doctor_finding *finding;
 
 	if (most == DOCTOR_UNKNOWN) {
-		find(findings, "control group", DOCTOR_OK, "no control group limits the daemon's memory");
+		doctor_find(findings, "control group", DOCTOR_OK, "no control group limits the daemon's memory");
 	} else if (facts->memory_bytes_max > most) {
-		finding = find(findings, "control group", DOCTOR_FAIL,
+		finding = doctor_find(findings, "control group", DOCTOR_FAIL,
 		               "the daemon may use %s (memory-max), but is killed at %s by its control group",
 		               figure_bytes(facts->memory_bytes_max).text, figure_bytes(most).text);
 		lower_memory(finding, most / 5 * 4);
 	} else if (used != DOCTOR_UNKNOWN && used > most / 10 * 9) {
-		finding = find(findings, "control group", DOCTOR_WARN, "%s of %s are in use", figure_bytes(used).text,
+		finding = doctor_find(findings, "control group", DOCTOR_WARN, "%s of %s are in use", figure_bytes(used).text,
 		               figure_bytes(most).text);
-		fix(finding, "sudo systemctl set-property emad MemoryMax=%" PRIu64 "M", most / 4 * 5 >> 20);
+		doctor_fix(finding, "sudo systemctl set-property emad MemoryMax=%" PRIu64 "M", most / 4 * 5 >> 20);
 	} else {
-		find(findings, "control group", DOCTOR_OK, "it limits memory to %s, above memory-max (%s)",
+		doctor_find(findings, "control group", DOCTOR_OK, "it limits memory to %s, above memory-max (%s)",
 		     figure_bytes(most).text, figure_bytes(facts->memory_bytes_max).text);
 	}
 }
@@ -186,9 +181,9 @@ static void judge_group(const struct doctor_facts *facts, struct doctor_findings
 static void judge_lock(const struct doctor_facts *facts, struct doctor_findings *findings)
 {
 	if (facts->lock_bytes_max == DOCTOR_UNKNOWN)
-		find(findings, "locked memory", DOCTOR_OK, "no limit for %s; emad itself locks none", facts->user);
+		doctor_find(findings, "locked memory", DOCTOR_OK, "no limit for %s; emad itself locks none", facts->user);
 	else
-		find(findings, "locked memory", DOCTOR_OK, "%s for %s; emad itself locks none",
+		doctor_find(findings, "locked memory", DOCTOR_OK, "%s for %s; emad itself locks none",
 		     figure_bytes(facts->lock_bytes_max).text, facts->user);
 }
 
@@ -198,14 +193,14 @@ static void judge_huge_pages(const struct doctor_facts *facts, struct doctor_fin
 	struct doctor_finding *finding;
 
 	if (facts->collapse_error == 0 || (facts->huge_pages[0] && strcmp(setting, "never") != 0)) {
-		find(findings, "huge pages", DOCTOR_OK, "shmem_enabled is %s; MADV_COLLAPSE %s", setting,
+		doctor_find(findings, "huge pages", DOCTOR_OK, "shmem_enabled is %s; MADV_COLLAPSE %s", setting,
 		     facts->collapse_error ? "does not work" : "works");
 		return;
 	}
-	finding = find(findings, "huge pages", DOCTOR_WARN,
+	finding = doctor_find(findings, "huge pages", DOCTOR_WARN,
 	               "none for shared memory: shmem_enabled is %s, and MADV_COLLAPSE fails (%s), so updates are slower",
 	               setting, strerrordesc_np(facts->collapse_error));
-	fix(finding, "echo advise | sudo tee /sys/kernel/mm/transparent_hugepage/shmem_enabled");
+	doctor_fix(finding, "echo advise | sudo tee /sys/kernel/mm/transparent_hugepage/shmem_enabled");
 }
 
 /* ---- the host ---------------------------------------------------------------------------------------------------- */
@@ -215,12 +210,12 @@ static void judge_kernel(const struct doctor_facts *facts, struct doctor_finding
 	struct doctor_finding *finding;
 
 	if (facts->seal_error == 0) {
-		find(findings, "kernel", DOCTOR_OK, "Linux %s has memory that can be sealed", facts->kernel);
+		doctor_find(findings, "kernel", DOCTOR_OK, "Linux %s has memory that can be sealed", facts->kernel);
 		return;
 	}
-	finding = find(findings, "kernel", DOCTOR_FAIL, "Linux %s makes no memory that can be sealed: %s", facts->kernel,
+	finding = doctor_find(findings, "kernel", DOCTOR_FAIL, "Linux %s makes no memory that can be sealed: %s", facts->kernel,
 	               strerrordesc_np(facts->seal_error));
-	fix(finding, "allow memfd and its seals in the seccomp profile of the container");
+	doctor_fix(finding, "allow memfd and its seals in the seccomp profile of the container");
 }
 
 static void judge_state(const struct doctor_facts *facts, struct doctor_findings *findings)
@@ -231,22 +226,22 @@ static void judge_state(const struct doctor_facts *facts, struct doctor_findings
 	if (!facts->is_local || !facts->state_dir[0])
 		return;
 	if (facts->state_bytes_free == DOCTOR_UNKNOWN) {
-		finding = find(findings, "state directory", DOCTOR_WARN, "%s cannot be seen by %s", facts->state_dir,
+		finding = doctor_find(findings, "state directory", DOCTOR_WARN, "%s cannot be seen by %s", facts->state_dir,
 		               facts->user);
-		fix(finding, "sudo emactl doctor");
+		doctor_fix(finding, "sudo emactl doctor");
 	} else if (facts->process_uid != DOCTOR_UNKNOWN && facts->process_uid != 0 &&
 	           facts->state_uid != facts->process_uid) {
-		finding = find(findings, "state directory", DOCTOR_FAIL,
+		finding = doctor_find(findings, "state directory", DOCTOR_FAIL,
 		               "%s belongs to uid %" PRIu64 ", and the daemon runs as uid %" PRIu64, facts->state_dir,
 		               facts->state_uid, facts->process_uid);
-		fix(finding, "sudo chown -R %" PRIu64 ": %s", facts->process_uid, facts->state_dir);
+		doctor_fix(finding, "sudo chown -R %" PRIu64 ": %s", facts->process_uid, facts->state_dir);
 	} else if (facts->state_bytes_free < wanted) {
-		finding = find(findings, "state directory", DOCTOR_WARN, "%s are free in %s, and %s should be",
+		finding = doctor_find(findings, "state directory", DOCTOR_WARN, "%s are free in %s, and %s should be",
 		               figure_bytes(facts->state_bytes_free).text, facts->state_dir, figure_bytes(wanted).text);
-		fix(finding, "du -xh %s | sort -h   # or set state-dir= under [daemon] in %s to a larger disk",
+		doctor_fix(finding, "du -xh %s | sort -h   # or set state-dir= under [daemon] in %s to a larger disk",
 		    facts->state_dir, SETTINGS);
 	} else {
-		find(findings, "state directory", DOCTOR_OK, "%s are free in %s",
+		doctor_find(findings, "state directory", DOCTOR_OK, "%s are free in %s",
 		     figure_bytes(facts->state_bytes_free).text, facts->state_dir);
 	}
 }
@@ -256,16 +251,16 @@ static void judge_clock(const struct doctor_facts *facts, struct doctor_findings
 	struct doctor_finding *finding;
 
 	if (facts->wall_s < YEAR_2024_S) {
-		finding = find(findings, "clock", DOCTOR_FAIL, "the clock is wrong: %" PRId64 " seconds since 1970",
+		finding = doctor_find(findings, "clock", DOCTOR_FAIL, "the clock is wrong: %" PRId64 " seconds since 1970",
 		               facts->wall_s);
 	} else if (!facts->is_clock_synchronised) {
-		finding = find(findings, "clock", DOCTOR_WARN,
+		finding = doctor_find(findings, "clock", DOCTOR_WARN,
 		               "the clock is not synchronised: ages of versions are wrong for readers on other hosts");
 	} else {
-		find(findings, "clock", DOCTOR_OK, "synchronised");
+		doctor_find(findings, "clock", DOCTOR_OK, "synchronised");
 		return;
 	}
-	fix(finding, "sudo timedatectl set-ntp true");
+	doctor_fix(finding, "sudo timedatectl set-ntp true");
 }
 
 static void judge_nng(const struct doctor_facts *facts, struct doctor_findings *findings)
@@ -275,12 +270,12 @@ static void judge_nng(const struct doctor_facts *facts, struct doctor_findings *
 
 	(void)sscanf(facts->nng, "%d.%d", &major, &minor);
 	if (major > NNG_MAJOR || (major == NNG_MAJOR && minor >= NNG_MINOR)) {
-		find(findings, "NNG", DOCTOR_OK, "version %s", facts->nng);
+		doctor_find(findings, "NNG", DOCTOR_OK, "version %s", facts->nng);
 		return;
 	}
-	finding = find(findings, "NNG", DOCTOR_WARN, "version %s has never been tried: %d.%d is the oldest that was",
+	finding = doctor_find(findings, "NNG", DOCTOR_WARN, "version %s has never been tried: %d.%d is the oldest that was",
 	               facts->nng, NNG_MAJOR, NNG_MINOR);
-	fix(finding, "sudo apt-get install libnng1");
+	doctor_fix(finding, "sudo apt-get install libnng1");
 }
 
 void doctor_judge(const struct doctor_facts *facts, struct doctor_findings *ret_findings)
@@ -300,6 +295,7 @@ void doctor_judge(const struct doctor_facts *facts, struct doctor_findings *ret_
 			judge_files(facts, ret_findings);
 		judge_state(facts, ret_findings);
 	}
+	doctor_judge_network(facts, ret_findings);
 	judge_lock(facts, ret_findings);
 	judge_huge_pages(facts, ret_findings);
 	judge_kernel(facts, ret_findings);

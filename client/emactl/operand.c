@@ -5,6 +5,7 @@
 
 #include "client/emactl/ask.h"
 #include "client/emactl/table.h"
+#include "client/emactl/transfer.h"
 #include "client/view.h"
 #include "proto/sentence.h"
 
@@ -70,13 +71,16 @@ static int model_open(const struct emactl *emactl, struct operand *operand, cons
 		.tensors = tensor ? &tensor : NULL,
 		.tensor_count = 1,
 	};
+	struct transfer transfer;
 	struct reason reason = {""};
 	int code, status;
 
 	status = operand_split(emactl, operand->text, operand->model, &operand->profile);
 	if (status)
 		return status;
+	transfer_begin(&transfer, emactl, client);
 	code = emad_view_open_with(client, operand->model, operand->profile, &options, &operand->view);
+	transfer_end(&transfer);
 	if (!code)
 		code = emad_view_info(operand->view, &operand->info);
 	if (code)

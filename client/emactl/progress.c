@@ -36,6 +36,7 @@ void progress_begin(struct progress *progress, bool is_allowed)
 		.is_shown = is_allowed && isatty(STDERR_FILENO) && terminal && strcmp(terminal, "dumb") != 0,
 		.started_us = clock_us(),
 	};
+	progress->phase_us = progress->started_us;
 	progress->drawn_us = progress->started_us + FIRST_DRAW_US - REDRAW_INTERVAL_US;
 }
 
@@ -71,11 +72,14 @@ void progress_update(struct progress *progress, uint64_t done_bytes, uint64_t to
 	if (!progress->is_shown || total_bytes == 0 || done_bytes > total_bytes)
 		return;
 	now_us = clock_us();
+	if (done_bytes < progress->done_bytes)
+		progress->phase_us = now_us;
+	progress->done_bytes = done_bytes;
 	if (now_us < progress->drawn_us + REDRAW_INTERVAL_US)
 		return;
-	elapsed_us = now_us - progress->started_us;
+	elapsed_us = now_us - progress->phase_us;
 	share = (double)done_bytes / (double)total_bytes;
-	rate = (double)done_bytes / (double)elapsed_us; /* bytes per microsecond */
+	rate = elapsed_us > 0 ? (double)done_bytes / (double)elapsed_us : 0; /* bytes per microsecond */
 
 	fputs("\r\033[K", stderr);
 	bar_draw(share);

@@ -10,6 +10,8 @@ struct progress {
 	bool is_shown;       /* false: every call does nothing */
 	bool is_drawn;       /* a bar is on the line and must be wiped */
 	uint64_t started_us; /* monotonic */
+	uint64_t phase_us;   /* when these bytes were begun: there may be others after them */
+	uint64_t done_bytes;
 	uint64_t drawn_us;
 };
 

@@ -220,6 +220,7 @@ static int begin(struct service *service, const struct instant *now, struct mode
 	order_fill(service, now, model);
 	checkpoint->order->text = text;
 	checkpoint->order->text_bytes = bytes;
+	atomic_store_explicit(&checkpoint->order->written_bytes, 0, memory_order_relaxed);
 	checkpoint->slot = slot;
 	checkpoint->writing = true;
 	checkpoint->asked_writing = checkpoint->asked;

@@ -108,6 +108,7 @@ struct file_order {
 	struct listing *listing; /* owned; FILE_LIST: result */
 	char *text;          /* owned; the manifest: FILE_CHECKPOINT, FILE_FACTS: without its end; FILE_FIND: result */
 	size_t text_bytes;
+	_Atomic uint64_t written_bytes; /* FILE_CHECKPOINT: of all items so far; the host's, and anybody may read it */
 	int status;          /* of the whole; 0: done, even if there is a sentence */
 	struct reason reason;
 	uint32_t count;

@@ -11,6 +11,7 @@
 
 #include "daemon/core/call.h"
 #include "daemon/core/kernel.h"
+#include "daemon/core/owner.h"
 
 static const struct {
 	uint64_t most_us;
@@ -187,6 +188,38 @@ static void daemon_write(struct page *page, const struct service *service, const
 	COUNTERS(X)
 #undef X
 	times_write(page, &service->update_times);
+}
+
+/* Whose models they are. False without memory for the sums. */
+static bool users_write(struct page *page, const struct service *service)
+{
+	const struct settings *settings = &service->settings;
+	struct owner_sum *sums;
+	uint32_t count;
+	char uid[24];
+
+	if (settings->owner_memory_bytes_max > 0)
+		gauge(page, "emad_user_memory_limit_bytes", "bytes", "shared memory that the models of one user may take "
+		      "(memory-max-per-user)", (double)settings->owner_memory_bytes_max);
+	if (settings->owner_model_count_max > 0)
+		gauge(page, "emad_user_models_limit", "", "models that one user may have (models-max-per-user)",
+		      (double)settings->owner_model_count_max);
+	sums = owner_sums(service, &count);
+	if (!sums)
+		return !service->models;
+	for (int what = 0; what < 2; what++) {
+		if (what == 0)
+			family(page, GAUGE, "emad_user_memory_bytes", "bytes", "shared memory of one user's models");
+		else
+			family(page, GAUGE, "emad_user_models", "", "models of one user");
+		for (uint32_t i = 0; i < count; i++) {
+			snprintf(uid, sizeof uid, "%" PRId64, sums[i].owner);
+			sample(page, NULL, "uid", sums[i].owner == OWNER_UNKNOWN ? "unknown" : uid,
+			       (double)(what == 0 ? sums[i].memory_bytes : sums[i].model_count));
+		}
+	}
+	free(sums);
+	return true;
 }
 
 /* ---- models ------------------------------------------------------------------------------------------------------ */
@@ -493,6 +526,7 @@ char *metrics_text(const struct service *service, const struct instant *now, boo
 	if (!page.file)
 		return NULL;
 	daemon_write(&page, service, now);
+	is_whole = users_write(&page, service);
 	for (size_t i = 0; i < sizeof model_metrics / sizeof model_metrics[0]; i++)
 		model_metric_write(&page, service, &model_metrics[i]);
 	stages_write(&page, service);
@@ -501,7 +535,7 @@ char *metrics_text(const struct service *service, const struct instant *now, boo
 		profile_metric_write(&page, service, &profile_metrics[i]);
 	if (open)
 		fputs("# EOF\n", page.file);
-	is_whole = !ferror(page.file);
+	is_whole = is_whole && !ferror(page.file);
 	if (fclose(page.file) == 0 && is_whole)
 		return text;
 	free(text);

@@ -65,6 +65,30 @@ static json_t *limits_json(bool *whole, const struct settings *settings)
 	return limits;
 }
 
+/* The averages that are on their way to disk. */
+static json_t *checkpoint_writings(bool *whole, const struct service *service)
+{
+	json_t *rows = json_array();
+
+	for (const struct model *model = service->models; model; model = model->next) {
+		const struct file_order *order = model->checkpoint.order;
+		uint64_t bytes = 0;
+		json_t *row;
+
+		if (!model->checkpoint.writing || order->work != FILE_CHECKPOINT)
+			continue;
+		for (uint32_t i = 0; i < order->count; i++)
+			bytes += order->items[i].byte_count;
+		row = json_object();
+		put(whole, row, "model", json_string(model->name));
+		put(whole, row, "bytes", number(bytes));
+		put(whole, row, "written_bytes",
+		    number(atomic_load_explicit(&order->written_bytes, memory_order_relaxed)));
+		append(whole, rows, row);
+	}
+	return rows;
+}
+
 /* The latest checkpoint of all models, and what is wrong; null where the daemon has no place for them. */
 static json_t *checkpoint_summary(bool *whole, const struct service *service)
 {
@@ -79,6 +103,7 @@ static json_t *checkpoint_summary(bool *whole, const struct service *service)
 	put(whole, row, "model", latest ? json_string(news.latest->name) : json_null());
 	put(whole, row, "step", latest ? number(latest->step) : json_null());
 	put(whole, row, "written_us", latest ? number(latest->wall_us) : json_null());
+	put(whole, row, "writing", checkpoint_writings(whole, service));
 	put(whole, row, "failing", failing ? json_string(news.failing->name) : json_null());
 	put(whole, row, "failures", number(failing ? failing->failure_count : 0));
 	put(whole, row, "error", failing ? json_string(failing->error.text) : json_null());

@@ -298,6 +298,7 @@ static void model_unlink(struct service *service, struct model *model)
 void service_doom(struct service *service, struct model *model)
 {
 	model->doomed = true;
+	model->room_due_ms = 0; /* it may have to stay until its files are written, but averages no more */
 	/* The next daemon gives its memory back too, if this one does not get to it. */
 	if (model->head)
 		model->head->gone = HEAD_GONE;
@@ -726,7 +727,7 @@ void service_stop(struct service *service, const struct instant *now)
 bool service_idle(const struct service *service)
 {
 	for (const struct model *model = service->models; model; model = model->next)
-		if (model->applying || keep_busy(model) || (!model->doomed && model->room_due_ms != 0) ||
+		if (model->applying || keep_busy(model) || model->room_due_ms != 0 ||
 		    checkpoint_owed(service, model))
 			return false;
 	return service->stray_count == 0 && !service->lingers;

@@ -278,7 +278,7 @@ static void metrics_answer(const struct service *service, const struct instant *
                            struct web_answer *answer)
 {
 	/* Who asks for nothing in particular gets the newer one; its comments are comments in the older one. */
-	bool open = !accept || strstr(accept, "application/openmetrics-text") || !strstr(accept, "text/plain");
+	bool open = accept && strstr(accept, "application/openmetrics-text");
 
 	answer_text(answer, 200, open ? METRICS_TYPE_OPEN : METRICS_TYPE_TEXT, metrics_text(service, now, open));
 	header(answer, "Vary", "Accept");

@@ -268,7 +268,7 @@ static int file_write(const struct files *files, const struct place *place, cons
 	const struct files_calls *calls = files->calls;
 	const struct files_place files_place = snapshots_place(files);
 	char name[RETENTION_NAME_BYTES], temporary[TEMPORARY_NAME_BYTES];
-	const struct files_content content = { name, item->bytes, item->byte_count, NULL };
+	const struct files_content content = { name, item->bytes, item->byte_count, NULL, NULL };
 	int error;
 
 	retention_name_write(order->step, name);

@@ -114,7 +114,7 @@ static void reason_write(const struct files_place *place, const struct files_way
 {
 	char text[sizeof ((struct reason *)NULL)->text + 1];
 	int bytes = snprintf(text, sizeof text, "%s\n", why);
-	const struct files_content content = { "reason.txt", (const uint8_t *)text, (uint64_t)bytes, NULL };
+	const struct files_content content = { "reason.txt", (const uint8_t *)text, (uint64_t)bytes, NULL, NULL };
 	struct reason ignored;
 	bool made;
 	int directory = files_directory_open(place, way->directory, name, false, &made);
@@ -156,7 +156,7 @@ static int model_discard(const struct files_place *place, struct file_order *ord
 
 static int manifest_write(const struct files_place *place, int directory, const char *name, struct file_order *order)
 {
-	struct files_content manifest = { FILES_MANIFEST, (const uint8_t *)order->text, 0, NULL };
+	struct files_content manifest = { FILES_MANIFEST, (const uint8_t *)order->text, 0, NULL, NULL };
 	struct generation_file files[PROFILE_COUNT_MAX];
 
 	for (uint32_t i = 0; i < order->count; i++)
@@ -174,7 +174,8 @@ static int contents_write(const struct files_place *place, int directory, struct
 	for (uint32_t i = 0; i < order->count && !error; i++) {
 		struct file_item *item = &order->items[i];
 		char name[GENERATION_FILE_NAME_BYTES];
-		const struct files_content content = { name, item->bytes, item->byte_count, &item->checksum };
+		const struct files_content content = { name, item->bytes, item->byte_count, &item->checksum,
+		                                       &order->written_bytes };
 
 		generation_file_name(item->profile, name);
 		error = files_file_write(place, directory, name, &content, &order->reason);

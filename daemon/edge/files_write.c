@@ -106,6 +106,8 @@ static int chunk_write(struct writer *writer, struct reason *reason)
 	if (count <= 0)
 		return files_failed(place, reason, "writing", content->name);
 	writer->done += (uint64_t)count;
+	if (content->written_bytes)
+		atomic_fetch_add_explicit(content->written_bytes, (uint64_t)count, memory_order_relaxed);
 	return bytes_send(writer, reason);
 }
 

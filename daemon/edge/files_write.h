@@ -16,6 +16,7 @@ struct files_content {
 	const uint8_t *bytes;
 	uint64_t byte_count;
 	uint64_t *ret_checksum; /* NULL: nobody wants to know */
+	_Atomic uint64_t *written_bytes; /* grows with what is written; NULL as well */
 };
 
 /*

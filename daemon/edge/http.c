@@ -180,6 +180,20 @@ static ssize_t nothing_read(void *context, uint64_t position, char *buffer, size
 
 /* ---- the library's threads --------------------------------------------------------------------------------------- */
 
+/* What is said where there may be no memory to say anything else. */
+static struct MHD_Response *unavailable_make(void)
+{
+	static char text[] = "{\"error\":\"busy\",\"message\":\"the daemon has no memory or descriptors left for this, or is "
+	                     "stopping: try again\"}";
+	struct MHD_Response *response = MHD_create_response_from_buffer(sizeof text - 1, text, MHD_RESPMEM_PERSISTENT);
+
+	if (response && MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json") != MHD_YES) {
+		MHD_destroy_response(response);
+		return NULL;
+	}
+	return response;
+}
+
 static struct MHD_Response *response_make(struct query *request)
 {
 	struct web_answer *answer = &request->answer;
@@ -190,11 +204,15 @@ static struct MHD_Response *response_make(struct query *request)
 		                                             request->download, download_end);
 	else if (answer->is_download)
 		response = MHD_create_response_from_callback(answer->byte_count, 1, nothing_read, NULL, NULL);
-	else
+	else if (answer->body || answer->code != MHD_HTTP_SERVICE_UNAVAILABLE)
 		response = MHD_create_response_from_buffer(answer->body_bytes, answer->body, answer->body ?
 		                                           MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+	else
+		response = unavailable_make();
 	if (!response)
 		return NULL;
+	if (!answer->is_download && !answer->body && answer->code == MHD_HTTP_SERVICE_UNAVAILABLE)
+		answer->header_count = 0; /* it has its own */
 	/* From here on they are the response's. */
 	answer->body = NULL;
 	request->download = NULL;
@@ -396,7 +414,7 @@ static void request_answer(struct http *http, struct query *request)
 		request->download = download_make(http, &request->answer, request->web.peer);
 		if (!request->download) {
 			http->options.gone(http->options.context, request->web.peer);
-			/* No memory or descriptors: without a body, as without memory. */
+			/* No memory or descriptors. */
 			request->answer = (struct web_answer){ .code = MHD_HTTP_SERVICE_UNAVAILABLE, .fd = -1 };
 		}
 	}

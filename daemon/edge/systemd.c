@@ -57,7 +57,11 @@ static bool report(const char *format, ...)
 
 void systemd_ready(const char *status)
 {
-	(void)sd_notifyf(0, "READY=1\nSTATUS=%s", status);
+	char text[1024];
+
+	/* sd_notifyf asks for memory, and without this nobody would know that we serve. */
+	snprintf(text, sizeof text, "READY=1\nSTATUS=%.900s", status);
+	(void)sd_notify(0, text);
 }
 
 /* ---- what is handed over ----------------------------------------------------------------------------------------- */

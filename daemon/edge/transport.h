@@ -1,13 +1,16 @@
 /*
- * The NNG socket: REQ/REP of the scalability protocols, served on NNG's streams with our own framing (proto/sp.h). The
- * only daemon file that includes NNG's headers.
+ * The NNG socket: REQ/REP of the scalability protocols, served on NNG's streams with our own framing (proto/sp.h).
  *
  * Not nng_rep0, because in NNG 1.5.2 one connect() and close() stops such a listener for ever, because a stalled peer
  * has no time limit there, and because a stream receives straight to the place that we name. Any stock NNG `req` socket
  * is a client.
  *
- *     NNG's threads: an operation has ended -> put the connection into a list, wake the loop
+ *     NNG's threads: an operation has ended -> put it into a list, wake the loop
  *     loop thread:   transport_poll -> parse, hand requests over, start the next operation
+ *
+ * transport_pending is how the first come to the second, transport_flow the bytes of one direction, transport_connection
+ * the requests and replies made of them, transport_body where the large ones are received, transport_replies what is to be
+ * sent, transport_listener where connections come from.
  *
  * Every connection has a deadline for its handshake and for each message, a budget of unsent reply bytes beyond which
  * nothing more is read from it, and a deadline for a peer that does not read its replies.

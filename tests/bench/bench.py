@@ -4,9 +4,11 @@ Measures emad against its peers and against what the hardware allows, with the g
 
     tests/bench/bench.py [--quick] [--rows GROUP,...] [--output FILE]
     tests/bench/bench.py --markdown [--output FILE]
+    tests/bench/bench.py --readme README.md [--output FILE]
 
 Every group of rows runs on a daemon of its own; `make bench` runs all. The table is printed and kept as JSON, from
-which --markdown makes the README's table without measuring anything.
+which --markdown makes a table of all rows without measuring anything, and --readme writes into a file, between its two marks,
+the rows that have a goal, and of the groups where none has one all of them.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import os
 import platform
 import signal
 import sys
+import textwrap
 import time
 import traceback
 import warnings
@@ -48,6 +51,13 @@ GROUPS: Dict[str, Callable[[bool], List[Row]]] = {
     "http": rows_http.rows,
 }
 
+TITLES = {
+    "trainer": "What a training step pays", "throughput": "Updates", "visible": "Until readers see it",
+    "checkpoints": "Checkpoints", "views": "Views", "recovery": "Starts", "memory": "Memory", "fair": "Several models",
+    "flat": "By size", "requests": "Requests", "network": "Network", "http": "HTTP",
+}  # fmt: skip
+MARKS = ("<!-- measured: begin -->\n", "<!-- measured: end -->\n")
+
 HEADINGS = ("what", "emad", "peer", "", "ratio", "quartiles", "goal", "")
 
 
@@ -72,8 +82,11 @@ def table(rows: List[Row]) -> str:
     return "\n".join(text + [f"({row.row}: {row.note})" for row in rows if row.note])
 
 
-def markdown(kept: dict) -> str:
+def markdown(kept: dict, chosen: bool = False) -> str:
     machine = kept["machine"]
+    all_rows = [Row(**fields) for fields in kept["rows"]]
+    with_goals = {row.group for row in all_rows if row.goal}
+    rows = [row for row in all_rows if not chosen or row.goal or row.group not in with_goals]
     lines = [
         f"{machine['processor']}, {machine['processors']} processors, Linux {machine['linux']}, PyTorch "
         f"{machine['torch']} on {machine['torch_threads']} threads. Figures and ratios are medians over rounds in "
@@ -82,13 +95,26 @@ def markdown(kept: dict) -> str:
         "| what | emad | peer | ratio (quartiles) | goal | |",
         "|---|---|---|---|---|---|",
     ]
-    rows = [Row(**fields) for fields in kept["rows"]]
+    group = ""
     for row in rows:
+        if row.group != group:
+            group = row.group
+            lines.append(f"| **{TITLES.get(group, group)}** | | | | | |")
         what, value, peer, peer_value, ratio, spread, goal, verdict = cells(row)
         spread = f" ({spread})" if spread else ""
         lines.append(f"| {what} | {value} | {peer} {peer_value} | {ratio}{spread} | {goal} | {verdict} |")
     lines += [""] + [f"{row.row}: {row.note}." for row in rows if row.note]
     return "\n".join(lines)
+
+
+def readme_write(path: Path, kept: dict) -> None:
+    text = path.read_text()
+    if any(text.count(mark) != 1 for mark in MARKS):
+        sys.exit(f"bench: {path} does not have the lines '{MARKS[0].strip()}' and '{MARKS[1].strip()}' once each")
+    head, rest = text.split(MARKS[0])
+    measured = markdown(kept, chosen=True)
+    about, table = measured.split("\n\n", 1)
+    path.write_text(f"{head}{MARKS[0]}{textwrap.fill(about, 120)}\n\n{table.rstrip()}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
 
 
 def machine() -> dict:
@@ -128,6 +154,7 @@ def arguments():
     parser.add_argument("--rows", metavar="GROUP,...", help=f"some groups alone, of {', '.join(GROUPS)}")
     parser.add_argument("--output", metavar="FILE", type=Path, default=ROOT / "build" / "bench" / "bench.json")
     parser.add_argument("--markdown", action="store_true", help="prints the kept figures as the README's table")
+    parser.add_argument("--readme", metavar="FILE", type=Path, help="writes them between the marks of that file")
     given = parser.parse_args()
     given.names = given.rows.split(",") if given.rows else list(GROUPS)
     for name in given.names:
@@ -140,6 +167,9 @@ def main() -> int:
     given = arguments()
     if given.markdown:
         print(markdown(json.loads(given.output.read_text())))
+        return 0
+    if given.readme:
+        readme_write(given.readme, json.loads(given.output.read_text()))
         return 0
     warnings.simplefilter("error", RuntimeWarning)  # how ModelEMA tells that an update went wrong
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))  # no daemon stays behind

@@ -80,8 +80,8 @@ static struct digest stream_digest(enum sp_wire wire, const uint8_t *bytes, size
 	sp_parser_init(parser, wire, BODY_BYTES_MAX);
 	parser_drain(parser, &digest);
 	while (fed < count && digest.last == SP_NEED_BYTES) {
-		uint8_t *window;
-		size_t capacity, piece = count - fed;
+		uint8_t *window, *more;
+		size_t capacity, more_capacity, here, piece = count - fed;
 
 		if (seed != 0) {
 			seed = seed * 1664525 + 1013904223;
@@ -90,9 +90,12 @@ static struct digest stream_digest(enum sp_wire wire, const uint8_t *bytes, size
 		}
 		sp_window(parser, &window, &capacity);
 		require(capacity > 0);
-		if (piece > capacity)
-			piece = capacity;
-		memcpy(window, bytes + fed, piece);
+		sp_window_more(parser, &more, &more_capacity);
+		if (piece > capacity + more_capacity)
+			piece = capacity + more_capacity;
+		here = piece < capacity ? piece : capacity;
+		memcpy(window, bytes + fed, here);
+		memcpy(more, bytes + fed + here, piece - here);
 		sp_received(parser, piece);
 		fed += piece;
 		parser_drain(parser, &digest);

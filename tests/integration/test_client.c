@@ -941,6 +941,7 @@ START_TEST(gives_up_in_time_on_a_daemon_that_hangs)
 {
 	struct emad_trainer *trainer = trainer_of("hang", &halves_options);
 	struct emad_daemon daemon;
+	struct emad_client *other;
 	static struct model model;
 	struct emad_trainer_info info;
 	struct emad_view *view;
@@ -951,6 +952,8 @@ START_TEST(gives_up_in_time_on_a_daemon_that_hangs)
 	begin_ms = harness_now_ms();
 	model_fill(&model, 2);
 	FAILS(EMAD_ETIMEOUT, emad_hello(client, 200, &daemon));
+	FAILS(EMAD_ETIMEOUT, emad_client_open(shared.url, 200, &other)); /* the kernel takes the connection */
+	ck_assert_ptr_nonnull(strstr(emad_error(), "it may be stopped"));
 	FAILS(EMAD_ETIMEOUT, emad_view_open(client, "hang", NULL, 0, 200, &view));
 	FAILS(EMAD_ETIMEOUT, emad_push(trainer, 2, model.data, 0, 200, NULL));
 	ck_assert_int_lt(harness_now_ms() - begin_ms, 10000);

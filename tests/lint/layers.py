@@ -15,6 +15,7 @@ MAY_INCLUDE = (
     ("daemon/edge/files", ("proto/", "daemon/core/", "daemon/edge/files")),  # one noun in three files
     ("daemon/edge/http", ("proto/", "daemon/core/", "daemon/edge/http")),
     ("daemon/edge/memory", ("proto/", "daemon/core/", "daemon/edge/memory")),  # another one
+    ("daemon/edge/transport", ("proto/", "daemon/core/", "daemon/edge/transport")),
     ("daemon/edge/", ("proto/", "daemon/core/")),
     ("daemon/", ("proto/", "daemon/")),
     ("client/emactl/", ("proto/", "client/")),

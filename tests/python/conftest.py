@@ -6,12 +6,14 @@ EMAD_DAEMON names the program, EMAD_LIBRARY the library; without them those of b
 import http.client
 import json
 import os
+import pty
 import re
 import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -152,6 +154,30 @@ def run_python(daemon):
 
 
 # ---- HTTP -----------------------------------------------------------------------------------------------------------
+
+def on_terminal(tool, *arguments, environment=None):
+    """What the tool prints when both of its outputs are a terminal, and its exit code."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            os.execve(tool, [tool, *map(str, arguments)], {**os.environ, "TERM": "xterm", **(environment or {})})
+        finally:
+            os._exit(127)
+    printed = b""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if not select.select([terminal], [], [], 1)[0]:
+            continue
+        try:
+            chunk = os.read(terminal, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        printed += chunk
+    os.close(terminal)
+    return printed.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
 
 HTTP_SETTINGS = "[http]\nhttp-listen=127.0.0.1:0\n"
 

@@ -4,21 +4,24 @@ import contextlib
 import select
 import socket
 import threading
+import time
 
 
 class Proxy:
     """Passes bytes on, and counts them: passed to the daemon, returned by it.
 
     cut_after: bytes from clients, of all connections together, behind which everything is cut once.
+    pause_s: after every 64 KiB of a connection, so that it is slow.
     """
 
-    def __init__(self, port, cut_after=None, on_cut=None):
+    def __init__(self, port, cut_after=None, on_cut=None, pause_s=0):
         self.port = port
         self.passed = 0
         self.returned = 0
         self.cuts = 0
         self._cut_after = cut_after
         self._on_cut = on_cut
+        self._pause_s = pause_s
         self._lock = threading.Lock()
         self._pairs = set()
         self._closed = False
@@ -65,6 +68,7 @@ class Proxy:
                         with self._lock:
                             self.returned += len(data)
                     other[source].sendall(data)
+                    time.sleep(self._pause_s)
                     if cuts:
                         self.cut()
                         return None

@@ -6,17 +6,16 @@ The first part needs no daemon; the second asks for the fixture `daemon` (an obj
 import json
 import math
 import os
-import pty
 import re
-import select
 import signal
 import socket
 import struct
 import subprocess
-import time
 import uuid
 
 import pytest
+
+from conftest import on_terminal
 
 USAGE, DATA, NO_INPUT, UNAVAILABLE, CANNOT_CREATE, IO, TEMPORARY, NO_PERMISSION = 64, 65, 66, 69, 73, 74, 75, 77
 COMMANDS = (
@@ -74,30 +73,6 @@ def error_of(result):
     document = json.loads(lines[0])
     assert set(document) == {"error"} and set(document["error"]) == {"code", "name", "message"}
     return document["error"]
-
-
-def on_terminal(tool, *arguments, environment=None):
-    """What the tool prints when both of its outputs are a terminal, and its exit code."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        try:
-            os.execve(tool, [tool, *map(str, arguments)], {**os.environ, "TERM": "xterm", **(environment or {})})
-        finally:
-            os._exit(127)
-    printed = b""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if not select.select([terminal], [], [], 1)[0]:
-            continue
-        try:
-            chunk = os.read(terminal, 65536)
-        except OSError:
-            break
-        if not chunk:
-            break
-        printed += chunk
-    os.close(terminal)
-    return printed.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 # ---- the command line ---------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import emad
 from conftest import Web
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PROFILES = {"ema": "constant:decay=0.5", "slow": "constant:decay=0.9"}
 HOSTILE = "<img src=x onerror=document.title='owned'>\"'</script><script>document.title='owned'</script>"
 
 pytestmark = pytest.mark.skipif(not BROWSER, reason="no browser is installed (Debian: chromium)")
@@ -38,8 +39,7 @@ def models(served, name):
     tensors = {HOSTILE: numpy.ones(1000, "float32"), "plain": numpy.ones(10, "float32")}
     with emad.Client(served.url) as client:
         trainers = [
-            client.trainer(f"{name}/{part}", tensors, profiles={"ema": "constant:decay=0.5", "slow": "constant:decay=0.9"},
-                           attributes={"note": HOSTILE})
+            client.trainer(f"{name}/{part}", tensors, profiles=PROFILES, attributes={"note": HOSTILE})
             for part in ("first", "second")
         ]
         for step in range(1, 4):
@@ -64,6 +64,38 @@ def test_it_shows_models_averages_and_versions(web, models, name, tmp_path):
     # Plots of something, and the words for those who do not see them.
     assert len(re.findall(r'<path d="M[^"]*L', body)) >= 3
     assert re.search(r'id="drift-now"[^>]*>ema [0-9.]+ %, slow [0-9.]+ %<', body)
+
+
+def test_a_checkpoint_that_fails_and_a_refusal_are_said(web, served, models, name, tmp_path):
+    place = served.directory / "state" / "checkpoints" / f"{name}%first"
+    place.parent.mkdir(exist_ok=True)
+    place.touch()
+    with emad.Client(served.url) as client:
+        with pytest.raises(emad.Error):
+            client.checkpoint(f"{name}/first")
+        tensors = {HOSTILE: numpy.ones(1000, "float32"), "plain": numpy.full(10, numpy.nan, "float32")}
+        with client.trainer(f"{name}/first", tensors, profiles=PROFILES, start_step=3) as trainer:
+            trainer.push(4, tensors)
+            with pytest.raises(emad.RefusedError):
+                trainer.flush()
+        page, console = browse(web, tmp_path, fragment=f"#{name}%2Ffirst")
+    place.unlink()
+    assert not console, console
+    trouble = re.search(r'<p[^>]*id="trouble"([^>]*)>(.*?)</p>', page)
+    assert 'role="alert"' in trouble.group(0) and "hidden" not in trouble.group(1)
+    assert f"{name}/first cannot be written to disk: " in trouble.group(2)
+    assert "holds 10 NaN or infinite values" in page.split('id="ranks"', 1)[1].split("</tbody>", 1)[0]
+
+
+def test_tables_stay_tables_to_a_screen_reader_however_they_are_laid_out(web, models, name, tmp_path):
+    page, console = browse(web, tmp_path, "--window-size=390,844", fragment=f"#{name}%2Fsecond")
+    assert not console, console
+    assert page.count('role="table"') == page.count("<table") >= 5
+    for row in re.findall(r"<tr.*?</tr>", page.split('id="profiles"', 1)[1].split("</tbody>", 1)[0], re.S):
+        assert row.startswith('<tr role="row"')
+        # What names a number is beside it where the head of the table is out of sight.
+        assert re.findall(r'<th [^>]*role="rowheader"[^>]*data-label="Profile"', row)
+        assert re.findall(r'<td [^>]*role="cell"[^>]*data-label="Drift"', row)
 
 
 def test_names_become_text_and_nothing_else(web, models, name, tmp_path):

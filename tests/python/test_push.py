@@ -160,6 +160,20 @@ def test_the_default_device_makes_no_difference(client, name):
                 assert state["w"].tolist() == (turned + 1).tolist()
 
 
+def test_arrays_are_pushed_while_another_thread_imports_torch(run_python, name):
+    program = """
+import sys, types, numpy, emad
+sys.modules["torch"] = types.ModuleType("torch")  # as it is while its first lines run
+arrays = {"w": numpy.ones(3)}
+client = emad.Client()
+with client.trainer(sys.argv[1], arrays) as trainer:
+    print(trainer.push(1, arrays, wait=True).outcome)
+    print(client.view(sys.argv[1], dtype=numpy.float32)["w"].dtype)
+"""
+    done = run_python(program, name)
+    assert (done.stdout, done.stderr) == ("applied\nfloat32\n", "")
+
+
 def test_a_tensor_may_be_transposed_in_place_between_pushes(client, name):
     tensor = torch.arange(9.0).reshape(3, 3)
     with client.trainer(name, {"w": tensor}, profiles={"ema": "constant:decay=0"}) as trainer:

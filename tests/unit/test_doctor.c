@@ -191,6 +191,92 @@ START_TEST(the_kernel_the_clock_and_the_library_are_looked_at)
 }
 END_TEST
 
+/* An address that is there, and is all that the settings say. */
+static struct doctor_place *only_place(const char *name, const char *port)
+{
+	struct doctor_place *place = &facts.places[0];
+
+	facts.has_settings = true;
+	facts.place_count = 1;
+	*place = (struct doctor_place){.error = 0};
+	strcpy(place->name, name);
+	strcpy(place->port, port);
+	return place;
+}
+
+START_TEST(an_address_must_be_there_and_its_port_free)
+{
+	struct doctor_place *place = only_place("127.0.0.1:9464", "9464");
+
+	place->is_http = place->is_loopback = true;
+	ck_assert_int_eq(finding("HTTP")->verdict, DOCTOR_OK);
+	place->error = ECONNREFUSED;
+	complains("HTTP", DOCTOR_FAIL, "does not answer at 127.0.0.1:9464: Connection refused", "systemctl restart emad");
+	facts.connect_code = -10001;
+	place->error = EADDRINUSE;
+	ck_assert_int_eq(finding("HTTP")->verdict, DOCTOR_FAIL);
+	ck_assert_ptr_nonnull(strstr(finding("HTTP")->text, "port 9464 of 127.0.0.1:9464 is taken by another program"));
+	ck_assert_ptr_nonnull(strstr(finding("HTTP")->fix, "sudo ss -ltnp 'sport = :9464'"));
+	place->error = EADDRNOTAVAIL;
+	ck_assert_ptr_nonnull(strstr(finding("HTTP")->fix, "ip address"));
+}
+END_TEST
+
+START_TEST(what_other_hosts_reach_wants_a_token_and_encryption)
+{
+	struct doctor_place *place = only_place("0.0.0.0:9464", "9464");
+
+	place->is_http = true;
+	complains("HTTP", DOCTOR_WARN, "not a loopback address, and there is no token", "http-token-file=");
+	strcpy(facts.http_token.path, "/etc/emad/http.token");
+	complains("HTTP", DOCTOR_WARN, "the token and the averages can be read on the way", "http-listen=127.0.0.1:9464");
+	place = only_place("tcp://10.0.0.5:7474", "7474");
+	complains("network", DOCTOR_WARN, "tcp://10.0.0.5:7474 is not encrypted", "listen=tls+tcp:");
+	place->is_tls = true;
+	ck_assert_int_eq(finding("network")->verdict, DOCTOR_OK);
+}
+END_TEST
+
+START_TEST(a_token_is_not_for_everybody)
+{
+	facts.has_settings = true;
+	strcpy(facts.tokens.path, "/etc/emad/tokens");
+	facts.tokens.mode = 0640;
+	ck_assert_int_eq(finding("tokens")->verdict, DOCTOR_OK);
+	facts.tokens.mode = 0644;
+	complains("tokens", DOCTOR_FAIL, "everybody on this host may read /etc/emad/tokens (mode 0644; token-file=)",
+	          "sudo chmod o= /etc/emad/tokens");
+	facts.tokens.error = ENOENT;
+	complains("tokens", DOCTOR_FAIL, "token-file=/etc/emad/tokens: No such file", "/dev/stdin /etc/emad/tokens");
+	facts.tokens.error = EACCES;
+	complains("tokens", DOCTOR_WARN, "cannot be seen by alice", "sudo emactl doctor");
+	strcpy(facts.tokens.path, "tokens");
+	ck_assert_int_eq(finding("tokens")->verdict, DOCTOR_OK);
+}
+END_TEST
+
+START_TEST(a_certificate_ends_one_day)
+{
+	facts.has_settings = true;
+	strcpy(facts.certificate.path, "/etc/emad/daemon.crt");
+	facts.certificate_end_s = facts.wall_s + 100 * 86400;
+	ck_assert_ptr_nonnull(strstr(finding("certificate")->text, "good for another 100 days"));
+	facts.certificate_end_s = facts.wall_s + 29 * 86400;
+	complains("certificate", DOCTOR_WARN, "/etc/emad/daemon.crt ends in 29", "-out /etc/emad/daemon.crt");
+	facts.certificate_end_s = facts.wall_s;
+	complains("certificate", DOCTOR_FAIL, "clients cannot connect with TLS", "systemctl reload emad");
+	facts.certificate_end_s = 0;
+	complains("certificate", DOCTOR_WARN, "cannot be seen by alice", "openssl x509 -noout -enddate");
+}
+END_TEST
+
+START_TEST(wrong_settings_are_said_before_a_start_fails)
+{
+	facts.are_settings_wrong = true;
+	complains("settings", DOCTOR_FAIL, "would not start", "emad --check-config");
+}
+END_TEST
+
 START_TEST(nothing_of_a_remote_host_is_judged)
 {
 	facts.is_local = false;
@@ -267,6 +353,11 @@ int main(void)
 	tcase_add_test(tcase, open_files_may_run_out);
 	tcase_add_test(tcase, the_state_directory_needs_room_and_the_right_owner);
 	tcase_add_test(tcase, the_kernel_the_clock_and_the_library_are_looked_at);
+	tcase_add_test(tcase, an_address_must_be_there_and_its_port_free);
+	tcase_add_test(tcase, what_other_hosts_reach_wants_a_token_and_encryption);
+	tcase_add_test(tcase, a_token_is_not_for_everybody);
+	tcase_add_test(tcase, a_certificate_ends_one_day);
+	tcase_add_test(tcase, wrong_settings_are_said_before_a_start_fails);
 	tcase_add_test(tcase, nothing_of_a_remote_host_is_judged);
 	tcase_add_test(tcase, looking_at_this_host_finds_it);
 	tcase_add_test(tcase, sockets_are_tried);

@@ -162,7 +162,7 @@ static uint64_t checksum;
 
 static int file_write(uint64_t from, uint64_t byte_count)
 {
-	const struct files_content content = { "file", image + from, byte_count, &checksum };
+	const struct files_content content = { "file", image + from, byte_count, &checksum, NULL };
 	struct reason reason = { "" };
 	int status;
 

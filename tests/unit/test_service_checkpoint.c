@@ -8,6 +8,7 @@
 
 #include <check.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -368,6 +369,29 @@ START_TEST(a_removal_waits_for_the_checkpoint_under_way_and_no_other_begins)
 }
 END_TEST
 
+START_TEST(a_model_that_is_replaced_while_an_update_waits_for_readers_wants_nothing_more)
+{
+	struct fake_trainer heir;
+
+	/* All memory is leased, or the newest: an update waits when the model goes, which its checkpoint keeps there. */
+	for (uint64_t step = 1; step <= 3; step++) {
+		push(step);
+		(void)fake_host_expect(&host, fake_view(&host, 50 + step, "run42/net", NULL, 0, 0), 0);
+	}
+	(void)fake_query(&host, OP_CHECKPOINT, "run42/net");
+	(void)fake_trainer_push(&trainer, 4, 0, false);
+	ck_assert_uint_eq(host.apply_count, 0);
+	ck_assert_uint_ne(service_due_ms(host.service), UINT64_MAX);
+	fake_trainer_init(&heir, &host, "run42/net", fake_manifest(0, 1));
+	heir.resume = "never";
+	fake_trainer_join(&heir);
+	fake_host_wait(&host, 2 * host.settings.lease_min_ms);
+	(void)order(FILE_CHECKPOINT);
+	fake_host_write(&host);
+	fake_trainer_finish(&heir);
+}
+END_TEST
+
 START_TEST(a_model_is_removed_although_its_checkpoints_cannot_be)
 {
 	uint64_t number;
@@ -565,14 +589,20 @@ static void status_has(const char *words)
 START_TEST(the_line_for_people_tells_of_the_last_checkpoint)
 {
 	char head[64], line[256];
-	uint64_t number;
+	uint64_t number = 0;
 
 	push_until(1, 3);
 	service_summary(host.service, &host.now, head, sizeof head);
 	ck_assert_msg(strncmp(head, "1 model, step 3, lag 0, ", 24) == 0 && strstr(head, " MiB") + 4 == head + strlen(head),
 	              "%s", head);
-	status_has("\"checkpoint\":{\"model\":null,\"step\":null,\"written_us\":null,\"failing\":null,");
+	status_has("\"checkpoint\":{\"model\":null,\"step\":null,\"written_us\":null,\"writing\":[],\"failing\":null,");
 	(void)fake_query(&host, OP_CHECKPOINT, NULL);
+	for (uint32_t i = 0; i < host.files[0]->count; i++)
+		number += host.files[0]->items[i].byte_count;
+	snprintf(line, sizeof line, "\"writing\":[{\"model\":\"run42/net\",\"bytes\":%" PRIu64 ",\"written_bytes\":7}]",
+	         number);
+	atomic_store(&host.files[0]->written_bytes, 7);
+	status_has(line);
 	fake_host_write(&host);
 	for (size_t i = 0; i < 6; i++) {
 		static const struct {
@@ -757,6 +787,7 @@ int main(void)
 	tcase_add_test(tcase, the_end_writes_what_is_newer_and_tries_once);
 	tcase_add_test(tcase, a_removed_model_does_not_come_back);
 	tcase_add_test(tcase, a_removal_waits_for_the_checkpoint_under_way_and_no_other_begins);
+	tcase_add_test(tcase, a_model_that_is_replaced_while_an_update_waits_for_readers_wants_nothing_more);
 	tcase_add_test(tcase, a_model_is_removed_although_its_checkpoints_cannot_be);
 	tcase_add_test(tcase, without_a_state_directory_there_are_none);
 	tcase_add_test(tcase, a_model_comes_back_as_it_was_and_is_continued);

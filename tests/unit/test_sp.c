@@ -127,8 +127,8 @@ static void stream_feed(const struct stream *stream, size_t first_bytes, size_t 
 	log->reason.text[0] = '\0';
 	log_drain(log, &parser, place);
 	while (fed < stream->count && log->last == SP_NEED_BYTES) {
-		uint8_t *window;
-		size_t capacity;
+		uint8_t *window, *more;
+		size_t capacity, more_capacity;
 
 		if (piece_end <= fed)
 			piece_end = fed + piece_bytes;
@@ -140,8 +140,12 @@ static void stream_feed(const struct stream *stream, size_t first_bytes, size_t 
 		if (capacity > piece_end - fed)
 			capacity = piece_end - fed;
 		memcpy(window, stream->bytes + fed, capacity);
-		sp_received(&parser, capacity);
-		fed += capacity;
+		sp_window_more(&parser, &more, &more_capacity);
+		if (more_capacity > piece_end - fed - capacity)
+			more_capacity = piece_end - fed - capacity;
+		memcpy(more, stream->bytes + fed + capacity, more_capacity);
+		sp_received(&parser, capacity + more_capacity);
+		fed += capacity + more_capacity;
 		log_drain(log, &parser, place);
 	}
 	log->fed = fed;
@@ -262,6 +266,47 @@ START_TEST(the_parts_of_a_request_are_what_was_sent)
 	ck_assert_mem_eq(parser.header, "abc", 3);
 	sp_request_done(&parser);
 	ck_assert_int_eq(sp_next(&parser, NULL), SP_NEED_BYTES);
+}
+END_TEST
+
+START_TEST(what_follows_a_body_is_received_with_it)
+{
+	static struct sp_parser parser;
+	static uint8_t place[BODY_ROOM];
+	size_t capacity, rest_bytes, more_capacity, head_bytes = 8 + 4 + 4 + 10, fed;
+	uint8_t *window, *more;
+
+	stream_begin(&stream, SP_WIRE_TCP);
+	for (int i = 0; i < 2; i++)
+		stream_put_request(&stream, 0, 10, 100000);
+	sp_parser_init(&parser, SP_WIRE_TCP, BODY_BYTES_MAX);
+	sp_window_more(&parser, &more, &more_capacity);
+	ck_assert_uint_eq(more_capacity, 0);
+	/* A first window that is full to its end leaves room for more all the same. */
+	sp_window(&parser, &window, &capacity);
+	memcpy(window, stream.bytes, capacity);
+	sp_received(&parser, capacity);
+	fed = capacity;
+	ck_assert_int_eq(sp_next(&parser, NULL), SP_NEED_BODY);
+	sp_body_place(&parser, place);
+	ck_assert_int_eq(sp_next(&parser, NULL), SP_NEED_BYTES);
+	sp_window(&parser, &window, &rest_bytes);
+	ck_assert_uint_eq(rest_bytes, 8 + head_bytes + 100000 - fed);
+	memcpy(window, stream.bytes + fed, rest_bytes);
+	fed += rest_bytes;
+	sp_window_more(&parser, &more, &more_capacity);
+	ck_assert_uint_eq(more_capacity, SP_MORE_BYTES);
+	memcpy(more, stream.bytes + fed, more_capacity);
+	sp_received(&parser, rest_bytes + more_capacity);
+	/* The header in hand has not been written over. */
+	ck_assert_int_eq(sp_next(&parser, NULL), SP_REQUEST);
+	ck_assert_mem_eq(parser.header, stream.bytes + 8 + head_bytes - 10, 10);
+	ck_assert_mem_eq(place, stream.bytes + 8 + head_bytes, 100000);
+	sp_request_done(&parser);
+	ck_assert_int_eq(sp_next(&parser, NULL), SP_NEED_BODY);
+	sp_body_place(&parser, place);
+	sp_window(&parser, &window, &rest_bytes);
+	ck_assert_ptr_eq(window, place + more_capacity - head_bytes);
 }
 END_TEST
 
@@ -448,6 +493,7 @@ int main(void)
 	                    SP_WIRE_TCP, SP_WIRE_IPC + 1);
 	tcase_add_loop_test(tcase, the_largest_head_fits_wherever_it_begins, SP_WIRE_TCP, SP_WIRE_IPC + 1);
 	tcase_add_test(tcase, the_parts_of_a_request_are_what_was_sent);
+	tcase_add_test(tcase, what_follows_a_body_is_received_with_it);
 	tcase_add_test(tcase, a_request_without_body_is_handed_over_at_once);
 	tcase_add_loop_test(tcase, what_is_not_the_protocol_is_refused_at_the_first_byte_that_shows_it, 0,
 	                    COUNT(violations));

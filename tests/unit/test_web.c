@@ -239,11 +239,11 @@ END_TEST
 
 START_TEST(metrics_come_in_two_formats)
 {
-	struct web_request request = { .path = "/metrics", .accept = "text/plain;version=0.0.4" };
+	struct web_request request = { .path = "/metrics", .accept = "application/openmetrics-text" };
 	struct fake_trainer trainer = trainer_of("net");
 
 	push(&trainer, 7);
-	ck_assert_int_eq(ask("/metrics"), 200);
+	ck_assert_int_eq(ask_with(&request, &open_rules), 200);
 	ck_assert_str_eq(header("Content-Type"), METRICS_TYPE_OPEN);
 	ck_assert_str_eq(answer.body + answer.body_bytes - 6, "# EOF\n");
 	ck_assert_ptr_nonnull(strstr(answer.body, "# TYPE emad_pushes_applied counter\n"));
@@ -251,7 +251,17 @@ START_TEST(metrics_come_in_two_formats)
 	ck_assert_ptr_nonnull(strstr(answer.body, "\nemad_model_step{model=\"net\"} 7\n"));
 	ck_assert_ptr_nonnull(strstr(answer.body, "\nemad_profile_updates{model=\"net\",profile=\"ema\"} "));
 	ck_assert_ptr_nonnull(strstr(answer.body, "\nemad_update_duration_seconds_count 1\n"));
+	ck_assert_ptr_nonnull(strstr(answer.body, "\nemad_user_models{uid=\""));
+	ck_assert_ptr_nonnull(strstr(answer.body, "\nemad_user_memory_bytes{uid=\""));
+	ck_assert_ptr_null(strstr(answer.body, "emad_user_memory_limit_bytes"));
 	ck_assert_ptr_nonnull(strstr(answer.body, "\n# UNIT emad_apply_seconds seconds\n"));
+	/* Who says nothing, or takes anything, may be of before OpenMetrics. */
+	ck_assert_int_eq(ask("/metrics"), 200);
+	ck_assert_str_eq(header("Content-Type"), METRICS_TYPE_TEXT);
+	request.accept = "text/plain;version=0.0.4";
+	ck_assert_int_eq(ask_with(&request, &open_rules), 200);
+	ck_assert_str_eq(header("Content-Type"), METRICS_TYPE_TEXT);
+	request.accept = "*/*";
 	ck_assert_int_eq(ask_with(&request, &open_rules), 200);
 	ck_assert_str_eq(header("Content-Type"), METRICS_TYPE_TEXT);
 	ck_assert_ptr_null(strstr(answer.body, "# EOF"));

@@ -86,7 +86,8 @@ class Client:
     """A connection to the daemon, for any number of trainers and views, from any number of threads.
 
     url: "ipc:///run/emad/emad.sock", or a path. None: the environment's EMAD_SOCKET, else the system's daemon.
-    timeout: seconds that any call may take unless it is given its own.
+    timeout: seconds that any call may take unless it is given its own; a daemon that does not answer is given up a
+    second after that.
     token_file, tls_...: for a daemon on another host ("tcp://HOST:PORT", "tls+tcp://HOST:PORT"): the client's token, the
     authority that the daemon's certificate is from, the client's own certificate and its key, all files; and the name in
     the daemon's certificate where it is not the url's. None: the environment's EMAD_TOKEN_FILE, EMAD_TLS_CA,

@@ -78,8 +78,8 @@ def dtype_text(dtype: Any, what: str) -> str:
     """The name of a dtype that was given as whatever; what: the argument, for the sentence."""
     if isinstance(dtype, str):
         return dtype.rpartition("torch.")[2]
-    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
-    if torch is not None and isinstance(dtype, torch.dtype):
+    torch_kind, numpy = _kind("torch", "dtype"), sys.modules.get("numpy")
+    if torch_kind is not None and isinstance(dtype, torch_kind):
         return str(dtype).rpartition(".")[2]
     is_scalar = numpy is not None and isinstance(dtype, type) and issubclass(dtype, numpy.generic)
     if is_scalar or (numpy is not None and isinstance(dtype, numpy.dtype)):
@@ -215,14 +215,19 @@ def _torch_check(name: str, tensor: Any) -> None:
         raise TypeError(f"tensor '{name}' is {kind}; a dense tensor that has values is accepted")
 
 
+def _kind(module: str, name: str) -> Optional[type]:
+    """A class of a module; None while the module has not been imported, or another thread is about to."""
+    return getattr(sys.modules.get(module), name, None)
+
+
 def _is_torch(tensor: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(tensor, torch.Tensor)
+    kind = _kind("torch", "Tensor")
+    return kind is not None and isinstance(tensor, kind)
 
 
 def _is_array(tensor: Any) -> bool:
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(tensor, numpy.ndarray)
+    kind = _kind("numpy", "ndarray")
+    return kind is not None and isinstance(tensor, kind)
 
 
 def _is_dense(array: Any) -> bool:

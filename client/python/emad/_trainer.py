@@ -293,7 +293,10 @@ class Trainer:
             _library.check(self._library.emad_attributes_set(self._open_handle(), text, milliseconds(timeout)))
 
     def close(self) -> None:
-        """Waits for an unfinished copy and lets go of the memory. What was accepted will be applied."""
+        """
+        Waits for an unfinished copy and lets go of the memory. What was accepted will be applied; flush() before makes
+        sure of it where the daemon may have been stopped meanwhile.
+        """
         with self._lock:
             self._in_flight = False
             self._finalizer()

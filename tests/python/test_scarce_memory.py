@@ -26,8 +26,9 @@ HAND_OVER = 'exec 3<&"$1"-; shift; LISTEN_PID=$$ WATCHDOG_PID=$$ exec "$@"'
 PROFILES = {"ema": "constant:decay=0.5", "slow": "constant:decay=0.9"}
 ALL = os.environ.get("EMAD_SCARCE_ALL", "") == "1"
 # Where libraries die of it instead of saying so, by what stands in the calls that led there: libuv aborts where it makes
-# its signals' pipe, and NNG 1.5.2 goes on with what it has not got. What there is must be left as it was all the same.
-EXCUSED = ("uv_signal_init", "libnng.so")
+# its signals' pipe, NNG 1.5.2 goes on with what it has not got, and jansson 2.14 asserts that a string could be had. What
+# there is must be left as it was all the same.
+EXCUSED = ("uv_signal_init", "libnng.so", "libjansson.so")
 # Sentences that do not say what could not be done.
 MUTE = ("emad: Cannot allocate memory", "emad: not enough memory")
 ADDRESS = "127.0.0.2"  # where nobody is given a port by chance meanwhile

@@ -16,7 +16,7 @@ from test_network import CHUNK, free_port, running
 
 import emad
 
-DTYPES = [None, "f64", "f32", "f16", "bf16", "f8_e4m3", "f8_e5m2"]
+DTYPES = [None, "f64", "f32", "f16", "bf16", *(["f8_e4m3", "f8_e5m2"] if hasattr(torch, "float8_e4m3fn") else [])]
 PROFILES = {"ema": "constant:decay=0.5;copy=kept.*", "slow": "constant:decay=0.9;drop=kept.*"}
 
 

@@ -349,6 +349,9 @@ static bool passing_remove(struct member *member)
 	char *json;
 	int code;
 
+	/* Now and then there is something on disk that must go, too; whether a daemon lives to write it is another matter. */
+	if (atomic_load(&member->ledger->rounds) % 2 == 0)
+		(void)emad_checkpoint(member->client, member->kind->model, CALL_MAX_MS, NULL);
 	atomic_store(&member->ledger->phase, LEDGER_REMOVING);
 	do {
 		code = emad_remove(member->client, member->kind->model, CALL_MAX_MS, NULL);

@@ -100,13 +100,27 @@ static bool listener_renew(struct listener *listener)
 	return true;
 }
 
+/* Who came while we were about to go is ours to send away. */
+static void accepted_drop(struct listener *listener)
+{
+	nng_stream *stream;
+
+	if (listener->pausing || nng_aio_result(listener->accepting.aio))
+		return;
+	stream = nng_aio_get_output(listener->accepting.aio, 0);
+	nng_stream_close(stream);
+	nng_stream_free(stream);
+}
+
 static void on_accepted(struct pending *pending)
 {
 	struct listener *listener = (struct listener *)(void *)pending;
 	int error = pending_error(nng_aio_result(pending->aio));
 
-	if (listener->transport->stopping)
+	if (listener->transport->stopping) {
+		accepted_drop(listener);
 		return;
+	}
 	if (!listener->pausing && !error)
 		connection_begin(listener->transport, nng_aio_get_output(pending->aio, 0), listener);
 	if (listener->renewing && !listener_renew(listener))
@@ -180,6 +194,10 @@ void listener_close(struct listener *listener)
 
 void listener_finish(struct listener *listener)
 {
+	if (listener->accepting.under_way) {
+		nng_aio_stop(listener->accepting.aio);
+		accepted_drop(listener);
+	}
 	pending_finish(&listener->accepting);
 	if (listener->stream)
 		nng_stream_listener_free(listener->stream);

@@ -116,7 +116,7 @@ LIMITS = "receiving-max=64M\nreplies-max=32M\n"
 
 
 @pytest.mark.parametrize(
-    "opened", [{"limits": LIMITS + "connections-max=300\nmessage-timeout=2s\n"}], indirect=True
+    "opened", [{"limits": LIMITS + "connections-max=300\nmessage-timeout=6s\n"}], indirect=True
 )
 def test_two_hundred_peers_at_the_limit_fit_into_little_memory(opened):
     """Each has the largest header and half of the largest body on the way. The daemon has 192 MiB of addresses for that."""
@@ -136,8 +136,11 @@ def test_two_hundred_peers_at_the_limit_fit_into_little_memory(opened):
             peer.socket.sendall(frame(head, announced_bytes=len(head) + BODY_MAX))
             peer.socket.setblocking(False)
             left[peer] = memoryview(half)
-        due = time.monotonic() + 1.5
-        while time.monotonic() < due:
+        begun = time.monotonic()
+        # On a busy machine it takes longer until somebody's body is well on its way.
+        while time.monotonic() < begun + 1.5 or (
+            min(map(len, left.values())) >= len(half) - 8 * MEBI and time.monotonic() < begun + 5
+        ):
             for peer in peers:
                 try:
                     left[peer] = left[peer][peer.socket.send(left[peer]) :]

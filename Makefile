@@ -566,7 +566,7 @@ failpoint_names = $(shell sed -n 's/.*[^a-zA-Z]FAILPOINT("\([a-z0-9-]*\)").*/:\1
 lints := $(filter-out %/lint.py,$(wildcard tests/lint/*.py))
 unit_jobs := $(unit_programs:%=unit:%)
 integration_jobs := $(filter-out %/test_soak,$(integration_programs:%=integration:%)) integration:tests/systemd/install.py \
-	integration:tests/manuals.py
+	$(addprefix integration:tests/, failures.py manuals.py)
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
 crash_jobs := crash:$(B)/tests/integration/test_crash \
 	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)

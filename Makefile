@@ -162,6 +162,7 @@ test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
 test_kept_files := client/emactl/kept_files proto/status
 test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status
+test_link := $(addprefix client/, link threads wait) $(addprefix proto/, sp status)
 test_manifest := $(manifest) tests/unit/failing_heap
 test_memory := $(addprefix daemon/edge/, memory memory_directory memory_segment) proto/status
 test_memory_kept := $(test_memory)
@@ -460,7 +461,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy files layout memory memory_kept pusher scribe snapshot trainer transport view waker workers,$(unit_names))
+unit_names := $(filter attach copy files layout link memory memory_kept pusher scribe snapshot trainer transport view waker workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)

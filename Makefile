@@ -413,6 +413,7 @@ compile = $(CC) $(LANGUAGE) $(libraries_cflags) $(WARNINGS) $(CPPFLAGS) $(CFLAGS
 link = $(CC) $(CFLAGS) $(SANITIZE_$(BUILD)) -Wl,-z,relro,-z,now $(LDFLAGS)
 
 comma := ,
+space := $(subst x,,x x)
 Q := $(if $(V),,@)
 say = $(if $(V),,@echo '  $(1)	$(2)')
 
@@ -581,7 +582,12 @@ faults_needs := $(products) $(faults_programs) $(scarce_programs)
 network_jobs := python:tests/python/test_network_weather.py
 network_needs := $(products)
 stop_jobs := integration:$(B)/tests/integration/test_stop
-python_jobs := python:tests/python
+# In two halves that take about as long as each other, side by side; tests that compare times run by themselves.
+python_files := $(wildcard tests/python/test_*.py)
+python_first := $(patsubst %,tests/python/test_%.py,checkpoint emactl http network_hostile network_weather state_directory)
+python_timed := $(shell grep -l '^@pytest.mark.alone' $(python_files))
+python_jobs := half:$(subst $(space),:,$(python_first)) \
+	half:$(subst $(space),:,$(filter-out $(python_first),$(python_files))) alone:$(subst $(space),:,$(python_timed))
 lint_jobs := $(lints:%=lint:%)
 unit_needs := $(unit_programs)
 integration_needs := $(integration_programs) $(products)

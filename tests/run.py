@@ -29,6 +29,8 @@ KINDS = {
     "lint": (120, False),
     "integration": (300, False),
     "python": (600, True),
+    "half": (600, False),  # files of Python tests, without those marked `alone`,
+    "alone": (600, True),  # and with those only
     "crash": (1500, True),
     "faults": (1500, False),
     "systemd": (300, True),
@@ -95,8 +97,9 @@ def count(output, status):
 
 
 def command_of(kind, path, arguments):
-    if kind == "python":
-        return [sys.executable, "-m", "pytest", "-v", "-rfEs", "-p", "no:cacheprovider", path, *arguments]
+    if kind in ("python", "half", "alone"):
+        chosen = {"half": ["-m", "not alone"], "alone": ["-m", "alone"]}.get(kind, [])
+        return [sys.executable, "-m", "pytest", "-v", "-rfEs", "-p", "no:cacheprovider", *chosen, path, *arguments]
     if path.endswith(".py"):
         return [sys.executable, path, *arguments]
     return [path, *arguments]
@@ -155,9 +158,11 @@ def run(job, scale):
 
 def report(result):
     job, counts, seconds, output, verdict = result
-    kind, path, *_ = job.split(":")
+    kind, path, *arguments = job.split(":")
     word = "FAIL" if counts.failed else "skip" if not counts.passed else "ok"
     name = os.path.splitext(os.path.basename(path.rstrip("/")))[0]
+    if kind in ("half", "alone") and arguments:
+        name += f" and {len(arguments)} more"
     print(f"{word:4} {kind:11} {name:28} {str(counts):34} {seconds:7.2f} s  {verdict}".rstrip(), flush=True)
     if counts.failed or kind == "crash":
         print("".join(f"     | {line}\n" for line in output.splitlines()), end="", flush=True)

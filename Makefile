@@ -24,8 +24,9 @@ core := $(addprefix daemon/core/, \
 	access address adopt apply attributes book call checkpoint config config_text defaults description ending event \
 	generation_text geometry guards history inflow inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 \
 	kernel_portable kernel_scalar loan metrics model network notes owner parking plan profiles push query recover register \
-	registration_report relay remote report report_history restore retention service throttle tokens update verdict \
-	version_metadata versions web web_page web_path web_range)
+	registration_report relay remote report report_history restore retention \
+	service service_events service_files service_memory service_models service_settle service_summary service_updates \
+	throttle tokens update verdict version_metadata versions web web_page web_path web_range)
 
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file credentials descriptors files files_generation files_list files_pace files_place \

@@ -163,6 +163,7 @@ test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
 test_kept_files := client/emactl/kept_files proto/status
 test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status
+test_link := $(addprefix client/, link threads wait) $(addprefix proto/, sp status)
 test_manifest := $(manifest) tests/unit/failing_heap
 test_memory := $(addprefix daemon/edge/, memory memory_directory memory_segment) proto/status
 test_memory_kept := $(test_memory)
@@ -413,6 +414,7 @@ compile = $(CC) $(LANGUAGE) $(libraries_cflags) $(WARNINGS) $(CPPFLAGS) $(CFLAGS
 link = $(CC) $(CFLAGS) $(SANITIZE_$(BUILD)) -Wl,-z,relro,-z,now $(LDFLAGS)
 
 comma := ,
+space := $(subst x,,x x)
 Q := $(if $(V),,@)
 say = $(if $(V),,@echo '  $(1)	$(2)')
 
@@ -461,7 +463,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy files layout memory memory_kept pusher scribe snapshot trainer transport view waker workers,$(unit_names))
+unit_names := $(filter attach copy files layout link memory memory_kept pusher scribe snapshot trainer transport view waker workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)
@@ -567,7 +569,7 @@ failpoint_names = $(shell sed -n 's/.*[^a-zA-Z]FAILPOINT("\([a-z0-9-]*\)").*/:\1
 lints := $(filter-out %/lint.py,$(wildcard tests/lint/*.py))
 unit_jobs := $(unit_programs:%=unit:%)
 integration_jobs := $(filter-out %/test_soak,$(integration_programs:%=integration:%)) integration:tests/systemd/install.py \
-	integration:tests/manuals.py
+	$(addprefix integration:tests/, failures.py manuals.py)
 replay_jobs := $(foreach n,$(fuzz_names),replay:$(B)/tests/fuzz/replay_$(n):tests/fuzz/corpus/$(n))
 crash_jobs := crash:$(B)/tests/integration/test_crash \
 	crash:$(B)/tests/integration/test_crash:--failpoints:build/failpoints/emad$(failpoint_names)
@@ -581,7 +583,12 @@ faults_needs := $(products) $(faults_programs) $(scarce_programs)
 network_jobs := python:tests/python/test_network_weather.py
 network_needs := $(products)
 stop_jobs := integration:$(B)/tests/integration/test_stop
-python_jobs := python:tests/python
+# In two halves that take about as long as each other, side by side; tests that compare times run by themselves.
+python_files := $(wildcard tests/python/test_*.py)
+python_first := $(patsubst %,tests/python/test_%.py,checkpoint emactl http network_hostile network_weather state_directory)
+python_timed := $(shell grep -l '^@pytest.mark.alone' $(python_files))
+python_jobs := half:$(subst $(space),:,$(python_first)) \
+	half:$(subst $(space),:,$(filter-out $(python_first),$(python_files))) alone:$(subst $(space),:,$(python_timed))
 lint_jobs := $(lints:%=lint:%)
 unit_needs := $(unit_programs)
 integration_needs := $(integration_programs) $(products)

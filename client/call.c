@@ -55,6 +55,11 @@ void client_stamp(struct emad_client *client, struct request *request)
 	request_set(request, sequence, atomic_fetch_add_explicit(&client->sequence, 1, memory_order_relaxed) + 1);
 }
 
+uint64_t client_stamp_min(const struct emad_client *client)
+{
+	return atomic_load_explicit(&client->sequence, memory_order_relaxed) + 1;
+}
+
 /* Allocates *ret_bytes. */
 static int call_encode(const struct request *request, uint8_t **ret_bytes, size_t *ret_count, struct reason *reason)
 {

@@ -64,6 +64,8 @@ int client_model_check(const char *model, struct reason *reason);
 
 /* Names the request for ever: client and the next sequence number. */
 void client_stamp(struct emad_client *client, struct request *request);
+/* No request will be stamped with a lower number from now on. */
+uint64_t client_stamp_min(const struct emad_client *client);
 
 /*
  * Sends a request over the link and waits for the answer. 0 when there is an answer, whatever it says: see

@@ -41,7 +41,7 @@ struct link {
 	const char *url;         /* of the options */
 	const char *socket_path; /* of the options */
 	enum sp_wire wire;
-	nng_stream_dialer *dialer;
+	nng_tls_config *tls; /* owned; NULL: without */
 	_Atomic uint32_t request_id;
 	pthread_mutex_t lock;
 	struct connection *idle; /* guarded by lock; owned */
@@ -178,6 +178,27 @@ static void connection_close(struct connection *connection)
 	free(connection);
 }
 
+/* NNG's code. */
+static int dialer_make(const struct link *link, nng_stream_dialer **ret_dialer)
+{
+	nng_stream_dialer *dialer;
+	int code = nng_stream_dialer_alloc(&dialer, link->url);
+
+	if (code)
+		return code;
+	if (link->tls)
+		code = nng_stream_dialer_set_ptr(dialer, NNG_OPT_TLS_CONFIG, link->tls); /* which it holds */
+	/* A request goes in several parts, which must not wait for each other: behind TLS that is not NNG's default. */
+	if (code == 0 && link->wire == SP_WIRE_TCP)
+		code = nng_stream_dialer_set_bool(dialer, NNG_OPT_TCP_NODELAY, true);
+	if (code) {
+		nng_stream_dialer_free(dialer);
+		return code;
+	}
+	*ret_dialer = dialer;
+	return 0;
+}
+
 /* Waits for the operation that has begun on the aio. NNG's code. */
 static int operation_wait(nng_aio *aio)
 {
@@ -191,6 +212,33 @@ static void deadline_set(nng_aio *aio, int64_t deadline_ms)
 	int left_ms = wait_left_ms(deadline_ms);
 
 	nng_aio_set_timeout(aio, left_ms > 0 ? left_ms : 1);
+}
+
+/*
+ * NNG's code. A dialer dials once: NNG 1.5 looks names and numbers up in a thread of its own, with one aio of the dialer,
+ * and what a deadline has left behind of that is still under way when the next attempt on the same dialer begins. It
+ * uses the aio again all the same, and finding that out it aborts the process.
+ */
+static int stream_dial(const struct link *link, int64_t deadline_ms, nng_stream **ret_stream)
+{
+	nng_stream_dialer *dialer;
+	nng_aio *aio = NULL;
+	int code = dialer_make(link, &dialer);
+
+	if (code)
+		return code;
+	code = nng_aio_alloc(&aio, NULL, NULL);
+	if (code == 0) {
+		deadline_set(aio, deadline_ms);
+		nng_stream_dialer_dial(dialer, aio);
+		code = operation_wait(aio);
+	}
+	if (code == 0)
+		*ret_stream = nng_aio_get_output(aio, 0);
+	/* The aio goes first: that waits for the thread of the deadline, which has not done with the dialer yet. */
+	nng_aio_free(aio);
+	nng_stream_dialer_free(dialer);
+	return code;
 }
 
 /* Sends all parts; they are consumed. NNG's code. */
@@ -330,15 +378,10 @@ static int connection_open(struct link *link, int64_t deadline_ms, struct connec
 	if (!connection)
 		return -ENOMEM;
 	code = nng_aio_alloc(&connection->aio, NULL, NULL);
-	if (code == 0) {
-		deadline_set(connection->aio, deadline_ms);
-		nng_stream_dialer_dial(link->dialer, connection->aio);
-		code = operation_wait(connection->aio);
-	}
-	if (code == 0) {
-		connection->stream = nng_aio_get_output(connection->aio, 0);
+	if (code == 0)
+		code = stream_dial(link, deadline_ms, &connection->stream);
+	if (code == 0)
 		code = handshake(connection, deadline_ms);
-	}
 	if (code == 0 && link->options.greeting)
 		code = greet(link, connection, deadline_ms, &refusal, reason);
 	if (code == 0 && refusal) {
@@ -435,16 +478,35 @@ static int tls_set(struct link *link)
 		code = nng_tls_config_ca_chain(config, identity->authority, NULL);
 	if (code == 0 && identity->certificate)
 		code = nng_tls_config_own_cert(config, identity->certificate, identity->key, NULL);
+	if (code) {
+		nng_tls_config_free(config);
+		return code;
+	}
+	link->tls = config;
+	return 0;
+}
+
+/* NNG's code, also where no dialer can be made. Its first use of NNG starts NNG's threads, which take no signals. */
+static int link_prepare(struct link *link)
+{
+	nng_stream_dialer *dialer;
+	sigset_t before;
+	int code = 0;
+
+	wait_signals_block(&before);
+	if (strncmp(link->url, "tls+tcp://", strlen("tls+tcp://")) == 0)
+		code = tls_set(link);
 	if (code == 0)
-		code = nng_stream_dialer_set_ptr(link->dialer, NNG_OPT_TLS_CONFIG, config);
-	nng_tls_config_free(config); /* the dialer holds it */
+		code = dialer_make(link, &dialer);
+	if (code == 0)
+		nng_stream_dialer_free(dialer);
+	wait_signals_restore(&before);
 	return code;
 }
 
 int link_open(const struct link_options *options, struct link **ret_link, struct reason *reason)
 {
 	struct link *link;
-	sigset_t before;
 	int code;
 
 	code = link_process_check(reason);
@@ -460,14 +522,7 @@ int link_open(const struct link_options *options, struct link **ret_link, struct
 	link->socket_path = options->socket_path;
 	link->wire = strncmp(link->url, "ipc://", strlen("ipc://")) == 0 ? SP_WIRE_IPC : SP_WIRE_TCP;
 	pthread_mutex_init(&link->lock, NULL);
-	wait_signals_block(&before); /* the first use of NNG starts its threads */
-	code = nng_stream_dialer_alloc(&link->dialer, link->url);
-	if (code == 0 && strncmp(link->url, "tls+tcp://", strlen("tls+tcp://")) == 0)
-		code = tls_set(link);
-	/* A request goes in several parts, which must not wait for each other: behind TLS that is not NNG's default. */
-	if (code == 0 && link->wire == SP_WIRE_TCP)
-		code = nng_stream_dialer_set_bool(link->dialer, NNG_OPT_TCP_NODELAY, true);
-	wait_signals_restore(&before);
+	code = link_prepare(link);
 	if (code == NNG_ECRYPTO || code == NNG_EINVAL) {
 		code = reason_set(reason, STATUS_EARGUMENT, "%s: %s: see the files in EMAD_TLS_CA, EMAD_TLS_CERTIFICATE and EMAD_TLS_KEY",
 		                  link->url, nng_strerror(code));
@@ -488,8 +543,8 @@ void link_close(struct link *link)
 	if (!link)
 		return;
 	idle_drop(link);
-	if (link->dialer)
-		nng_stream_dialer_free(link->dialer);
+	if (link->tls)
+		nng_tls_config_free(link->tls);
 	pthread_mutex_destroy(&link->lock);
 	free(link);
 }

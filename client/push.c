@@ -68,6 +68,7 @@ static int push_stage(struct emad_trainer *trainer, const struct push *push, uin
 	if (skips && !remote_is(trainer->client))
 		return PUSH_SKIP;
 	request = trainer_request(trainer, OP_RESERVE);
+	request_set(&request, sequence, client_stamp_min(trainer->client));
 	request_set(&request, timeout_ms, skips ? 0 : (uint64_t)wait_left_ms(push->until_ms));
 	code = trainer_call(trainer, &request, push->until_ms + WAIT_MARGIN_MS, &answer, reason);
 	if (code)
@@ -76,8 +77,10 @@ static int push_stage(struct emad_trainer *trainer, const struct push *push, uin
 	if (code == 0 && (!(reply->present & REPLY_HAS(stage)) || reply->stage >= registration->stages.map.stage_count))
 		code = reason_set(reason, STATUS_EPROTOCOL, "the daemon offers stage %" PRIu64 " of %u", reply->stage,
 		                  registration->stages.map.stage_count);
-	if (code == 0)
+	if (code == 0) {
 		*ret_stage = (uint32_t)reply->stage;
+		stages_answered(&registration->stages);
+	}
 	client_answer_finish(&answer);
 	/* An answer, so the push is not lost on the way: there is no room for it. */
 	if (skips && (code == STATUS_ETIMEOUT || code == STATUS_EBUSY))
@@ -200,10 +203,12 @@ static int push_doorbell(struct emad_trainer *trainer, struct push *push, uint32
 	if (code)
 		return code;
 	push->answered = true;
+	note->in_doubt = false;
 	code = push_answer(trainer, push, &answer, result, &outcome, reason);
 	client_answer_finish(&answer);
 	if (code)
 		return code;
+	stages_answered(&trainer->registration.stages);
 	push_note(&trainer->registration.stages, note, push, outcome);
 	if (push->wait && outcome == OUTCOME_ACCEPTED)
 		return reason_set(reason, STATUS_ETIMEOUT, "step %" PRIu64 " was accepted but is not applied yet; flush waits for it",

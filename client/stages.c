@@ -170,7 +170,8 @@ void stages_answered(struct stages *stages)
 void stages_decided(struct stages *stages)
 {
 	for (uint32_t i = 0; i < STAGE_COUNT_MAX; i++)
-		note_settle(stages, &stages->notes[i]);
+		if (!stages->notes[i].in_doubt)
+			note_settle(stages, &stages->notes[i]);
 }
 
 bool stages_hold(const struct stages *stages)
@@ -263,6 +264,7 @@ void stages_replace(struct stages *stages, const struct stage_map *map, uint64_t
 	if (from < old.bytes + old.segment_bytes)
 		munmap(from, (size_t)(old.bytes + old.segment_bytes - from));
 	stages->map = *map;
+	stages_answered(stages); /* what was sent for the registration before is fenced */
 	stages_decided(stages);
 }
 

@@ -36,7 +36,7 @@ struct stage_map {
 struct stage_note {
 	uint64_t step;
 	bool pushed;   /* there is such a thing */
-	bool in_doubt; /* the answer did not come */
+	bool in_doubt; /* the answer did not come, and the request may still arrive: nothing must be written there */
 	bool accepted; /* the daemon has said that it holds the snapshot, and not yet what became of it */
 	bool is_own;   /* of the push under way, of whose model the daemon has said that it is not there */
 	struct enclosure *enclosure; /* owned; NULL: nothing went with it */
@@ -79,7 +79,7 @@ struct stage_note *stages_overwrite(struct stages *stages, uint32_t stage);
 void stages_accepted(struct stages *stages, uint64_t step);
 void stages_applied(struct stages *stages, uint64_t step);
 
-/* An answer to a later request has come: no push is in doubt any more. */
+/* A later push is answered, or a stage reserved: the daemon takes none any more of those that were in doubt. */
 void stages_answered(struct stages *stages);
 
 /* Everything that was pushed is averaged or refused. */

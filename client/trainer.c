@@ -120,12 +120,7 @@ struct request trainer_request(const struct emad_trainer *trainer, enum operatio
 int trainer_call(struct emad_trainer *trainer, const struct request *request, int64_t deadline_ms,
                  struct client_answer *ret_answer, struct reason *reason)
 {
-	int code = client_call(trainer->client, request, NULL, 0, deadline_ms, ret_answer, reason);
-
-	/* Requests are carried out in order: an answer to this one settles the fate of all before it. */
-	if (code == 0)
-		stages_answered(&trainer->registration.stages);
-	return code;
+	return client_call(trainer->client, request, NULL, 0, deadline_ms, ret_answer, reason);
 }
 
 int trainer_answer_code(struct emad_trainer *trainer, const struct client_answer *answer, struct reason *reason)

@@ -84,7 +84,7 @@ const struct message_operation message_operations[OPERATION_COUNT] = {
 		.name = "reserve",
 		.access = ACCESS_PUSH,
 		.required = HAS(model) | HAS(rank) | HAS(epoch),
-		.optional = HAS(timeout_ms) | HAS(agent) | HAS(client),
+		.optional = HAS(timeout_ms) | HAS(agent) | HAS(client) | HAS(sequence),
 		.may_wait = true,
 		.text = "wait for a free stage",
 	},

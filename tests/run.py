@@ -7,8 +7,9 @@ Runs test programs and counts what they say.
 A kind says how a program is started, how long it may take, and whether others may run beside it. Whatever a program
 counts itself (Check's summary, pytest's, inputs replayed, or "N passed, N failed") is added up; one that counts
 nothing, dies, or overruns its time is one failure. Exit status 77 is one skipped test. The output of a program that
-failed is shown in full, and so are the figures of a crash test. The last line is the sum: "N passed, N failed", with
-", N skipped" where there were any.
+failed is shown in full, and so are the figures of a crash test. What failed is told once more at the end, for those
+who see that alone: the last lines of each output, then a line for each program and its assertions. The last line is
+the sum: "N passed, N failed", with ", N skipped" where there were any.
 """
 import argparse
 import concurrent.futures
@@ -28,6 +29,8 @@ KINDS = {
     "lint": (120, False),
     "integration": (300, False),
     "python": (600, True),
+    "half": (600, False),  # files of Python tests, without those marked `alone`,
+    "alone": (600, True),  # and with those only
     "crash": (1500, True),
     "faults": (1500, False),
     "systemd": (300, True),
@@ -37,6 +40,15 @@ CHECK_SUMMARY = re.compile(r"^\d+%: Checks: (\d+), Failures: (\d+), Errors: (\d+
 PLAIN_SUMMARY = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", re.M)
 REPLAY_SUMMARY = re.compile(r"^(\d+) inputs replayed$", re.M)
 PYTEST_SUMMARY = re.compile(r"^=*\s*((?:\d+ \w+(?:, )?)+) in [\d.]+s.*$", re.M)
+
+# What says in one line why a program failed: Check, pytest, the sanitizers, assert(), and an exception of Python's.
+REASON = re.compile(
+    r"^(?:\S+:\d+:[FE]:.*|(?:FAILED|ERROR) .*|SUMMARY: \w+Sanitizer.*|.*Assertion .* failed\b.*|(?:\w+: )?[\w.]*Error\b.*)$",
+    re.M,
+)
+REASONS_MAX = 10
+REASON_CHARACTERS_MAX = 300
+LAST_LINES = 60
 
 running = set()
 running_lock = threading.Lock()
@@ -85,8 +97,9 @@ def count(output, status):
 
 
 def command_of(kind, path, arguments):
-    if kind == "python":
-        return [sys.executable, "-m", "pytest", "-v", "-rs", "-p", "no:cacheprovider", path, *arguments]
+    if kind in ("python", "half", "alone"):
+        chosen = {"half": ["-m", "not alone"], "alone": ["-m", "alone"]}.get(kind, [])
+        return [sys.executable, "-m", "pytest", "-v", "-rfEs", "-p", "no:cacheprovider", *chosen, path, *arguments]
     if path.endswith(".py"):
         return [sys.executable, path, *arguments]
     return [path, *arguments]
@@ -145,14 +158,35 @@ def run(job, scale):
 
 def report(result):
     job, counts, seconds, output, verdict = result
-    kind, path, *_ = job.split(":")
+    kind, path, *arguments = job.split(":")
     word = "FAIL" if counts.failed else "skip" if not counts.passed else "ok"
     name = os.path.splitext(os.path.basename(path.rstrip("/")))[0]
+    if kind in ("half", "alone") and arguments:
+        name += f" and {len(arguments)} more"
     print(f"{word:4} {kind:11} {name:28} {str(counts):34} {seconds:7.2f} s  {verdict}".rstrip(), flush=True)
     if counts.failed or kind == "crash":
         print("".join(f"     | {line}\n" for line in output.splitlines()), end="", flush=True)
     elif counts.skipped:
         print("".join(f"     | {line}\n" for line in output.splitlines() if "skip" in line.lower()), end="", flush=True)
+
+
+def reasons(output):
+    """The lines that say why a program failed; the last that is not a sum where none is known to."""
+    found = list(dict.fromkeys(REASON.findall(output)))
+    if not found:
+        found = [line for line in output.splitlines() if line.strip() and not PLAIN_SUMMARY.match(line)][-1:]
+    left_out = [f"({len(found) - REASONS_MAX} more)"] if len(found) > REASONS_MAX else []
+    return [reason[:REASON_CHARACTERS_MAX] for reason in found[:REASONS_MAX]] + left_out
+
+
+def report_again(results):
+    """.ci/run looks for these lines."""
+    for job, _, _, output, _ in results:
+        print("---- the end of", *job.split(":")[:2])
+        print("".join(f"     | {line}\n" for line in output.splitlines()[-LAST_LINES:]), end="")
+    for job, counts, seconds, output, verdict in results:
+        print(f"failed: {' '.join(job.split(':')[:2])}: {counts}, {verdict or 'exit status 0'} after {seconds:.1f} s")
+        print("".join(f"      ! {reason}\n" for reason in reasons(output)), end="", flush=True)
 
 
 def stop(signum, _frame):
@@ -174,7 +208,7 @@ def main():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
 
-    total = Counts()
+    total, failed = Counts(), []
     shared = [job for job in options.tests if not KINDS[job.split(":")[0]][1]]
     alone = [job for job in options.tests if KINDS[job.split(":")[0]][1]]
     for jobs, workers in ((shared, max(1, options.jobs)), (alone, 1)):
@@ -182,7 +216,9 @@ def main():
             for done in concurrent.futures.as_completed([pool.submit(run, job, options.scale) for job in jobs]):
                 result = done.result()
                 total += result[1]
+                failed += [result] if result[1].failed else []
                 report(result)
+    report_again(failed)
     print(total, flush=True)
     return 1 if total.failed or not (total.passed or total.skipped) else 0
 

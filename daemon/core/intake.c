@@ -108,6 +108,11 @@ int intake_push(struct rank_record *record, uint32_t stage_count, const uint64_t
 		answer_put(record, ret_answer);
 		return 0;
 	}
+	if (push->sequence < push->sequence_min)
+		return reason_set(reason, STATUS_ETIMEOUT,
+		                  "push %" PRIu64 " of step %" PRIu64 " came behind request %" PRIu64
+		                  " of its trainer, which no longer waits for it",
+		                  push->sequence, push->step, push->sequence_min);
 	ret_answer->outcome = OUTCOME_ACCEPTED;
 	stage = &record->stages[push->stage];
 	stage->step = push->step;

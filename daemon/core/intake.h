@@ -30,6 +30,7 @@ struct push {
 	uint64_t sequence;
 	uint64_t step;
 	uint64_t stage;
+	uint64_t sequence_min; /* a push of a lower number comes late: its trainer may have written into its stage again */
 	bool seeds; /* the snapshot is the average itself: its step may be any */
 	bool chunked; /* it came in chunks, all of which must be there */
 };
@@ -45,8 +46,8 @@ int intake_holds(const struct rank_record *record, uint64_t client, uint64_t epo
 
 /*
  * Decides a push. newest_step: the latest step that is averaged, NULL when there is none. 0 with the answer (ACCEPTED:
- * the stage is READY now; DUPLICATE; STALE; or what the same request was answered before), STATUS_EFENCED, or
- * STATUS_EARGUMENT for a stage that is not there or not free.
+ * the stage is READY now; DUPLICATE; STALE; or what the same request was answered before), STATUS_EFENCED,
+ * STATUS_EARGUMENT for a stage that is not there or not free, or STATUS_ETIMEOUT for a push that comes late.
  */
 int intake_push(struct rank_record *record, uint32_t stage_count, const uint64_t *newest_step, const struct push *push,
                 struct answer *ret_answer, struct reason *reason);

@@ -52,6 +52,7 @@ struct rank {
 	uint64_t away_due_ms;   /* when a remote trainer that was not heard of is given up; 0: never */
 	struct inflow inflows[STAGE_COUNT_MAX];
 	uint64_t fenced_client; /* who held the rank before an heir was about to take over; 0: nobody */
+	uint64_t sequence_min; /* of the trainer's requests, those with a lower number were given up */
 	uint64_t vacated_client; /* who held it before a registration that has not come to an end; 0: nobody */
 	int64_t pid;            /* of the trainer, for logs */
 	struct reason refusal;  /* why its latest snapshot was refused */

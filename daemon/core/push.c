@@ -171,6 +171,16 @@ static int push_take(struct call *call, struct model *model, uint32_t rank, cons
 	return 0;
 }
 
+/*
+ * A trainer that pushes, or asks for a stage, no longer waits for what it has sent before. That may still be on its way
+ * over another connection, and its stage may hold something else by the time it comes.
+ */
+static void sequence_note(struct rank *rank, uint64_t sequence_min)
+{
+	if (sequence_min > rank->sequence_min)
+		rank->sequence_min = sequence_min;
+}
+
 int push_handle(struct call *call)
 {
 	const struct request *request = call->request;
@@ -193,6 +203,7 @@ int push_handle(struct call *call)
 		error = intake_holds(&model->records[rank], push.client, push.epoch, &call->reason);
 	if (error)
 		return error;
+	push.sequence_min = model->ranks[rank].sequence_min;
 	known = intake_answer(&model->records[rank], push.sequence);
 	if (known)
 		answer = *known;
@@ -200,6 +211,7 @@ int push_handle(struct call *call)
 		error = push_take(call, model, rank, &push, &answer);
 	if (error)
 		return error == CALL_ANSWERED ? 0 : error;
+	sequence_note(&model->ranks[rank], push.sequence);
 	if (answer.outcome == OUTCOME_ACCEPTED && request->present & REQUEST_HAS(wait) && request->wait &&
 	    !call->expired) {
 		call->waits = model;
@@ -247,6 +259,8 @@ int reserve_handle(struct call *call)
 		call->waits = model;
 		return CALL_PARK;
 	}
+	if (call->request->present & REQUEST_HAS(sequence))
+		sequence_note(&model->ranks[rank], call->request->sequence);
 	reply_set(&reply, stage, (uint64_t)stage);
 	call_reply(call, &reply, NULL);
 	return 0;

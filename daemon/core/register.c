@@ -283,6 +283,7 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 	rank->stage_ordered = false;
 	rank->pid = call->exchange->peer.pid;
 	rank->refusal.text[0] = '\0';
+	rank->sequence_min = 0;
 	model->guards = wish->guards;
 	model->stride = wish->stride;
 	model->coalesces = wish->coalesces;

@@ -29,7 +29,7 @@ int inspector_init(struct inspector *inspector, struct crew *crew, const char *u
 		for (uint32_t p = 0; p < sample_kinds[k].profile_count; p++)
 			reference_init(&inspector->references[k][p], &sample_kinds[k], p);
 	}
-	return emad_client_open(url, CALL_MAX_MS, &inspector->client);
+	return emad_client_open(url, CALL_MAX_MS * process_scale(), &inspector->client);
 }
 
 void inspector_finish(struct inspector *inspector)

@@ -398,7 +398,7 @@ START_TEST(a_checkpoint_is_the_whole_average)
 
 	stand_load_begin(&stand, stand.harness.url, seed_take("checkpoints"), CREW_TRAINERS);
 	for (int round = 0; round < ROUND_COUNT; round++) {
-		ck_assert(crew_pause(&stand.crew, true, STAND_CALL_MAX_MS));
+		ck_assert(crew_pause(&stand.crew, true, STAND_CALL_MAX_MS * process_scale()));
 		mistake = stand_mistake(&stand);
 		ck_assert_msg(!mistake, "%s", mistake);
 		ck_assert_msg(emad_checkpoint(stand.inspector.client, NULL, STAND_CALL_MAX_MS, NULL) == 0, "%s", emad_error());
@@ -407,7 +407,7 @@ START_TEST(a_checkpoint_is_the_whole_average)
 		harness_start(&stand.harness);
 		mistake = stand_mistake(&stand);
 		ck_assert_msg(!mistake, "from the checkpoint: %s", mistake);
-		ck_assert(crew_pause(&stand.crew, false, STAND_CALL_MAX_MS));
+		ck_assert(crew_pause(&stand.crew, false, STAND_CALL_MAX_MS * process_scale()));
 		process_sleep_ms(50);
 		mistake = stand_mistake(&stand);
 		ck_assert_msg(!mistake, "going on from the checkpoint: %s", mistake);

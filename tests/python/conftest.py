@@ -29,6 +29,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are small, and torch
 import emad  # noqa: E402
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: compares times, so that nothing may run beside it")
+
+
 class DaemonProcess:
     """A daemon in a directory: it may be killed and started again there."""
 

@@ -584,6 +584,7 @@ def test_downloads_under_updates_are_whole_or_cut(served, web, name):
         client.remove(name)
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed (Debian: wrk)")
 def test_requests_under_load_are_answered_and_updates_go_on(tmp_path):
     """Downloads take bandwidth from updates, tests/bench/rows_http.py says how much, and nothing else."""

@@ -169,6 +169,7 @@ def test_buffers_are_those_of_the_update_although_forward_changes_them(client, n
             train_step(model, optimizer, torch.Generator())
 
 
+@pytest.mark.alone
 def test_an_update_returns_long_before_the_copy_is_done_with_an_optimizer(client, name):
     model = torch.nn.Sequential(*[torch.nn.Linear(1024, 1024) for _ in range(16)])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -251,6 +251,7 @@ def test_everything_goes_over_tls(tmp_path, token_files):
         works(secure.client())
 
 
+@pytest.mark.alone
 def test_small_requests_do_not_wait_for_tcp_s_timers(tmp_path, token_files):
     """Parts of a request that wait for an acknowledgement of those before them cost 40 ms each time."""
     secure = Secure(tmp_path, token_files)

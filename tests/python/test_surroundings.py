@@ -95,7 +95,13 @@ def steady_trainer(process, last):
         env={**os.environ, "PYTHONPATH": str(PACKAGE)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        bufsize=0,  # communicate() knows nothing of what a buffer has read ahead
     )
+
+
+def steps_wait(trainer, count):
+    for _ in range(count):
+        assert trainer.stdout.read(1) == b"."
 
 
 def test_a_trainer_that_stands_still_beyond_its_deadline_doubles_and_loses_nothing(process, reference):
@@ -104,7 +110,7 @@ def test_a_trainer_that_stands_still_beyond_its_deadline_doubles_and_loses_nothi
     chance, last = random.Random(seed), 4000
     process.start()
     trainer = steady_trainer(process, last)
-    assert trainer.stdout.read(1) == b"."
+    steps_wait(trainer, 1)
     for _ in range(6):
         time.sleep(chance.random() * 0.02)
         trainer.send_signal(signal.SIGSTOP)
@@ -120,7 +126,7 @@ def test_a_trainer_that_stands_still_beyond_its_deadline_doubles_and_loses_nothi
 def test_a_trainer_that_stood_still_while_another_took_its_place_is_fenced(process, reference):
     process.start()
     trainer = steady_trainer(process, 1000000)
-    assert trainer.stdout.read(5) == b"....."
+    steps_wait(trainer, 5)
     trainer.send_signal(signal.SIGSTOP)
     with emad.Client(process.url) as client:
         with client.trainer(NAME, weights(0), profiles=PROFILES) as successor:
@@ -138,7 +144,7 @@ def test_a_trainer_that_stood_still_while_another_took_its_place_is_fenced(proce
 def test_a_daemon_that_stood_still_goes_on_where_it_was(process, reference):
     process.start()
     trainer = steady_trainer(process, 1500)
-    assert trainer.stdout.read(1) == b"."
+    steps_wait(trainer, 1)
     for _ in range(4):
         process.signal(signal.SIGSTOP)
         time.sleep(0.25)
@@ -227,7 +233,8 @@ def test_a_daemon_without_room_for_its_threads_says_so(theirs):
         first = started.stdout.readline()
         if "serves at" in first:
             break
-        rest, _ = started.communicate(timeout=20)
+        rest = started.stdout.read()
+        started.wait(timeout=20)
         assert started.returncode == 71 and "be made: " in first + rest, (tasks, started.returncode, first + rest)
     # With just enough it works, to the end.
     with emad.Client(f"ipc://{theirs}/run/emad.sock") as client:

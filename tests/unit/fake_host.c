@@ -610,6 +610,8 @@ static uint64_t wait_for(struct fake_trainer *trainer, enum operation operation,
 {
 	struct request request = request_of(trainer, operation);
 
+	if (operation == OP_RESERVE)
+		request_set(&request, sequence, trainer->sequence + 1);
 	request_set(&request, timeout_ms, timeout_ms);
 	return fake_host_ask(trainer->host, trainer->peer + 1000, &request, NULL, 0);
 }

@@ -194,6 +194,31 @@ START_TEST(a_reserve_waits_for_a_stage)
 }
 END_TEST
 
+/* Over another connection than the one that it was given up on. What lies in its stage by then is of another step. */
+START_TEST(a_push_that_comes_behind_the_next_one_s_reserve_is_not_taken)
+{
+	struct fake_trainer trainer = joined();
+	const struct fake_reply *answer;
+	uint64_t given_up = ++trainer.sequence;
+
+	ck_assert_uint_eq(fake_host_expect(&host, fake_trainer_reserve(&trainer, 1000), 0)->reply.stage, 0);
+	fake_trainer_fill(&trainer, 0, 2);
+	trainer.sequence = given_up - 1;
+	answer = fake_host_expect(&host, fake_trainer_push(&trainer, 1, 0, false), STATUS_ETIMEOUT);
+	ck_assert_msg(strstr(answer->error, "no longer waits for it"), "%s", answer->error);
+	fake_host_expect(&host, fake_trainer_push(&trainer, 2, 0, true), 0);
+	/* Once a later one is answered, without a reserve before it, it is the same; steps are looked at first. */
+	trainer.sequence += 2;
+	fake_trainer_fill(&trainer, 1, 4);
+	fake_host_expect(&host, fake_trainer_push(&trainer, 4, 1, true), 0);
+	trainer.sequence -= 2;
+	fake_host_expect(&host, fake_trainer_push(&trainer, 3, 0, false), 0);
+	trainer.sequence -= 2;
+	fake_host_expect(&host, fake_trainer_push(&trainer, 5, 0, false), STATUS_ETIMEOUT);
+	fake_trainer_finish(&trainer);
+}
+END_TEST
+
 START_TEST(a_push_that_waits_too_long_is_told_that_it_was_accepted)
 {
 	struct fake_trainer trainer = joined();
@@ -619,6 +644,7 @@ static TCase *wait_tests(void)
 	tcase_add_test(tcase, what_waits_ends_with_its_connection);
 	tcase_add_test(tcase, a_flush_waits_until_all_is_decided);
 	tcase_add_test(tcase, a_reserve_waits_for_a_stage);
+	tcase_add_test(tcase, a_push_that_comes_behind_the_next_one_s_reserve_is_not_taken);
 	tcase_add_test(tcase, a_push_that_waits_too_long_is_told_that_it_was_accepted);
 	tcase_add_test(tcase, only_so_many_may_wait);
 	tcase_add_test(tcase, a_model_that_nobody_may_wait_for_is_not_made);

@@ -134,6 +134,19 @@ START_TEST(a_duplicate_says_that_the_push_in_doubt_was_accepted)
 }
 END_TEST
 
+/* The daemon has decided about everything that has come. A push may be on its way over a connection that is left. */
+START_TEST(a_stage_in_doubt_is_not_free_before_a_later_push_is_answered)
+{
+	stages.notes[0] = (struct stage_note){.step = 7, .pushed = true, .in_doubt = true};
+	push(1, 8);
+	state_set(1, STAGE_FREE);
+	stages_decided(&stages);
+	ck_assert_int_eq(stages_free(&stages), 1);
+	stages_answered(&stages);
+	ck_assert_int_eq(stages_free(&stages), 0);
+}
+END_TEST
+
 START_TEST(what_is_lost_twice_is_kept_in_order)
 {
 	push(0, 5);
@@ -195,6 +208,7 @@ int main(void)
 	tcase_add_test(tcase, keeps_nothing_of_a_model_that_was_removed);
 	tcase_add_test(tcase, keeps_what_is_not_acknowledged_for_its_own_push_alone);
 	tcase_add_test(tcase, a_duplicate_says_that_the_push_in_doubt_was_accepted);
+	tcase_add_test(tcase, a_stage_in_doubt_is_not_free_before_a_later_push_is_answered);
 	tcase_add_test(tcase, what_is_lost_twice_is_kept_in_order);
 	tcase_add_test(tcase, memory_of_the_trainers_own_is_kept_until_it_is_overwritten);
 	tcase_add_test(tcase, nothing_is_kept_when_everything_was_decided);

@@ -21,11 +21,11 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access address adopt apply attributes book call checkpoint config config_text defaults description ending event \
-	generation_text geometry guards history inflow inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 \
-	kernel_portable kernel_scalar loan metrics model network notes owner parking plan profiles push query recover register \
-	registration_report relay remote report report_history restore retention service throttle tokens update verdict \
-	version_metadata versions web web_page web_path web_range)
+	access address adopt apply attributes book call checkpoint config config_text defaults description ending \
+	estate event generation_text geometry guards history inflow inquiry intake json_text keep kernel kernel_avx2 \
+	kernel_avx512 kernel_portable kernel_scalar loan metrics model network notes owner parking plan profiles push \
+	query ranks recover register registration_report relay remote report report_history restore retention seal \
+	service throttle tokens update verdict version_metadata versions web web_page web_path web_range)
 
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file credentials descriptors files files_generation files_list files_pace files_place \
@@ -158,7 +158,7 @@ test_history := $(addprefix daemon/core/, history json_text) proto/status tests/
 test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors \
 	safetensors_write) tests/unit/failing_heap
 test_inflow := daemon/core/inflow proto/status
-test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
+test_intake := daemon/core/intake daemon/core/seal $(addprefix proto/, layout message name pack status)
 test_kept_files := client/emactl/kept_files proto/status
 test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status

@@ -496,6 +496,8 @@ void walk_crash(struct walk *walk, const struct step *step)
 		there[m] = holds_something(model_now(walk, m)) && !is_replaced(walk, m);
 	ck_assert_int_eq(fake_host_crash(&walk->host), 0);
 	ck_assert_msg(service_counters(walk->host.service)->models_abandoned == 0, "%s", walk->host.event);
+	/* Whatever the store behind which it has died: what it left is no damage. */
+	ck_assert_msg(walk->host.damage_count == 0, "%s", walk->host.damage);
 	walk->crash_count++;
 	for (uint32_t m = 0; m < WALK_MODELS; m++)
 		ck_assert_msg(may_go || !there[m] || model_now(walk, m), "%s is gone: %s", names[m], walk->host.event);

@@ -10,7 +10,6 @@
 
 #include "daemon/core/attributes.h"
 #include "daemon/core/call.h"
-#include "daemon/core/failpoint.h"
 
 /* ---- stages ------------------------------------------------------------------------------------------------------ */
 
@@ -179,7 +178,6 @@ static void record_mend(struct service *service, struct model *model, uint32_t r
 	for (uint32_t i = 0; i < STAGE_COUNT_MAX; i++)
 		if (damage.stages >> i & 1)
 			stage_mourn(service, model, rank, i, found);
-	FAILPOINT("damage-told");
 	intake_mend(record, &damage);
 }
 

@@ -25,8 +25,9 @@ _Static_assert(sizeof(_Atomic uint32_t) == 4 && sizeof(_Atomic uint64_t) == 8, "
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LONG_LOCK_FREE == 2, "atomics work between processes");
 _Static_assert(PROFILE_COUNT_MAX == 16 && STAGE_COUNT_MAX == 8 && SLOT_COUNT_MAX == 16 && ANSWER_COUNT == 16 &&
                        METADATA_BYTES_MAX == 4096 && PROFILE_NAME_BYTES_MAX == 64,
-               "array sizes of version 4");
-_Static_assert(LAYOUT_VERSION == 4, "the places below are those of version 4");
+               "array sizes of version 5");
+_Static_assert((LAYOUT_VERSION & (LAYOUT_VERSION - 1)) != 0, "one bit more or less is not 0");
+_Static_assert(LAYOUT_VERSION == 5, "the places below are those of version 5");
 
 TYPE_IS(segment_header, 64);
 MEMBER_AT(segment_header, magic, 0);

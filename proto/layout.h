@@ -39,7 +39,7 @@
 #define SEGMENT_MAGIC UINT64_C(0x4745532d44414d45) /* the bytes "EMAD-SEG" */
 
 enum {
-	LAYOUT_VERSION = 4,
+	LAYOUT_VERSION = 5, /* no power of two: no single bit makes it of 0, or 0 of it */
 	LAYOUT_PAGE_BYTES = 4096,
 	ANSWER_COUNT = 16, /* answers remembered per rank */
 	BOOK_BYTES = 192 * 1024, /* of one book, in whole pages */

@@ -22,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { ROWS = 2000, TIMEOUT_MS = 20000, END_MAX_MS = 10000, OTHER_UID = 65534, MODEL_SEGMENTS = 1 + 3 };
+enum { ROWS = 2000, TIMEOUT_MS = 20000, END_MAX_MS = 10000, LAYOUT_BEFORE = 3, OTHER_UID = 65534, MODEL_SEGMENTS = 1 + 3 };
 
 static char scratch[64];   /* on a tmpfs */
 static char directory[80]; /* in it */
@@ -181,7 +181,7 @@ END_TEST
 /* Writes another layout version into all segments, as if another emad had made them. */
 static void segments_age(void)
 {
-	const uint32_t version = LAYOUT_VERSION - 1;
+	const uint32_t version = LAYOUT_BEFORE;
 	DIR *stream = opendir(directory);
 	struct dirent *entry;
 
@@ -210,7 +210,7 @@ START_TEST(after_an_upgrade_to_another_layout_the_checkpoint_is_what_is_left)
 	harness_kill(&harness);
 	segments_age();
 	harness_start(&harness);
-	snprintf(text, sizeof(text), ": the segment's layout_version is %d, %d expected", LAYOUT_VERSION - 1, LAYOUT_VERSION);
+	snprintf(text, sizeof(text), ": the segment's layout_version is %d, %d expected", LAYOUT_BEFORE, LAYOUT_VERSION);
 	ck_assert_int_eq(log_count(text), 1);
 	ck_assert_int_eq(log_count("run/a: goes on in its memory"), 0);
 	ck_assert_int_eq(log_count("run/a: recovered from "), 1);

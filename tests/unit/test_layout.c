@@ -55,7 +55,7 @@ START_TEST(another_version_is_told_apart_from_damage)
 
 	header.layout_version = LAYOUT_VERSION + 1;
 	ck_assert_int_eq(segment_header_check(&header, SEGMENT_SLOT, 3 * LAYOUT_PAGE_BYTES, &reason), STATUS_EVERSION);
-	ck_assert_str_eq(reason.text, "the segment's layout_version is 5, 4 expected");
+	ck_assert_str_eq(reason.text, "the segment's layout_version is 6, 5 expected");
 }
 END_TEST
 

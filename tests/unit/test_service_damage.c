@@ -268,16 +268,18 @@ END_TEST
 /* As after an upgrade: nothing in it is looked at. */
 START_TEST(memory_of_another_layout_is_given_back)
 {
+	/* That of before, and the next. */
+	static const uint32_t versions[] = { 3, LAYOUT_VERSION + 1 };
+
 	legacy_make();
-	for (int next = 0; next < 2; next++) {
+	for (size_t v = 0; v < sizeof versions / sizeof versions[0]; v++) {
 		char sentence[80];
 
 		legacy_lay_out();
-		snprintf(sentence, sizeof sentence, "layout_version is %d, %d expected",
-		         next ? LAYOUT_VERSION + 1 : LAYOUT_VERSION - 1, LAYOUT_VERSION);
+		snprintf(sentence, sizeof sentence, "layout_version is %u, %d expected", versions[v],
+		         LAYOUT_VERSION);
 		for (uint32_t i = 0; i < left.count; i++)
-			((struct segment_header *)(void *)segment_of(i)->base)->layout_version =
-				next ? LAYOUT_VERSION + 1 : LAYOUT_VERSION - 1;
+			((struct segment_header *)(void *)segment_of(i)->base)->layout_version = versions[v];
 		ck_assert(!adopt());
 		ck_assert_uint_eq(host.complaint_count, 1);
 		ck_assert_msg(strstr(host.event, sentence) != NULL, "%s", host.event);

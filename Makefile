@@ -25,7 +25,8 @@ core := $(addprefix daemon/core/, \
 	estate event generation_text geometry guards history inflow inquiry intake json_text keep kernel kernel_avx2 \
 	kernel_avx512 kernel_portable kernel_scalar loan metrics model network notes owner parking plan profiles push \
 	query ranks recover register registration_report relay remote report report_history restore retention seal \
-	service throttle tokens update verdict version_metadata versions web web_page web_path web_range)
+	service service_events service_files service_memory service_models service_settle service_summary service_updates \
+	throttle tokens update verdict version_metadata versions web web_page web_path web_range)
 
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file credentials descriptors files files_generation files_list files_pace files_place \

@@ -25,6 +25,7 @@ struct instant clocks_now(void)
 	clock_gettime(CLOCK_REALTIME, &wall);
 	return (struct instant){
 		.monotonic_ms = (uint64_t)monotonic.tv_sec * 1000 + (uint64_t)monotonic.tv_nsec / 1000000,
+		.monotonic_us = (uint64_t)monotonic.tv_sec * 1000000 + (uint64_t)monotonic.tv_nsec / 1000,
 		.wall_us = (uint64_t)wall.tv_sec * 1000000 + (uint64_t)wall.tv_nsec / 1000,
 	};
 }

@@ -119,7 +119,8 @@ struct file_order {
 /* The time, taken once per event of the loop. */
 struct instant {
 	uint64_t monotonic_ms;
-	uint64_t wall_us;
+	uint64_t monotonic_us; /* the same clock: how long something has taken */
+	uint64_t wall_us;      /* what day it is; it may be set forward and back */
 };
 
 /* What goes along with a reply. */

@@ -131,7 +131,7 @@ struct model {
 	uint64_t applying_after; /* the step from which the update under way goes on */
 	struct enclosure applying_enclosure; /* that of rank 0 */
 	struct reason keeping; /* why `kept` is in use */
-	uint64_t applying_since_us;
+	uint64_t applying_since_us; /* of the monotonic clock */
 	uint64_t coalesced_count; /* snapshots that gave way since the latest update began */
 	uint64_t applying_coalesced_count; /* and before, since the version before it */
 	uint64_t drop_count; /* snapshots that were dropped as incomplete and not told of yet; */

@@ -302,7 +302,7 @@ void update_begin(struct model *model, const struct settings *settings, const st
 	model->applying_coalesced_count = model->coalesced_count;
 	model->coalesced_count = 0;
 	model->applying = true;
-	model->applying_since_us = now->wall_us;
+	model->applying_since_us = now->monotonic_us;
 	*ret_begun = true;
 }
 
@@ -423,10 +423,8 @@ enum update_result update_end(struct model *model, const struct host *host, cons
 	enum verdict verdict;
 
 	reason->text[0] = '\0';
-	/* The wall clock may have been set back meanwhile. */
-	if (now->wall_us > model->applying_since_us)
-		counters->apply_us += now->wall_us - model->applying_since_us;
-	model->applying_since_us = now->wall_us;
+	counters->apply_us += now->monotonic_us - model->applying_since_us;
+	model->applying_since_us = now->monotonic_us;
 	apply_results(&model->apply, model->results_next);
 	if (model->apply.kept)
 		*reason = model->keeping;

@@ -64,15 +64,18 @@ class DaemonProcess:
 
     def _wait_ready(self, ready: socket.socket) -> None:
         ended = os.pidfd_open(self.process.pid)
+        deadline = time.monotonic() + READY_SECONDS
         try:
             while True:
-                readable, _, _ = select.select([ready, ended], [], [], READY_SECONDS)
+                # What it notifies meanwhile, of its progress or to its watchdog, gives it no more time.
+                readable, _, _ = select.select([ready, ended], [], [], max(0, deadline - time.monotonic()))
                 if ready in readable:
                     if b"READY=1" in ready.recv(65536).split(b"\n"):
                         return
-                    continue
-                self.kill()
+                    if time.monotonic() < deadline:
+                        continue
                 what = "ended" if ended in readable else f"was not ready in {READY_SECONDS} s"
+                self.kill()
                 raise RuntimeError(f"the daemon {what}: {self.log()}")
         finally:
             os.close(ended)

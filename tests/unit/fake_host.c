@@ -140,7 +140,7 @@ static void event(void *context, const struct event *what)
 void fake_host_init(struct fake_host *host)
 {
 	memset(host, 0, sizeof *host);
-	host->now = (struct instant){ .monotonic_ms = 1000000, .wall_us = 1700000000000000 };
+	host->now = (struct instant){ .monotonic_ms = 1000000, .monotonic_us = 1000000000, .wall_us = 1700000000000000 };
 	host->prompt = true;
 	host->segments = host->segments_own;
 	host->random = 1000000;
@@ -442,6 +442,13 @@ void fake_host_settle(struct fake_host *host)
 	}
 }
 
+void fake_host_pass(struct fake_host *host, uint64_t milliseconds)
+{
+	host->now.monotonic_ms += milliseconds;
+	host->now.monotonic_us += milliseconds * 1000;
+	host->now.wall_us += milliseconds * 1000;
+}
+
 void fake_host_wait(struct fake_host *host, uint64_t milliseconds)
 {
 	uint64_t end_ms = host->now.monotonic_ms + milliseconds, due_ms;
@@ -449,16 +456,13 @@ void fake_host_wait(struct fake_host *host, uint64_t milliseconds)
 
 	while ((due_ms = service_due_ms(host->service)) <= end_ms) {
 		ck_assert_int_lt(++ticks, 10000);
-		if (due_ms > host->now.monotonic_ms) {
-			host->now.wall_us += (due_ms - host->now.monotonic_ms) * 1000;
-			host->now.monotonic_ms = due_ms;
-		}
+		if (due_ms > host->now.monotonic_ms)
+			fake_host_pass(host, due_ms - host->now.monotonic_ms);
 		service_tick(host->service, &host->now);
 		if (host->prompt)
 			fake_host_settle(host);
 	}
-	host->now.wall_us += (end_ms - host->now.monotonic_ms) * 1000;
-	host->now.monotonic_ms = end_ms;
+	fake_host_pass(host, end_ms - host->now.monotonic_ms);
 }
 
 void fake_host_gone(struct fake_host *host, uint64_t peer)

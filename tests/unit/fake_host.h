@@ -131,7 +131,10 @@ void fake_host_write(struct fake_host *host);
 /* All of them, until nothing waits. */
 void fake_host_settle(struct fake_host *host);
 
-/* Moves the clock, and calls service_tick as often as the service wants. Asserts that it does not want it for ever. */
+/* Moves all clocks alike, and tells nobody. */
+void fake_host_pass(struct fake_host *host, uint64_t milliseconds);
+
+/* The same, and calls service_tick as often as the service wants. Asserts that it does not want it for ever. */
 void fake_host_wait(struct fake_host *host, uint64_t milliseconds);
 
 void fake_host_gone(struct fake_host *host, uint64_t peer);

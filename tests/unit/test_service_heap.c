@@ -124,7 +124,7 @@ static uint64_t ask_later_view(struct scene *scene)
 {
 	uint64_t number = fake_view(&scene->host, 50, "net", NULL, 12, 50);
 
-	scene->host.now.monotonic_ms += 50;
+	fake_host_pass(&scene->host, 50);
 	service_tick(scene->host.service, &scene->host.now);
 	return number;
 }

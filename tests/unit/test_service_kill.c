@@ -341,7 +341,7 @@ static void walk_step(struct walk *walk, struct kills *kills)
 	die(walk, kills, &step);
 	/* It has lived in that time. */
 	if (step.kind == STEP_WAIT)
-		walk->host.now.monotonic_ms += step.milliseconds;
+		fake_host_pass(&walk->host, step.milliseconds);
 	while (walk_chance(walk, 4))
 		die(walk, kills, NULL);
 	walk_crash(walk, &step);

@@ -21,10 +21,10 @@ proto := $(addprefix proto/, \
 	schedule_table schedule_text sp status)
 
 core := $(addprefix daemon/core/, \
-	access address adopt apply attributes book call checkpoint config config_text defaults description ending event \
-	generation_text geometry guards history inflow inquiry intake json_text keep kernel kernel_avx2 kernel_avx512 \
-	kernel_portable kernel_scalar loan metrics model network notes owner parking plan profiles push query recover register \
-	registration_report relay remote report report_history restore retention \
+	access address adopt apply attributes book call checkpoint config config_text defaults description ending \
+	estate event generation_text geometry guards history inflow inquiry intake json_text keep kernel kernel_avx2 \
+	kernel_avx512 kernel_portable kernel_scalar loan metrics model network notes owner parking plan profiles push \
+	query ranks recover register registration_report relay remote report report_history restore retention seal \
 	service service_events service_files service_memory service_models service_settle service_summary service_updates \
 	throttle tokens update verdict version_metadata versions web web_page web_path web_range)
 
@@ -159,7 +159,7 @@ test_history := $(addprefix daemon/core/, history json_text) proto/status tests/
 test_image := $(schedule) $(addprefix proto/, dtype image json_read manifest name nearest profile safetensors \
 	safetensors_write) tests/unit/failing_heap
 test_inflow := daemon/core/inflow proto/status
-test_intake := daemon/core/intake $(addprefix proto/, message name pack status)
+test_intake := daemon/core/intake daemon/core/seal $(addprefix proto/, layout message name pack status)
 test_kept_files := client/emactl/kept_files proto/status
 test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status
@@ -201,7 +201,7 @@ test_service_adapt := $(service)
 test_service_adopt := $(service)
 test_service_changes := $(service) tests/unit/apply_bench
 test_service_checkpoint := $(service)
-test_service_damage := $(service)
+test_service_damage := $(service) tests/unit/memory_left
 test_service_ending := $(service)
 test_service_events := $(service)
 test_service_gaps := $(service)
@@ -210,6 +210,7 @@ test_service_heap := $(service)
 test_service_keep := $(service)
 test_service_kill := $(service) tests/unit/service_walk tests/unit/kill_faults
 test_service_profiles := $(service)
+test_service_records := $(service) tests/unit/memory_left
 test_service_register := $(service)
 test_service_remote := $(service)
 test_service_restore := $(service) $(filter-out $(service),$(files)) tests/unit/disk_model
@@ -267,6 +268,7 @@ needs_tests/unit/test_service_heap := jansson m
 needs_tests/unit/test_service_keep := jansson m
 needs_tests/unit/test_service_kill := m
 needs_tests/unit/test_service_profiles := m
+needs_tests/unit/test_service_records := m
 needs_tests/unit/test_service_register := m
 needs_tests/unit/test_service_restore := jansson m
 needs_tests/unit/test_service_rewind := m

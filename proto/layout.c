@@ -25,8 +25,9 @@ _Static_assert(sizeof(_Atomic uint32_t) == 4 && sizeof(_Atomic uint64_t) == 8, "
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LONG_LOCK_FREE == 2, "atomics work between processes");
 _Static_assert(PROFILE_COUNT_MAX == 16 && STAGE_COUNT_MAX == 8 && SLOT_COUNT_MAX == 16 && ANSWER_COUNT == 16 &&
                        METADATA_BYTES_MAX == 4096 && PROFILE_NAME_BYTES_MAX == 64,
-               "array sizes of version 3");
-_Static_assert(LAYOUT_VERSION == 3, "the places below are those of version 3");
+               "array sizes of version 5");
+_Static_assert((LAYOUT_VERSION & (LAYOUT_VERSION - 1)) != 0, "one bit more or less is not 0");
+_Static_assert(LAYOUT_VERSION == 5, "the places below are those of version 5");
 
 TYPE_IS(segment_header, 64);
 MEMBER_AT(segment_header, magic, 0);
@@ -84,37 +85,39 @@ MEMBER_AT(stage_header, stage_bytes, 80);
 MEMBER_AT(stage_header, state, 88);
 _Static_assert(sizeof(struct stage_header) <= LAYOUT_PAGE_BYTES, "the first stage begins behind one page");
 
-TYPE_IS(answer, 40);
-MEMBER_AT(answer, sequence, 0);
-MEMBER_AT(answer, step, 8);
-MEMBER_AT(answer, version, 16);
-MEMBER_AT(answer, calls, 24);
-MEMBER_AT(answer, outcome, 32);
-MEMBER_AT(answer, stage, 36);
+TYPE_IS(answer_record, 48);
+MEMBER_AT(answer_record, seal, 0);
+MEMBER_AT(answer_record, sequence, 8);
+MEMBER_AT(answer_record, step, 16);
+MEMBER_AT(answer_record, version, 24);
+MEMBER_AT(answer_record, calls, 32);
+MEMBER_AT(answer_record, stage, 40);
 
-TYPE_IS(stage_record, 120);
-MEMBER_AT(stage_record, state, 0);
-MEMBER_AT(stage_record, seeds, 4);
+TYPE_IS(stage_record, 128);
+MEMBER_AT(stage_record, seal, 0);
 MEMBER_AT(stage_record, step, 8);
 MEMBER_AT(stage_record, sequence, 16);
 MEMBER_AT(stage_record, version, 24);
 MEMBER_AT(stage_record, updates, 32);
-MEMBER_AT(stage_record, metadata_bytes, 40);
-MEMBER_AT(stage_record, profile, 48);
+MEMBER_AT(stage_record, seeds, 40);
+MEMBER_AT(stage_record, metadata_bytes, 44);
+MEMBER_AT(stage_record, metadata_checksum, 48);
+MEMBER_AT(stage_record, profile, 56);
 
-TYPE_IS(rank_record, 1664);
-MEMBER_AT(rank_record, client, 0);
-MEMBER_AT(rank_record, epoch, 8);
-MEMBER_AT(rank_record, register_sequence, 16);
-MEMBER_AT(rank_record, refused_count, 24);
-MEMBER_AT(rank_record, coalesced_count, 32);
-MEMBER_AT(rank_record, stage_segment, 40);
-MEMBER_AT(rank_record, pieces_bytes, 48);
-MEMBER_AT(rank_record, pieces_checksum, 56);
-MEMBER_AT(rank_record, stages, 64);
-MEMBER_AT(rank_record, answers, 1024);
+TYPE_IS(rank_record, 1864);
+MEMBER_AT(rank_record, seal, 0);
+MEMBER_AT(rank_record, client, 8);
+MEMBER_AT(rank_record, epoch, 16);
+MEMBER_AT(rank_record, register_sequence, 24);
+MEMBER_AT(rank_record, refused, 32);
+MEMBER_AT(rank_record, coalesced, 40);
+MEMBER_AT(rank_record, stage_segment, 48);
+MEMBER_AT(rank_record, pieces_bytes, 56);
+MEMBER_AT(rank_record, pieces_checksum, 64);
+MEMBER_AT(rank_record, stages, 72);
+MEMBER_AT(rank_record, answers, 1096);
 
-TYPE_IS(head_header, 312);
+TYPE_IS(head_header, 320);
 MEMBER_AT(head_header, segment, 0);
 MEMBER_AT(head_header, name, 64);
 MEMBER_AT(head_header, world, 272);
@@ -124,6 +127,7 @@ MEMBER_AT(head_header, gone, 284);
 MEMBER_AT(head_header, epoch, 288);
 MEMBER_AT(head_header, leased, 296);
 MEMBER_AT(head_header, version, 304);
+MEMBER_AT(head_header, checksum, 312);
 
 TYPE_IS(book, 192);
 MEMBER_AT(book, number, 0);
@@ -308,4 +312,11 @@ uint64_t slot_header_checksum(const struct slot_header *header)
 	const size_t begin = offsetof(struct slot_header, version);
 
 	return layout_checksum((const char *)header + begin, offsetof(struct slot_header, checksum) - begin);
+}
+
+uint64_t head_header_checksum(const struct head_header *header)
+{
+	const size_t begin = offsetof(struct head_header, name);
+
+	return layout_checksum((const char *)header + begin, offsetof(struct head_header, gone) - begin);
 }

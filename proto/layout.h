@@ -21,6 +21,10 @@
  *
  * The segments outlive the daemon, which may be killed between any two instructions; the next one goes on from what it
  * finds. What is written in several stores is therefore committed by the last of them, behind layout_barrier().
+ *
+ * A record of a rank is believed only as it was committed: its last store is of one word, the seal, which says in its
+ * lowest byte what the record is, and in the others a checksum over it (daemon/core/seal.h). What changes while a seal
+ * stands is left out of it. 0 is the seal of a record that holds nothing.
  */
 #pragma once
 
@@ -35,7 +39,7 @@
 #define SEGMENT_MAGIC UINT64_C(0x4745532d44414d45) /* the bytes "EMAD-SEG" */
 
 enum {
-	LAYOUT_VERSION = 3,
+	LAYOUT_VERSION = 5, /* no power of two: no single bit makes it of 0, or 0 of it */
 	LAYOUT_PAGE_BYTES = 4096,
 	ANSWER_COUNT = 16, /* answers remembered per rank */
 	BOOK_BYTES = 192 * 1024, /* of one book, in whole pages */
@@ -127,38 +131,46 @@ struct stage_header {
 };
 
 /* An answer kept so that a repeated request is answered and not applied again. */
-struct answer {
+struct answer_record {
+	_Atomic uint64_t seal; /* 1 more than the enum outcome; 0: no answer */
 	uint64_t sequence;
 	uint64_t step;
-	uint64_t version;
-	uint64_t calls; /* that the snapshot stood for, once it is applied */
-	uint32_t outcome;
-	uint32_t stage;
+	uint64_t version; /* this and the next are sealed once the snapshot is decided */
+	uint64_t calls;   /* that the snapshot stood for, once it is applied */
+	uint64_t stage;
 };
 
 /* What is known of the snapshot in a stage; valid while it is not FREE. */
 struct stage_record {
-	uint32_t state; /* enum stage_state */
-	uint32_t seeds; /* 1: the snapshot is the average itself, of this profile after so many updates */
+	_Atomic uint64_t seal; /* enum stage_state */
 	uint64_t step;
 	uint64_t sequence;
-	uint64_t version;        /* that it becomes a part of, when it is APPLYING */
+	uint64_t version; /* that it becomes a part of; sealed when it is APPLYING */
 	uint64_t updates;
-	uint64_t metadata_bytes; /* of the metadata pushed with it, which of rank 0 is kept behind the records */
+	uint32_t seeds; /* 1: the snapshot is the average itself, of this profile after so many updates */
+	uint32_t metadata_bytes;    /* of the metadata pushed with it, which of rank 0 is kept behind the records */
+	uint64_t metadata_checksum; /* over these */
 	char profile[PROFILE_NAME_BYTES_MAX + 8];
 };
 
+enum claim_state {
+	CLAIM_NONE,    /* nobody holds the rank */
+	CLAIM_HELD,    /* the client does */
+	CLAIM_VACATED, /* the client did: another registration is taking over */
+};
+
 struct rank_record {
-	uint64_t client; /* who holds the rank; 0 for nobody */
-	uint64_t epoch;
+	_Atomic uint64_t seal; /* enum claim_state, over the next three */
+	uint64_t client;
+	uint64_t epoch; /* also of a rank that is being claimed; 0: it never was */
 	uint64_t register_sequence;
-	uint64_t refused_count;
-	uint64_t coalesced_count;
+	_Atomic uint64_t refused;   /* a count in the lower half and its complement in the upper one; 0 for 0 as well */
+	_Atomic uint64_t coalesced; /* the same */
 	uint64_t stage_segment;   /* identity of its stages' segment; 0: none */
 	uint64_t pieces_bytes;    /* of the list of pieces at the end of that segment, */
 	uint64_t pieces_checksum; /* which the trainer could write to */
 	struct stage_record stages[STAGE_COUNT_MAX];
-	struct answer answers[ANSWER_COUNT]; /* ring, by sequence % ANSWER_COUNT */
+	struct answer_record answers[ANSWER_COUNT]; /* ring, by sequence % ANSWER_COUNT */
 };
 
 enum { HEAD_GONE = 0x656e6f67 }; /* the bytes "gone": no single bit makes it of 0, or 0 of it */
@@ -173,6 +185,7 @@ struct head_header {
 	uint64_t epoch; /* the newest handed out */
 	uint64_t leased; /* slots that readers hold: bits by index, behind the slots the heirloom's */
 	uint64_t version; /* the newest published: written behind the slot's own */
+	uint64_t checksum; /* over name .. stage_count, which stay as they were made */
 };
 
 /*
@@ -255,3 +268,6 @@ int segment_header_check(const struct segment_header *header, enum segment_kind 
  * of the header in which version is already set.
  */
 uint64_t slot_header_checksum(const struct slot_header *header);
+
+/* The checksum over what stays the same in a head: name .. stage_count. */
+uint64_t head_header_checksum(const struct head_header *header);

@@ -15,12 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/core/attributes.h"
 #include "daemon/core/book.h"
 #include "daemon/core/call.h"
 #include "daemon/core/description.h"
+#include "daemon/core/estate.h"
 #include "daemon/core/failpoint.h"
 #include "daemon/core/notes.h"
+#include "daemon/core/ranks.h"
 #include "daemon/core/relay.h"
 
 /*
@@ -28,12 +29,6 @@
  * after any lost connection.
  */
 enum { AWAITED_MS = 600000 };
-
-/* What is left behind. base is NULL where a model has taken it. */
-struct estate {
-	struct memory *segments; /* owned */
-	uint32_t count;
-};
 
 /* A model that is being put together from it. Its segments are taken when everything is there. */
 struct adoption {
@@ -43,58 +38,8 @@ struct adoption {
 	struct geometry *heirloom_geometry; /* owned until the model has it; of the heirloom */
 	struct book_facts book;
 	struct model *model;
-	uint32_t snapshot_count, lost_count; /* acknowledged: to be averaged now, or no longer there */
+	struct ranks_found found;
 };
-
-/* ---- segments ---------------------------------------------------------------------------------------------------- */
-
-static const struct segment_header *header_of(const struct memory *segment)
-{
-	return (const void *)segment->base;
-}
-
-/*
- * Whether a segment is what its identity says. The identity is that of its name, to which nobody but the daemon can
- * write; a trainer may have written anything into the header of its stages.
- */
-static int segment_check(const struct memory *segment, enum segment_kind kind, struct reason *reason)
-{
-	if (segment_identity_kind(segment->segment) != kind)
-		return reason_set(reason, STATUS_ECORRUPT, "segment %016" PRIx64 " is of another kind than its name says",
-		                  segment->segment);
-	if (segment->bytes < LAYOUT_PAGE_BYTES || segment->bytes % LAYOUT_PAGE_BYTES != 0)
-		return reason_set(reason, STATUS_ECORRUPT, "segment %016" PRIx64 " has %" PRIu64
-		                  " bytes, and whole pages of %d are needed", segment->segment, segment->bytes,
-		                  LAYOUT_PAGE_BYTES);
-	if (header_of(segment)->layout_version != 0 && header_of(segment)->segment != segment->segment)
-		return reason_set(reason, STATUS_ECORRUPT, "segment %016" PRIx64 " holds what was segment %016" PRIx64,
-		                  segment->segment, header_of(segment)->segment);
-	return segment_header_check(header_of(segment), kind, segment->bytes, reason);
-}
-
-/* The segment of that identity and kind, or NULL with a sentence. */
-static const struct memory *find(const struct estate *estate, uint64_t segment, enum segment_kind kind,
-                                 struct reason *reason)
-{
-	for (uint32_t i = 0; i < estate->count; i++) {
-		const struct memory *at = &estate->segments[i];
-
-		if (!at->base || at->segment != segment)
-			continue;
-		return segment_check(at, kind, reason) == 0 ? at : NULL;
-	}
-	reason_set(reason, STATUS_ECORRUPT, "its segment %016" PRIx64 " is not there", segment);
-	return NULL;
-}
-
-/* Takes a segment out of the estate. */
-static struct memory take(const struct memory *segment)
-{
-	struct memory *at = (struct memory *)(uintptr_t)segment, taken = *at;
-
-	*at = (struct memory){ .fd = -1, .fd_read_only = -1 };
-	return taken;
-}
 
 /* ---- slots ------------------------------------------------------------------------------------------------------- */
 
@@ -149,14 +94,14 @@ static int slots_find(const struct estate *estate, struct adoption *adoption, ui
 			return reason_set(reason, STATUS_ECORRUPT, "its head is of %" PRIu32 " slots and its book of more",
 			                  slot_count);
 	for (uint32_t i = 0; i < slot_count; i++) {
-		const struct memory *slot = find(estate, adoption->book.slots[i], SEGMENT_SLOT, reason);
+		const struct memory *slot = estate_find(estate, adoption->book.slots[i], SEGMENT_SLOT, reason);
 
 		if (!slot)
 			return STATUS_ECORRUPT;
 		adoption->slots[i] = slot;
-		if (header_of(slot)->index != i || slot->bytes != adoption->slots[0]->bytes ||
-		    header_of(slot)->model != header_of(adoption->head)->model ||
-		    header_of(slot)->geometry != header_of(adoption->slots[0])->geometry)
+		if (estate_header(slot)->index != i || slot->bytes != adoption->slots[0]->bytes ||
+		    estate_header(slot)->model != estate_header(adoption->head)->model ||
+		    estate_header(slot)->geometry != estate_header(adoption->slots[0])->geometry)
 			return reason_set(reason, STATUS_ECORRUPT, "its slots 0 and %" PRIu32 " are of different layouts", i);
 	}
 	return 0;
@@ -170,7 +115,7 @@ static int heirloom_find(const struct estate *estate, struct adoption *adoption,
 
 	if (adoption->book.heirloom == 0)
 		return 0;
-	heirloom = find(estate, adoption->book.heirloom, SEGMENT_SLOT, reason);
+	heirloom = estate_find(estate, adoption->book.heirloom, SEGMENT_SLOT, reason);
 	for (uint32_t i = 0; i < SLOT_COUNT_MAX; i++)
 		if (heirloom == adoption->slots[i])
 			heirloom = NULL;
@@ -195,6 +140,9 @@ static int head_check(const struct memory *segment, struct reason *reason)
 		return reason_set(reason, STATUS_ECORRUPT,
 		                  "its head of %" PRIu64 " bytes cannot be of %" PRIu32 " ranks, %" PRIu32 " slots and %" PRIu32
 		                  " stages", segment->bytes, head->world, head->slot_count, head->stage_count);
+	if (head->checksum != head_header_checksum(head))
+		return reason_set(reason, STATUS_ECORRUPT, "its head is damaged: name, ranks, slots or stages are not as they "
+		                  "were made");
 	/* Numbers that only count up from 1; JSON's integers are signed. */
 	if (head->gone != 0 || head->epoch > INT64_MAX || head->version > INT64_MAX)
 		return reason_set(reason, STATUS_ECORRUPT, "its head is damaged: epoch %" PRIu64 ", version %" PRIu64,
@@ -269,18 +217,18 @@ static void slot_restore(const struct model *model, uint32_t index)
 static int memory_take(struct service *service, const struct instant *now, struct adoption *adoption)
 {
 	struct model *model = adoption->model;
-	struct memory head = take(adoption->head), slots[SLOT_COUNT_MAX];
+	struct memory head = estate_take(adoption->head), slots[SLOT_COUNT_MAX];
 	struct slot_header *heirloom;
 	uint64_t leased;
 	int error;
 
 	for (uint32_t i = 0; i < model->slot_count; i++)
-		slots[i] = take(adoption->slots[i]);
+		slots[i] = estate_take(adoption->slots[i]);
 	model_take_head(model, &head);
 	leased = model->head->leased;
 	model_take_slots(model, slots);
 	if (adoption->heirloom) {
-		model->heirloom.memory = take(adoption->heirloom);
+		model->heirloom.memory = estate_take(adoption->heirloom);
 		model->heirloom.geometry = adoption->heirloom_geometry;
 		adoption->heirloom_geometry = NULL;
 		heirloom = (void *)model->heirloom.memory.base;
@@ -366,158 +314,6 @@ static int facts_take(struct service *service, struct adoption *adoption, const 
 	return notes_take(service, model);
 }
 
-/* ---- ranks ------------------------------------------------------------------------------------------------------- */
-
-/*
- * The list of a rank's pieces. Its trainer may be writing to it this very moment: what is looked at is a copy.
- * STATUS_ECORRUPT with a sentence, -ENOMEM.
- */
-static int pieces_read(const struct memory *segment, const struct rank_record *record, struct manifest **ret_pieces,
-                       struct reason *reason)
-{
-	uint64_t bytes = record->pieces_bytes;
-	uint8_t *copy;
-	int error;
-
-	if (bytes == 0 || bytes > segment->bytes || layout_page_round(bytes) > segment->bytes)
-		return reason_set(reason, STATUS_ECORRUPT, "its pieces are %" PRIu64 " bytes, and its stages have %" PRIu64, bytes,
-		                  segment->bytes);
-	copy = malloc(bytes);
-	if (!copy)
-		return -ENOMEM;
-	memcpy(copy, segment->base + segment->bytes - layout_page_round(bytes), bytes);
-	if (layout_checksum(copy, bytes) == record->pieces_checksum)
-		error = manifest_decode(copy, bytes, ret_pieces, reason);
-	else
-		error = reason_set(reason, STATUS_ECORRUPT, "the list of its pieces was overwritten");
-	free(copy);
-	return error;
-}
-
-/* A rank's stages, with what its pieces are. Without them the rank must register anew. */
-static int stage_take(const struct estate *estate, struct model *model, uint32_t rank, struct reason *reason)
-{
-	const struct rank_record *record = &model->records[rank];
-	const struct memory *segment = find(estate, record->stage_segment, SEGMENT_STAGE, reason);
-	struct manifest *manifest;
-	uint64_t stride, bytes, needed;
-	int error;
-
-	if (!segment)
-		return STATUS_ECORRUPT;
-	if (header_of(segment)->model != model->id || header_of(segment)->index != rank)
-		return reason_set(reason, STATUS_ECORRUPT, "segment %016" PRIx64 " is not that of its stages",
-		                  segment->segment);
-	error = pieces_read(segment, record, &manifest, reason);
-	if (error)
-		return error;
-	bytes = segment->bytes - layout_page_round(record->pieces_bytes);
-	if (layout_stage_bytes(manifest->stage_bytes, model->stage_count, &stride, &needed) != 0 || needed != bytes)
-		error = reason_set(reason, STATUS_ECORRUPT, "its stages have %" PRIu64 " bytes, and not what its pieces need",
-		                   bytes);
-	if (!error)
-		error = manifest_compare(manifest, model->manifest, reason);
-	if (error) {
-		manifest_destroy(manifest);
-		return error;
-	}
-	model->ranks[rank].manifest = manifest;
-	model->ranks[rank].stage = take(segment);
-	/* Its trainer comes back and attaches again, or somebody else takes the rank. */
-	model->ranks[rank].attached_peer = PEER_AWAITED;
-	return 0;
-}
-
-/* What belonged to a snapshot beside its values. Metadata that is none any more is left out. */
-static int enclosure_read(struct model *model, uint32_t rank, uint32_t stage)
-{
-	int error;
-	struct stage_record *record = &model->records[rank].stages[stage];
-	struct enclosure *enclosure = &model->ranks[rank].enclosures[stage];
-	const char *metadata = (const char *)model->head_memory.base + layout_metadata_offset(model->world, stage);
-
-	*enclosure = (struct enclosure){ .seeds = record->seeds != 0, .updates = record->updates };
-	memcpy(enclosure->profile, record->profile, sizeof enclosure->profile);
-	enclosure->profile[sizeof enclosure->profile - 1] = '\0';
-	if (rank != 0 || record->metadata_bytes == 0 || record->metadata_bytes > METADATA_BYTES_MAX)
-		return 0;
-	error = metadata_parse(metadata, record->metadata_bytes, &enclosure->metadata, NULL);
-	return error == -ENOMEM ? error : 0;
-}
-
-/* Snapshots that were acknowledged, and whose values are gone. */
-static void snapshots_lose(struct service *service, struct adoption *adoption, uint32_t rank, const char *why)
-{
-	struct model *model = adoption->model;
-
-	for (uint32_t i = 0; i < model->stage_count; i++) {
-		const struct stage_record *stage = &model->records[rank].stages[i];
-		const struct event about = {
-			.severity = EVENT_ERROR,
-			.model = model->name,
-			.error = status_name(STATUS_ECORRUPT),
-			.step = stage->step,
-			.pid = -1,
-		};
-
-		if (stage->state == STAGE_FREE)
-			continue;
-		reason_set(&model->ranks[rank].refusal, STATUS_EREFUSED, "step %" PRIu64 " was lost with a daemon: %s",
-		           stage->step, why);
-		service_event_about(service, &about, "%s: step %" PRIu64 " of rank %" PRIu32
-		                    " was accepted and cannot be averaged any more: %s", model->name, stage->step, rank, why);
-		intake_settle(&model->records[rank], i, OUTCOME_INCOMPLETE, 0, 0);
-		adoption->lost_count++;
-	}
-}
-
-static int rank_take(struct service *service, const struct estate *estate, struct adoption *adoption, uint32_t rank)
-{
-	struct model *model = adoption->model;
-	struct rank_record *record = &model->records[rank];
-	const struct slot_header *newest = versions_newest(&model->versions);
-	struct reason reason = { "its stages are not there" };
-	int error = 0;
-
-	intake_adopt(record, model->stage_count, newest ? newest->version : 0, newest ? newest->calls : 0);
-	/* A head is not believed whose newest is larger. */
-	if (record->epoch >= service->epoch_next && record->epoch <= INT64_MAX)
-		service->epoch_next = record->epoch + 1;
-	if (record->stage_segment != 0)
-		error = stage_take(estate, model, rank, &reason);
-	if (error == -ENOMEM)
-		return error;
-	if (record->stage_segment == 0 || error) {
-		snapshots_lose(service, adoption, rank, reason.text);
-		/* What its pieces are is not known: whoever held it is told to register again. */
-		intake_claim(record, 0, 0, 0);
-		return 0;
-	}
-	for (uint32_t i = 0; i < model->stage_count && !error; i++) {
-		model_stage_mirror(model, rank, i);
-		if (record->stages[i].state == STAGE_FREE)
-			continue;
-		adoption->snapshot_count++;
-		error = enclosure_read(model, rank, i);
-	}
-	return error;
-}
-
-static int ranks_take(struct service *service, const struct estate *estate, struct adoption *adoption,
-                      struct reason *reason)
-{
-	struct model *model = adoption->model;
-	int error = 0;
-
-	for (uint32_t r = 0; r < model->world && !error; r++)
-		error = rank_take(service, estate, adoption, r);
-	if (model->head->epoch >= service->epoch_next)
-		service->epoch_next = model->head->epoch + 1;
-	if (!error)
-		error = model_pieces_check(model, UINT32_MAX, NULL, reason);
-	return error ? error : model_replan(model, model->geometry, reason);
-}
-
 /* ---- all of them ------------------------------------------------------------------------------------------------- */
 
 static void adopted(struct service *service, const struct adoption *adoption)
@@ -535,12 +331,12 @@ static void adopted(struct service *service, const struct adoption *adoption)
 	model->serving = true;
 	service_include(service, model);
 	service->counters.models_adopted++;
-	service->counters.snapshots_adopted += adoption->snapshot_count;
-	service->counters.pushes_incomplete += adoption->lost_count;
+	service->counters.snapshots_adopted += adoption->found.snapshot_count;
+	service->counters.pushes_incomplete += adoption->found.lost_count;
 	service_event_about(service, &about, "%s: goes on in its memory: step %" PRIu64 ", version %" PRIu64 ", %" PRIu64
 	                    " updates; %" PRIu32 " acknowledged snapshots are averaged now", model->name,
 	                    newest ? newest->step : 0, newest ? newest->version : 0, newest ? newest->updates : 0,
-	                    adoption->snapshot_count);
+	                    adoption->found.snapshot_count);
 	service_touch(service, model);
 }
 
@@ -574,7 +370,7 @@ static int adopt(struct service *service, const struct instant *now, const struc
 	if (!error)
 		error = facts_take(service, adoption, now, reason);
 	if (!error)
-		error = ranks_take(service, estate, adoption, reason);
+		error = ranks_take(service, estate, adoption->model, &adoption->found, reason);
 	FAILPOINT("adopt-taken");
 	return error;
 }
@@ -637,10 +433,10 @@ static const struct memory *head_next(const struct estate *estate, uint64_t belo
 	for (uint32_t i = 0; i < estate->count; i++) {
 		const struct memory *at = &estate->segments[i];
 
-		if (!at->base || segment_check(at, SEGMENT_HEAD, NULL) != 0 ||
-		    header_of(at)->model >= below)
+		if (!at->base || estate_check(at, SEGMENT_HEAD, NULL) != 0 ||
+		    estate_header(at)->model >= below)
 			continue;
-		if (!best || header_of(at)->model > header_of(best)->model)
+		if (!best || estate_header(at)->model > estate_header(best)->model)
 			best = at;
 	}
 	return best;
@@ -661,8 +457,8 @@ static void rest_give_back(struct service *service, struct estate *estate)
 
 		if (!at->base)
 			continue;
-		if (!reason.text[0] && (at->bytes < LAYOUT_PAGE_BYTES || header_of(at)->layout_version != 0))
-			(void)segment_check(at, segment_identity_kind(at->segment), &reason);
+		if (!reason.text[0] && (at->bytes < LAYOUT_PAGE_BYTES || estate_header(at)->layout_version != 0))
+			(void)estate_check(at, segment_identity_kind(at->segment), &reason);
 		bytes += at->bytes;
 		count++;
 		service->host.memory_drop(service->host.context, at);
@@ -683,7 +479,7 @@ int service_adopt(struct service *service, const struct instant *now, const stru
 	if (!error && count > 0)
 		memcpy(estate.segments, segments, count * sizeof *segments);
 	while (!error && (head = head_next(&estate, below)) != NULL) {
-		below = header_of(head)->model;
+		below = estate_header(head)->model;
 		if (service->model_id_next <= below)
 			service->model_id_next = below + 1;
 		if (((const struct head_header *)(const void *)head->base)->gone != HEAD_GONE)

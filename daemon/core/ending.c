@@ -19,7 +19,7 @@ static bool has_ready(const struct model *model, uint32_t rank, uint64_t step_mi
 	for (uint32_t i = 0; i < model->stage_count; i++) {
 		const struct stage_record *stage = &model->records[rank].stages[i];
 
-		if (stage->state == STAGE_READY && stage->step >= step_min)
+		if (stage_state(stage) == STAGE_READY && stage->step >= step_min)
 			return true;
 	}
 	return false;
@@ -94,7 +94,7 @@ static void rank_tell(const struct service *service, const struct model *model, 
 			.pid = rank->pid,
 		};
 
-		if (stage->state == STAGE_FREE)
+		if (stage_state(stage) == STAGE_FREE)
 			continue;
 		service_event_about(service, &about,
 		                    "%s: step %" PRIu64 " of rank %" PRIu32 " was accepted and is in no average yet: %s",

@@ -8,10 +8,10 @@
  *
  * READY is recorded in the head segment before the push is acknowledged, and survives the daemon: the next one calls
  * intake_adopt and goes on. Every function leaves the record whole at each instruction: the answer is written before the
- * stage's state when a snapshot comes, and when it is settled. Each rank remembers its last ANSWER_COUNT
- * answers by sequence number, so that a repeated request is answered as it was and never applied twice; another push of
- * a step that was accepted is `duplicate`, an older one `stale`. The epoch fences: only the newest registration of
- * a rank is listened to.
+ * stage's state when a snapshot comes, and when it is settled, and each of them comes into force by one store of its
+ * seal. Each rank remembers its last ANSWER_COUNT answers by sequence number, so that a repeated request is answered as
+ * it was and never applied twice; another push of a step that was accepted is `duplicate`, an older one `stale`. The
+ * epoch fences: only the newest registration of a rank is listened to.
  *
  * Pure: works on the records alone.
  */
@@ -35,8 +35,27 @@ struct push {
 	bool chunked; /* it came in chunks, all of which must be there */
 };
 
+/* What a push is answered. */
+struct answer {
+	uint64_t sequence;
+	uint64_t step;
+	uint64_t version; /* that the snapshot is in */
+	uint64_t calls;   /* that it stood for */
+	enum outcome outcome;
+	uint32_t stage;
+};
+
 /* The rank now belongs to this registration; earlier answers and stages are forgotten. No stage may be in use. */
 void intake_claim(struct rank_record *record, uint64_t client, uint64_t register_sequence, uint64_t epoch);
+
+/* Nobody holds the rank any more, where somebody did: another registration is taking over. */
+void intake_vacate(struct rank_record *record);
+
+/* It has not taken over: whoever held the rank holds it again. */
+void intake_reclaim(struct rank_record *record);
+
+/* Whether somebody holds the rank. */
+bool intake_is_held(const struct rank_record *record);
 
 /*
  * 0 when client and epoch hold the rank. STATUS_EFENCED with a sentence when another registration does or is about to;
@@ -52,8 +71,8 @@ int intake_holds(const struct rank_record *record, uint64_t client, uint64_t epo
 int intake_push(struct rank_record *record, uint32_t stage_count, const uint64_t *newest_step, const struct push *push,
                 struct answer *ret_answer, struct reason *reason);
 
-/* The answer to a sequence number, or NULL when it is not remembered. */
-const struct answer *intake_answer(const struct rank_record *record, uint64_t sequence);
+/* The answer to a sequence number; false when it is not remembered. */
+bool intake_answer(const struct rank_record *record, uint64_t sequence, struct answer *ret_answer);
 
 /* Stages that are READY or APPLYING. */
 uint32_t intake_pending(const struct rank_record *record, uint32_t stage_count);
@@ -101,3 +120,24 @@ void intake_settle(struct rank_record *record, uint32_t stage, enum outcome outc
  * is theirs, and READY again where not. An answer that was never sent is forgotten.
  */
 void intake_adopt(struct rank_record *record, uint32_t stage_count, uint64_t version, uint64_t calls);
+
+/* Which parts of a record are not as a daemon has left them. */
+struct intake_damage {
+	bool claim, refused, coalesced;
+	uint32_t stages, answers; /* bits by index */
+};
+
+/* Looks for it, before intake_adopt. True when there is some. */
+bool intake_is_damaged(const struct rank_record *record, struct intake_damage *ret_damage);
+
+/*
+ * Makes the record one without these parts: the rank was never registered, stages are free, answers are forgotten and
+ * counts begin anew.
+ */
+void intake_mend(struct rank_record *record, const struct intake_damage *damage);
+
+/* Counts one as refused that was accepted and is lost with its stage's record. */
+void intake_lose(struct rank_record *record);
+
+/* The answer of a snapshot in that stage which is not decided; false where there is none. */
+bool intake_accepted(const struct rank_record *record, uint32_t stage, struct answer *ret_answer);

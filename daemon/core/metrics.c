@@ -315,7 +315,7 @@ MODEL_VALUE(refused)
 
 	(void)service;
 	for (uint32_t r = 0; model->serving && r < model->world; r++)
-		count += model->records[r].refused_count;
+		count += seal_counted(&model->records[r].refused);
 	*ret_value = (double)count;
 	return true;
 }
@@ -326,7 +326,7 @@ MODEL_VALUE(coalesced)
 
 	(void)service;
 	for (uint32_t r = 0; model->serving && r < model->world; r++)
-		count += model->records[r].coalesced_count;
+		count += seal_counted(&model->records[r].coalesced);
 	*ret_value = (double)count;
 	return true;
 }
@@ -403,7 +403,7 @@ static void stages_write(struct page *page, const struct service *service)
 			continue;
 		for (uint32_t r = 0; r < model->world; r++)
 			for (uint32_t i = 0; i < model->stage_count; i++)
-				counts[model->records[r].stages[i].state]++;
+				counts[stage_state(&model->records[r].stages[i])]++;
 		for (int state = 0; state < 3; state++)
 			sample(page, model->name, "state", states[state], (double)counts[state]);
 	}

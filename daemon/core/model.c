@@ -259,6 +259,7 @@ void model_adopt(struct model *model, struct segment_order *order)
 	model->head->world = model->world;
 	model->head->slot_count = model->slot_count;
 	model->head->stage_count = model->stage_count;
+	model->head->checksum = head_header_checksum(model->head);
 	segment_fill(model, &model->head->segment, SEGMENT_HEAD, &model->head_memory, 0);
 	FAILPOINT("head-made");
 	model_adopt_slots(model, &order->memory[1]);
@@ -311,7 +312,8 @@ void model_enclosure_write(struct model *model, uint32_t rank, uint32_t stage, c
 	record->seeds = enclosure->seeds;
 	record->updates = enclosure->updates;
 	strcpy(record->profile, enclosure->profile);
-	record->metadata_bytes = bytes;
+	record->metadata_bytes = (uint32_t)bytes;
+	record->metadata_checksum = layout_checksum(enclosure->metadata, bytes);
 	/* That of other ranks is never looked at. */
 	if (rank == 0 && bytes > 0)
 		memcpy(model->head_memory.base + layout_metadata_offset(model->world, stage), enclosure->metadata, bytes);
@@ -452,7 +454,7 @@ void model_stage_mirror(struct model *model, uint32_t rank, uint32_t stage)
 
 	/* Pairs with the trainer's acquire load before it fills a free stage. */
 	if (header)
-		atomic_store_explicit(&header->state[stage], model->records[rank].stages[stage].state,
+		atomic_store_explicit(&header->state[stage], stage_state(&model->records[rank].stages[stage]),
 		                      memory_order_release);
 }
 

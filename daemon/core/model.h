@@ -26,6 +26,7 @@
 #include "daemon/core/keep.h"
 #include "daemon/core/plan.h"
 #include "daemon/core/restore.h"
+#include "daemon/core/seal.h"
 #include "daemon/core/settings.h"
 #include "daemon/core/versions.h"
 #include "proto/counters.h"
@@ -51,9 +52,7 @@ struct rank {
 	bool is_remote;         /* whoever that is shares no memory with the daemon */
 	uint64_t away_due_ms;   /* when a remote trainer that was not heard of is given up; 0: never */
 	struct inflow inflows[STAGE_COUNT_MAX];
-	uint64_t fenced_client; /* who held the rank before an heir was about to take over; 0: nobody */
-	uint64_t sequence_min; /* of the trainer's requests, those with a lower number were given up */
-	uint64_t vacated_client; /* who held it before a registration that has not come to an end; 0: nobody */
+	uint64_t sequence_min;  /* of the trainer's requests, those with a lower number were given up */
 	int64_t pid;            /* of the trainer, for logs */
 	struct reason refusal;  /* why its latest snapshot was refused */
 	struct enclosure enclosures[STAGE_COUNT_MAX];

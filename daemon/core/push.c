@@ -13,7 +13,7 @@
 
 static void count_answer(struct counters *counters, const struct answer *answer)
 {
-	switch ((enum outcome)answer->outcome) {
+	switch (answer->outcome) {
 	case OUTCOME_ACCEPTED:
 		counters->pushes_accepted++;
 		break;
@@ -42,13 +42,13 @@ static void push_reply(struct call *call, const struct model *model, uint32_t ra
 {
 	struct reply reply = { 0 };
 
-	reply_set(&reply, outcome, text_of(outcome_name((enum outcome)answer->outcome)));
+	reply_set(&reply, outcome, text_of(outcome_name(answer->outcome)));
 	reply_set(&reply, step, answer->step);
 	reply_set(&reply, version, answer->version);
 	reply_set(&reply, calls, answer->calls);
-	reply_set(&reply, refused, model->records[rank].refused_count);
-	reply_set(&reply, coalesced, model->records[rank].coalesced_count);
-	if (outcome_refuses((enum outcome)answer->outcome))
+	reply_set(&reply, refused, seal_counted(&model->records[rank].refused));
+	reply_set(&reply, coalesced, seal_counted(&model->records[rank].coalesced));
+	if (outcome_refuses(answer->outcome))
 		reply_set(&reply, refusal, text_of(model->ranks[rank].refusal.text));
 	call_reply(call, &reply, NULL);
 }
@@ -152,7 +152,7 @@ static int push_take(struct call *call, struct model *model, uint32_t rank, cons
 		enclosure_clear(&enclosure);
 		return error;
 	}
-	if (push->stage < model->stage_count && model->records[rank].stages[push->stage].state == STAGE_FREE)
+	if (push->stage < model->stage_count && stage_state(&model->records[rank].stages[push->stage]) == STAGE_FREE)
 		model_enclosure_write(model, rank, (uint32_t)push->stage, &enclosure);
 	error = intake_push(&model->records[rank], model->stage_count, model_newest_step(model), push, ret_answer,
 	                    &call->reason);
@@ -193,7 +193,6 @@ int push_handle(struct call *call)
 		.seeds = request->present & REQUEST_HAS(profile),
 		.chunked = request->present & REQUEST_HAS(chunked) && request->chunked,
 	};
-	const struct answer *known;
 	struct answer answer;
 	struct model *model;
 	uint32_t rank;
@@ -204,10 +203,7 @@ int push_handle(struct call *call)
 	if (error)
 		return error;
 	push.sequence_min = model->ranks[rank].sequence_min;
-	known = intake_answer(&model->records[rank], push.sequence);
-	if (known)
-		answer = *known;
-	else
+	if (!intake_answer(&model->records[rank], push.sequence, &answer))
 		error = push_take(call, model, rank, &push, &answer);
 	if (error)
 		return error == CALL_ANSWERED ? 0 : error;
@@ -290,8 +286,8 @@ int flush_handle(struct call *call)
 	}
 	reply_set(&reply, version, newest ? newest->version : 0);
 	reply_set(&reply, last_step, newest ? newest->step : 0);
-	reply_set(&reply, refused, model->records[rank].refused_count);
-	reply_set(&reply, coalesced, model->records[rank].coalesced_count);
+	reply_set(&reply, refused, seal_counted(&model->records[rank].refused));
+	reply_set(&reply, coalesced, seal_counted(&model->records[rank].coalesced));
 	if (model->ranks[rank].refusal.text[0])
 		reply_set(&reply, refusal, text_of(model->ranks[rank].refusal.text));
 	call_reply(call, &reply, NULL);

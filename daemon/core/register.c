@@ -195,7 +195,7 @@ static int model_start(struct call *call, struct wish *wish, struct model *other
 static bool model_is_fresh(const struct model *model, const struct wish *wish)
 {
 	return model->world == wish->world && !versions_newest(&model->versions) &&
-	       model->records[wish->rank].client == 0;
+	       !intake_is_held(&model->records[wish->rank]);
 }
 
 /* The very request by which the rank is held. */
@@ -203,7 +203,7 @@ static bool is_repeated(const struct call *call, const struct model *model, cons
 {
 	const struct rank_record *record = &model->records[wish->rank];
 
-	return model->world == wish->world && record->client == call->request->client &&
+	return model->world == wish->world && intake_is_held(record) && record->client == call->request->client &&
 	       record->register_sequence == call->request->sequence;
 }
 
@@ -252,11 +252,9 @@ static int profiles_fit(const struct model *model, const struct wish *wish, stru
 static bool rank_vacate(struct service *service, struct model *model, uint32_t rank)
 {
 	struct rank_record *record = &model->records[rank];
-	bool changed = record->client != 0;
+	bool changed = intake_is_held(record);
 
-	if (changed)
-		model->ranks[rank].vacated_client = record->client;
-	record->client = 0;
+	intake_vacate(record);
 	if (model->world > 1)
 		update_drop_ready(model, rank, "the rank was registered anew before all ranks had pushed it",
 		                  &service->counters);
@@ -279,7 +277,6 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 	rank->attached_peer = 0;
 	rank->is_remote = false;
 	rank->away_due_ms = 0;
-	rank->vacated_client = 0;
 	rank->stage_ordered = false;
 	rank->pid = call->exchange->peer.pid;
 	rank->refusal.text[0] = '\0';
@@ -416,7 +413,7 @@ static int model_join(struct call *call, struct model *model, struct wish *wish)
 	}
 	if (error) {
 		restore_drop(call->service, model, call->awaited);
-		model->records[wish->rank].client = model->ranks[wish->rank].vacated_client;
+		intake_reclaim(&model->records[wish->rank]);
 		return error;
 	}
 	model_rewind(call, model, wish, &target);

@@ -125,7 +125,7 @@ static int landing_find(struct call *call, uint64_t body_bytes, struct landing *
 	if (!rank->stage.base)
 		return reason_set(&call->reason, -EAGAIN, "rank %" PRIu32 " of '%s' has no stages: send claim first", index,
 		                  model->name);
-	if (request->stage >= model->stage_count || model->records[index].stages[request->stage].state != STAGE_FREE)
+	if (request->stage >= model->stage_count || stage_state(&model->records[index].stages[request->stage]) != STAGE_FREE)
 		return reason_set(&call->reason, STATUS_EARGUMENT, "stage %" PRIu64 " of rank %" PRIu32 " of '%s' is not free: it "
 		                  "has %" PRIu32, request->stage, index, model->name, model->stage_count);
 	error = landing_measure(call, rank->manifest, body_bytes, &landing);

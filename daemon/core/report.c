@@ -174,7 +174,7 @@ static void model_members(bool *whole, const struct model *model, json_t *row)
 
 	for (uint32_t r = 0; model->serving && r < model->world; r++) {
 		attached += model->ranks[r].attached_peer != 0 && model->ranks[r].attached_peer != PEER_AWAITED;
-		refused += model->records[r].refused_count;
+		refused += seal_counted(&model->records[r].refused);
 	}
 	for (uint32_t t = 0; t < model->manifest->tensor_count; t++)
 		if (!model->manifest->tensors[t].is_buffer)
@@ -307,9 +307,9 @@ static json_t *rank_rows(bool *whole, const struct model *model)
 		json_t *row = json_object(), *stages = json_array();
 
 		for (uint32_t i = 0; i < model->stage_count; i++) {
-			bool is_free = record->stages[i].state == STAGE_FREE;
+			bool is_free = stage_state(&record->stages[i]) == STAGE_FREE;
 
-			append(whole, stages, json_pack("{s:s, s:o}", "state", states[record->stages[i].state],
+			append(whole, stages, json_pack("{s:s, s:o}", "state", states[stage_state(&record->stages[i])],
 			                                        "step", is_free ? json_null()
 			                                                        : number(record->stages[i].step)));
 		}
@@ -317,8 +317,8 @@ static json_t *rank_rows(bool *whole, const struct model *model)
 		put(whole, row, "epoch", number(record->epoch));
 		put(whole, row, "attached", json_boolean(model->ranks[r].attached_peer != 0));
 		put(whole, row, "pid", json_integer(model->ranks[r].pid));
-		put(whole, row, "refused", number(record->refused_count));
-		put(whole, row, "coalesced", number(record->coalesced_count));
+		put(whole, row, "refused", number(seal_counted(&record->refused)));
+		put(whole, row, "coalesced", number(seal_counted(&record->coalesced)));
 		put(whole, row, "refusal", model->ranks[r].refusal.text[0]
 		                                            ? json_string(model->ranks[r].refusal.text)
 		                                            : json_null());

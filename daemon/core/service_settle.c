@@ -33,11 +33,8 @@ static void inherit(struct service *service, struct model *heir)
 
 	if (!heir->serving)
 		return;
-	for (uint32_t r = 0; r < ancestor->world; r++) {
-		if (ancestor->records[r].client != 0)
-			ancestor->ranks[r].fenced_client = ancestor->records[r].client;
-		ancestor->records[r].client = 0;
-	}
+	for (uint32_t r = 0; r < ancestor->world; r++)
+		intake_vacate(&ancestor->records[r]);
 	if (ancestor->applying || ancestor->room_due_ms != 0 || keep_busy(ancestor))
 		return;
 	failure.status = relay_inherit(heir, &service->host, &failure.reason);
@@ -50,7 +47,7 @@ static void inherit(struct service *service, struct model *heir)
 		parking_fail(service, heir->id, &failure);
 		service_doom(service, heir);
 		for (uint32_t r = 0; r < ancestor->world; r++)
-			ancestor->records[r].client = ancestor->ranks[r].fenced_client;
+			intake_reclaim(&ancestor->records[r]);
 		return;
 	}
 	service_doom(service, ancestor);

@@ -59,7 +59,7 @@ int32_t update_make_room(struct model *model, uint32_t rank, struct counters *co
 	int32_t oldest = -1;
 
 	for (uint32_t i = 0; i < model->stage_count; i++)
-		if (record->stages[i].state == STAGE_READY && !model->ranks[rank].enclosures[i].seeds &&
+		if (stage_state(&record->stages[i]) == STAGE_READY && !model->ranks[rank].enclosures[i].seeds &&
 		    (oldest < 0 || record->stages[i].step < record->stages[oldest].step))
 			oldest = (int32_t)i;
 	if (oldest >= 0)
@@ -72,7 +72,7 @@ static bool seed_waits(const struct model *model)
 {
 	for (uint32_t r = 0; r < model->world; r++)
 		for (uint32_t i = 0; i < model->stage_count; i++)
-			if (model->ranks[r].enclosures[i].seeds && model->records[r].stages[i].state == STAGE_READY)
+			if (model->ranks[r].enclosures[i].seeds && stage_state(&model->records[r].stages[i]) == STAGE_READY)
 				return true;
 	return false;
 }
@@ -451,7 +451,7 @@ void update_drop_ready(struct model *model, uint32_t rank, const char *why, stru
 	for (uint32_t i = 0; i < model->stage_count; i++) {
 		const struct stage_record *stage = &model->records[rank].stages[i];
 
-		if (stage->state != STAGE_READY)
+		if (stage_state(stage) != STAGE_READY)
 			continue;
 		reason_set(&model->ranks[rank].refusal, STATUS_EREFUSED, "step %" PRIu64 " was dropped: %s", stage->step,
 		           why);

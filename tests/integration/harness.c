@@ -36,6 +36,19 @@ long long harness_now_ms(void)
 	return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+int harness_log_count(const struct harness *harness, const char *text)
+{
+	char line[1024];
+	FILE *log = fopen(harness->log, "re");
+	int count = 0;
+
+	ck_assert_ptr_nonnull(log);
+	while (fgets(line, sizeof(line), log))
+		count += strstr(line, text) != NULL;
+	fclose(log);
+	return count;
+}
+
 void harness_log_print(const struct harness *harness)
 {
 	char line[1024];

@@ -53,5 +53,8 @@ int harness_report_wait(struct harness *harness, const char *text, int timeout_m
 /* Prints the daemon's log to the standard error stream. */
 void harness_log_print(const struct harness *harness);
 
+/* Lines of the log with that text, of all its daemons. */
+int harness_log_count(const struct harness *harness, const char *text);
+
 /* Milliseconds on the monotonic clock. */
 long long harness_now_ms(void);

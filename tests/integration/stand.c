@@ -91,6 +91,8 @@ void stand_load_end(struct stand *stand)
 	/* A rank may wait for another one that has ended, as long as a call may take. */
 	ck_assert(crew_stop(&stand->crew, 2 * STAND_CALL_MAX_MS * process_scale()));
 	ck_assert_int_eq(harness_stop(&stand->harness), 0);
+	/* Whatever instruction it has died behind, what it left in its memory was as it should be. */
+	ck_assert_int_eq(harness_log_count(&stand->harness, "is damaged"), 0);
 	stand->good = true;
 }
 

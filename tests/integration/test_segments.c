@@ -7,6 +7,8 @@
 #include "tests/integration/role.h"
 #include "tests/integration/wire.h"
 
+#include "proto/layout.h"
+
 #include <check.h>
 #include <dirent.h>
 #include <errno.h>
@@ -20,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { ROWS = 2000, TIMEOUT_MS = 20000, END_MAX_MS = 10000, OTHER_UID = 65534, MODEL_SEGMENTS = 1 + 3 };
+enum { ROWS = 2000, TIMEOUT_MS = 20000, END_MAX_MS = 10000, LAYOUT_BEFORE = 3, OTHER_UID = 65534, MODEL_SEGMENTS = 1 + 3 };
 
 static char scratch[64];   /* on a tmpfs */
 static char directory[80]; /* in it */
@@ -115,18 +117,9 @@ static void trains(const char *model, uint64_t last_step)
 	ck_assert_int_eq(process_wait(trainer, TIMEOUT_MS * process_scale()), 0);
 }
 
-/* Lines of the log with that text. */
 static int log_count(const char *text)
 {
-	char line[1024];
-	FILE *log = fopen(harness.log, "re");
-	int count = 0;
-
-	ck_assert_ptr_nonnull(log);
-	while (fgets(line, sizeof(line), log))
-		count += strstr(line, text) != NULL;
-	fclose(log);
-	return count;
+	return harness_log_count(&harness, text);
 }
 
 START_TEST(a_model_s_segments_come_and_go_with_it)
@@ -181,6 +174,48 @@ START_TEST(the_next_daemon_finds_what_the_last_one_left)
 	OK(emad_remove(client, "run/a", -1, NULL));
 	OK(emad_remove(client, "run/b", -1, NULL));
 	becomes(0);
+	ck_assert_int_eq(harness_stop(&harness), 0);
+}
+END_TEST
+
+/* Writes another layout version into all segments, as if another emad had made them. */
+static void segments_age(void)
+{
+	const uint32_t version = LAYOUT_BEFORE;
+	DIR *stream = opendir(directory);
+	struct dirent *entry;
+
+	ck_assert_ptr_nonnull(stream);
+	while ((entry = readdir(stream))) {
+		int fd;
+
+		if (strncmp(entry->d_name, "emad-", 5) != 0)
+			continue;
+		fd = openat(dirfd(stream), entry->d_name, O_WRONLY | O_CLOEXEC);
+		ck_assert_int_eq(pwrite(fd, &version, sizeof(version), offsetof(struct segment_header, layout_version)),
+		                 sizeof(version));
+		close(fd);
+	}
+	closedir(stream);
+}
+
+START_TEST(after_an_upgrade_to_another_layout_the_checkpoint_is_what_is_left)
+{
+	char text[80];
+	uint64_t step;
+
+	trains("run/a", 3);
+	OK(emad_checkpoint(client, "run/a", -1, &step));
+	ck_assert_uint_eq(step, 3);
+	harness_kill(&harness);
+	segments_age();
+	harness_start(&harness);
+	snprintf(text, sizeof(text), ": the segment's layout_version is %d, %d expected", LAYOUT_BEFORE, LAYOUT_VERSION);
+	ck_assert_int_eq(log_count(text), 1);
+	ck_assert_int_eq(log_count("run/a: goes on in its memory"), 0);
+	ck_assert_int_eq(log_count("run/a: recovered from "), 1);
+	trains("run/a", 6);
+	becomes(MODEL_SEGMENTS);
 	ck_assert_int_eq(harness_stop(&harness), 0);
 }
 END_TEST
@@ -312,6 +347,7 @@ static Suite *segments_suite(void)
 	tcase_add_checked_fixture(cases, daemon_open, daemon_close);
 	tcase_add_test(cases, a_model_s_segments_come_and_go_with_it);
 	tcase_add_loop_test(cases, the_next_daemon_finds_what_the_last_one_left, 0, 2);
+	tcase_add_test(cases, after_an_upgrade_to_another_layout_the_checkpoint_is_what_is_left);
 	tcase_add_test(cases, a_start_that_fails_loses_nothing);
 	tcase_add_test(cases, what_is_damaged_is_removed_and_what_is_not_ours_stays);
 	tcase_add_test(cases, a_second_daemon_is_told_who_has_the_directory);

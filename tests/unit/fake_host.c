@@ -128,6 +128,10 @@ static void event(void *context, const struct event *what)
 	host->event_count++;
 	host->complaint_count += what->severity <= EVENT_WARNING;
 	snprintf(host->event, sizeof host->event, "%s", what->text);
+	if (what->error && strcmp(what->error, status_name(STATUS_ECORRUPT)) == 0) {
+		host->damage_count++;
+		snprintf(host->damage, sizeof host->damage, "%s", what->text);
+	}
 	host->event_kind = what->kind;
 	host->event_step = what->step;
 	host->event_pid = what->pid;

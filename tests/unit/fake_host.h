@@ -81,6 +81,8 @@ struct fake_host {
 	char identified[PEER_NAME_BYTES_MAX + 1]; /* the name of the latest token that was shown */
 	uint64_t withdraw_count; /* times that receiving was ended */
 	uint64_t event_count, complaint_count; /* these: errors and warnings */
+	uint64_t damage_count;   /* events of damaged data */
+	char damage[768];        /* the latest such event's text */
 	char event[768]; /* the latest event's text, and the rest of it */
 	enum event_kind event_kind;
 	uint64_t event_step;

@@ -54,8 +54,7 @@ int __wrap_intake_push(struct rank_record *record, uint32_t stage_count, const u
 void __wrap_intake_begin(struct rank_record *record, uint32_t stage, uint64_t version)
 {
 	if (planted.applying_first) {
-		record->stages[stage].state = STAGE_APPLYING;
-		layout_barrier();
+		seal_set(&record->stages[stage].seal, seal_stage(&record->stages[stage], STAGE_APPLYING));
 	}
 	__real_intake_begin(record, stage, version);
 }

@@ -94,13 +94,14 @@ static bool is_spoilt(struct reference *reference, uint32_t world, uint64_t step
 static bool is_refused(struct reference *reference, const struct model *model, uint32_t rank, const struct entry *entry)
 {
 	const struct rank_record *record = &model->records[rank];
-	const struct answer *answer = intake_answer(record, entry->sequence);
+	struct answer answer;
 
-	if (record->epoch != entry->epoch || !answer || !outcome_refuses((enum outcome)answer->outcome))
+	if (record->epoch != entry->epoch || !intake_answer(record, entry->sequence, &answer) ||
+	    !outcome_refuses(answer.outcome))
 		return false;
-	if (answer->outcome == OUTCOME_NONFINITE)
+	if (answer.outcome == OUTCOME_NONFINITE)
 		ck_assert(is_spoilt(reference, model->world, entry->step));
-	else if (record->client != 0)
+	else if (intake_is_held(record))
 		ck_assert(!is_whole(reference, model->world, entry->step));
 	return true;
 }
@@ -367,7 +368,7 @@ static bool is_taken(struct walk *walk, const struct step *step)
 	const struct model *model = model_now(walk, step->actor->model);
 	const struct rank_record *record = model && model->serving && step->mapped ? &model->records[trainer->rank] : NULL;
 
-	return record && record->epoch == trainer->epoch && record->stages[step->stage].state != STAGE_FREE &&
+	return record && record->epoch == trainer->epoch && stage_state(&record->stages[step->stage]) != STAGE_FREE &&
 	       record->stages[step->stage].sequence == trainer->sequence;
 }
 
@@ -455,15 +456,15 @@ static void entry_check(const struct model *model, const struct reference *refer
 {
 	const struct rank_record *record = &model->records[rank];
 	const struct slot_header *newest = versions_newest(&model->versions);
-	const struct answer *answer = intake_answer(record, entry->sequence);
+	struct answer answer;
 
-	if (record->client == 0 || record->epoch != entry->epoch || (newest && newest->step >= entry->step))
+	if (!intake_is_held(record) || record->epoch != entry->epoch || (newest && newest->step >= entry->step))
 		return;
 	for (uint32_t i = 0; i < model->stage_count; i++)
-		if (record->stages[i].state != STAGE_FREE && record->stages[i].sequence == entry->sequence &&
+		if (stage_state(&record->stages[i]) != STAGE_FREE && record->stages[i].sequence == entry->sequence &&
 		    record->stages[i].step == entry->step)
 			return;
-	ck_assert_msg(answer && outcome_refuses((enum outcome)answer->outcome),
+	ck_assert_msg(intake_answer(record, entry->sequence, &answer) && outcome_refuses(answer.outcome),
 	              "%s: step %lu of rank %u was acknowledged and is gone; the reference is at step %lu", model->name,
 	              (unsigned long)entry->step, rank, (unsigned long)reference->step);
 }
@@ -495,6 +496,8 @@ void walk_crash(struct walk *walk, const struct step *step)
 		there[m] = holds_something(model_now(walk, m)) && !is_replaced(walk, m);
 	ck_assert_int_eq(fake_host_crash(&walk->host), 0);
 	ck_assert_msg(service_counters(walk->host.service)->models_abandoned == 0, "%s", walk->host.event);
+	/* Whatever the store behind which it has died: what it left is no damage. */
+	ck_assert_msg(walk->host.damage_count == 0, "%s", walk->host.damage);
 	walk->crash_count++;
 	for (uint32_t m = 0; m < WALK_MODELS; m++)
 		ck_assert_msg(may_go || !there[m] || model_now(walk, m), "%s is gone: %s", names[m], walk->host.event);

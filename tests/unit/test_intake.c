@@ -2,6 +2,7 @@
  * The push states: every transition of one rank's stages, and which step of all ranks is next.
  */
 #include "daemon/core/intake.h"
+#include "daemon/core/seal.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -39,6 +40,15 @@ static void same_answer(const struct answer *here, enum outcome outcome, uint64_
 	ck_assert_uint_eq(here->version, version);
 }
 
+static void remembers(const struct rank_record *record, uint64_t sequence, enum outcome outcome, uint64_t step,
+                      uint64_t version)
+{
+	struct answer answer;
+
+	ck_assert(intake_answer(record, sequence, &answer));
+	same_answer(&answer, outcome, step, version);
+}
+
 START_TEST(a_claim_forgets_everything_before_it)
 {
 	struct rank_record record = claimed();
@@ -46,11 +56,11 @@ START_TEST(a_claim_forgets_everything_before_it)
 	ck_assert_uint_eq(record.client, CLIENT);
 	ck_assert_uint_eq(record.epoch, EPOCH);
 	ck_assert_uint_eq(record.register_sequence, 1);
-	ck_assert_uint_eq(record.refused_count, 0);
+	ck_assert_uint_eq(seal_counted(&record.refused), 0);
 	ck_assert_uint_eq(intake_pending(&record, STAGES), 0);
 	ck_assert_int_eq(intake_free_stage(&record, STAGES), 0);
 	for (uint64_t sequence = 0; sequence < 40; sequence++)
-		ck_assert_ptr_null(intake_answer(&record, sequence));
+		ck_assert(!intake_answer(&record, sequence, &(struct answer){ 0 }));
 }
 END_TEST
 
@@ -60,16 +70,16 @@ START_TEST(a_stage_goes_from_free_to_ready_to_applying_to_free)
 	struct answer answer = push(&record, 2, 10, 1);
 
 	same_answer(&answer, OUTCOME_ACCEPTED, 10, 0);
-	ck_assert_uint_eq(record.stages[1].state, STAGE_READY);
+	ck_assert_uint_eq(stage_state(&record.stages[1]), STAGE_READY);
 	ck_assert_uint_eq(record.stages[1].step, 10);
 	ck_assert_uint_eq(intake_pending(&record, STAGES), 1);
 	intake_begin(&record, 1, 6);
-	ck_assert_uint_eq(record.stages[1].state, STAGE_APPLYING);
+	ck_assert_uint_eq(stage_state(&record.stages[1]), STAGE_APPLYING);
 	ck_assert_uint_eq(intake_pending(&record, STAGES), 1);
 	intake_settle(&record, 1, OUTCOME_APPLIED, 6, 1);
-	ck_assert_uint_eq(record.stages[1].state, STAGE_FREE);
+	ck_assert_uint_eq(stage_state(&record.stages[1]), STAGE_FREE);
 	ck_assert_uint_eq(intake_pending(&record, STAGES), 0);
-	same_answer(intake_answer(&record, 2), OUTCOME_APPLIED, 10, 6);
+	remembers(&record, 2, OUTCOME_APPLIED, 10, 6);
 }
 END_TEST
 
@@ -100,8 +110,8 @@ START_TEST(a_repeated_request_gets_its_answer_again_and_is_not_applied)
 		intake_settle(&record, 1, ends[i].outcome, ends[i].version, 1);
 		answer = push(&record, 2, 10, 1);
 		same_answer(&answer, ends[i].outcome, 10, ends[i].version);
-		ck_assert_uint_eq(record.stages[1].state, STAGE_FREE);
-		ck_assert_uint_eq(record.refused_count, ends[i].refused_count);
+		ck_assert_uint_eq(stage_state(&record.stages[1]), STAGE_FREE);
+		ck_assert_uint_eq(seal_counted(&record.refused), ends[i].refused_count);
 	}
 }
 END_TEST
@@ -114,10 +124,10 @@ START_TEST(the_last_sixteen_answers_are_remembered)
 		push(&record, 2 + i, 10 + i, 0);
 		intake_settle(&record, 0, OUTCOME_APPLIED, i + 1, 1);
 	}
-	ck_assert_ptr_null(intake_answer(&record, 2));
+	ck_assert(!intake_answer(&record, 2, &(struct answer){ 0 }));
 	for (uint64_t i = 1; i < ANSWER_COUNT + 1; i++)
-		same_answer(intake_answer(&record, 2 + i), OUTCOME_APPLIED, 10 + i, i + 1);
-	ck_assert_ptr_null(intake_answer(&record, 0));
+		remembers(&record, 2 + i, OUTCOME_APPLIED, 10 + i, i + 1);
+	ck_assert(!intake_answer(&record, 0, &(struct answer){ 0 }));
 }
 END_TEST
 
@@ -132,7 +142,7 @@ START_TEST(a_settled_stage_does_not_touch_the_answer_that_took_its_place)
 	answer = push(&record, 2 + ANSWER_COUNT, 10, 1);
 	same_answer(&answer, OUTCOME_DUPLICATE, 10, 0);
 	intake_settle(&record, 0, OUTCOME_APPLIED, 5, 1);
-	same_answer(intake_answer(&record, 2 + ANSWER_COUNT), OUTCOME_DUPLICATE, 10, 0);
+	remembers(&record, 2 + ANSWER_COUNT, OUTCOME_DUPLICATE, 10, 0);
 }
 END_TEST
 
@@ -155,7 +165,7 @@ START_TEST(steps_must_rise)
 	same_answer(&answer, OUTCOME_STALE, 9, 0);
 	answer = push(&record, 5, 0, 1);
 	same_answer(&answer, OUTCOME_STALE, 0, 0);
-	ck_assert_uint_eq(record.stages[1].state, STAGE_FREE);
+	ck_assert_uint_eq(stage_state(&record.stages[1]), STAGE_FREE);
 	answer = push(&record, 6, 1000, 1);
 	same_answer(&answer, OUTCOME_ACCEPTED, 1000, 0);
 	/* Against the newest version when nothing is pending. */
@@ -217,7 +227,7 @@ START_TEST(a_rank_that_was_vacated_is_held_by_nobody)
 	struct rank_record record = claimed();
 	struct reason reason;
 
-	record.client = 0;
+	intake_vacate(&record);
 	ck_assert_int_eq(intake_holds(&record, CLIENT, EPOCH, &reason), STATUS_EFENCED);
 	ck_assert_msg(strstr(reason.text, "taking over") != NULL, "%s", reason.text);
 	ck_assert_int_eq(intake_holds(&record, 0, EPOCH, NULL), STATUS_EFENCED);
@@ -310,7 +320,7 @@ START_TEST(selects_the_oldest_step_that_all_ranks_have)
 		records[r] = claimed();
 		for (uint32_t i = 0; i < STAGES; i++)
 			if (at->steps[r][i] != NONE)
-				records[r].stages[i] = (struct stage_record){ .state = STAGE_READY,
+				records[r].stages[i] = (struct stage_record){ .seal = STAGE_READY,
 					                                      .step = at->steps[r][i] };
 	}
 	intake_select(records, at->world, STAGES, false, &next);
@@ -353,7 +363,7 @@ START_TEST(a_step_gives_way_where_a_newer_one_is_whole)
 		records[r] = claimed();
 		for (uint32_t i = 0; i < STAGES; i++)
 			if (at->steps[r][i] != NONE)
-				records[r].stages[i] = (struct stage_record){ .state = STAGE_READY,
+				records[r].stages[i] = (struct stage_record){ .seal = STAGE_READY,
 					                                      .step = at->steps[r][i] };
 	}
 	intake_select(records, at->world, STAGES, true, &next);
@@ -367,7 +377,7 @@ START_TEST(a_step_gives_way_where_a_newer_one_is_whole)
 	/* What is being applied does not count: nothing newer waits behind it. */
 	for (uint32_t i = 0; i < STAGES; i++)
 		if (records[0].stages[i].step != at->step)
-			records[0].stages[i].state = STAGE_APPLYING;
+			records[0].stages[i].seal = STAGE_APPLYING;
 	intake_select(records, at->world, STAGES, true, &next);
 	ck_assert_int_ne(next.choice, INTAKE_COALESCE);
 }
@@ -376,17 +386,20 @@ END_TEST
 START_TEST(what_gave_way_is_counted_and_not_refused)
 {
 	struct rank_record record = claimed();
+	struct answer answer;
 
 	push(&record, 2, 10, 0);
 	push(&record, 3, 11, 1);
 	intake_settle(&record, 0, OUTCOME_COALESCED, 0, 0);
 	intake_settle(&record, 1, OUTCOME_APPLIED, 5, 2);
-	same_answer(intake_answer(&record, 2), OUTCOME_COALESCED, 10, 0);
-	same_answer(intake_answer(&record, 3), OUTCOME_APPLIED, 11, 5);
-	ck_assert_uint_eq(intake_answer(&record, 2)->calls, 0);
-	ck_assert_uint_eq(intake_answer(&record, 3)->calls, 2);
-	ck_assert_uint_eq(record.coalesced_count, 1);
-	ck_assert_uint_eq(record.refused_count, 0);
+	remembers(&record, 2, OUTCOME_COALESCED, 10, 0);
+	remembers(&record, 3, OUTCOME_APPLIED, 11, 5);
+	ck_assert(intake_answer(&record, 2, &answer));
+	ck_assert_uint_eq(answer.calls, 0);
+	ck_assert(intake_answer(&record, 3, &answer));
+	ck_assert_uint_eq(answer.calls, 2);
+	ck_assert_uint_eq(seal_counted(&record.coalesced), 1);
+	ck_assert_uint_eq(seal_counted(&record.refused), 0);
 }
 END_TEST
 
@@ -398,8 +411,8 @@ START_TEST(a_push_that_is_refused_at_once_takes_no_stage)
 
 	intake_refuse(&record, &request, OUTCOME_LOSS, &answer);
 	same_answer(&answer, OUTCOME_LOSS, 10, 0);
-	same_answer(intake_answer(&record, 2), OUTCOME_LOSS, 10, 0);
-	ck_assert_uint_eq(record.refused_count, 1);
+	remembers(&record, 2, OUTCOME_LOSS, 10, 0);
+	ck_assert_uint_eq(seal_counted(&record.refused), 1);
 	ck_assert_uint_eq(intake_pending(&record, STAGES), 0);
 	/* The step may be pushed again. */
 	answer = push(&record, 3, 10, 1);

@@ -55,7 +55,7 @@ START_TEST(another_version_is_told_apart_from_damage)
 
 	header.layout_version = LAYOUT_VERSION + 1;
 	ck_assert_int_eq(segment_header_check(&header, SEGMENT_SLOT, 3 * LAYOUT_PAGE_BYTES, &reason), STATUS_EVERSION);
-	ck_assert_str_eq(reason.text, "the segment's layout_version is 4, 3 expected");
+	ck_assert_str_eq(reason.text, "the segment's layout_version is 6, 5 expected");
 }
 END_TEST
 
@@ -104,6 +104,22 @@ START_TEST(the_checksum_of_a_slot_is_over_its_facts_alone)
 		bytes[i] ^= 0x10;
 		ck_assert_msg((slot_header_checksum(&header) != checksum) == (i >= begin && i < end), "byte %zu", i);
 		bytes[i] ^= 0x10;
+	}
+}
+END_TEST
+
+START_TEST(the_checksum_of_a_head_is_over_what_stays_the_same)
+{
+	const size_t begin = offsetof(struct head_header, name), end = offsetof(struct head_header, gone);
+	struct head_header header = { .name = "net", .world = 6 };
+	uint8_t *bytes = (uint8_t *)&header;
+	uint64_t checksum = head_header_checksum(&header);
+
+	for (size_t bit = 0; bit < 8 * sizeof header; bit++) {
+		bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		ck_assert_msg((head_header_checksum(&header) != checksum) == (bit / 8 >= begin && bit / 8 < end), "bit %zu",
+		              bit);
+		bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
 	}
 }
 END_TEST
@@ -212,6 +228,7 @@ int main(void)
 	tcase_add_test(tcase, every_flipped_bit_of_a_header_is_found);
 	tcase_add_test(tcase, names_the_member_that_is_not_as_expected);
 	tcase_add_test(tcase, the_checksum_of_a_slot_is_over_its_facts_alone);
+	tcase_add_test(tcase, the_checksum_of_a_head_is_over_what_stays_the_same);
 	tcase_add_test(tcase, the_checksum_is_xxh3);
 	tcase_add_test(tcase, a_checksum_in_pieces_is_that_of_the_whole);
 	tcase_add_test(tcase, stages_begin_at_pages_behind_the_header);

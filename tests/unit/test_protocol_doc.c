@@ -275,17 +275,17 @@ static bool stage_header_table(struct table *table)
 #undef STRUCT
 }
 
-static bool answer_table(struct table *table)
+static bool answer_record_table(struct table *table)
 {
 	struct cursor cursor = {table, 0, true};
 
-	table->heading = "### struct answer";
-#define STRUCT answer
+	table->heading = "### struct answer_record";
+#define STRUCT answer_record
+	MEMBER(seal);
 	MEMBER(sequence);
 	MEMBER(step);
 	MEMBER(version);
 	MEMBER(calls);
-	MEMBER(outcome);
 	MEMBER(stage);
 	return cursor_finish(&cursor, sizeof(struct STRUCT));
 #undef STRUCT
@@ -297,13 +297,14 @@ static bool stage_record_table(struct table *table)
 
 	table->heading = "### struct stage_record";
 #define STRUCT stage_record
-	MEMBER(state);
-	MEMBER(seeds);
+	MEMBER(seal);
 	MEMBER(step);
 	MEMBER(sequence);
 	MEMBER(version);
 	MEMBER(updates);
+	MEMBER(seeds);
 	MEMBER(metadata_bytes);
+	MEMBER(metadata_checksum);
 	MEMBER(profile);
 	return cursor_finish(&cursor, sizeof(struct STRUCT));
 #undef STRUCT
@@ -315,11 +316,12 @@ static bool rank_record_table(struct table *table)
 
 	table->heading = "### struct rank_record";
 #define STRUCT rank_record
+	MEMBER(seal);
 	MEMBER(client);
 	MEMBER(epoch);
 	MEMBER(register_sequence);
-	MEMBER(refused_count);
-	MEMBER(coalesced_count);
+	MEMBER(refused);
+	MEMBER(coalesced);
 	MEMBER(stage_segment);
 	MEMBER(pieces_bytes);
 	MEMBER(pieces_checksum);
@@ -344,6 +346,7 @@ static bool head_header_table(struct table *table)
 	MEMBER(epoch);
 	MEMBER(leased);
 	MEMBER(version);
+	MEMBER(checksum);
 	return cursor_finish(&cursor, sizeof(struct STRUCT));
 #undef STRUCT
 }
@@ -373,7 +376,7 @@ static void (*const plain_tables[])(struct table *) = {
 };
 static bool (*const layout_tables[])(struct table *) = {
 	segment_header_table, slot_header_table,  slot_profile_table, stage_header_table,
-	head_header_table,    rank_record_table,  stage_record_table, answer_table,
+	head_header_table,    rank_record_table,  stage_record_table, answer_record_table,
 	slot_notes_table,     book_table,
 };
 

@@ -183,17 +183,19 @@ START_TEST(a_snapshot_whose_version_was_published_is_settled_and_another_one_is_
 {
 	struct fake_trainer *trainer = trainer_joined();
 	struct rank_record *record;
-	struct answer *answer;
+	struct answer_record *at;
+	struct answer answer;
 
 	push(trainer, 10, 16, "started");
 	push(trainer, 11, 8, "applied");
 	/* As it was when the version was there and nothing else was written yet. */
 	record = &net()->records[0];
-	answer = &record->answers[trainer->sequence % ANSWER_COUNT];
-	ck_assert_uint_eq(answer->outcome, OUTCOME_APPLIED);
-	answer->outcome = OUTCOME_ACCEPTED;
-	answer->version = answer->calls = 0;
-	record->stages[0].state = STAGE_APPLYING;
+	at = &record->answers[trainer->sequence % ANSWER_COUNT];
+	ck_assert(intake_answer(record, trainer->sequence, &answer));
+	ck_assert_uint_eq(answer.outcome, OUTCOME_APPLIED);
+	seal_set(&at->seal, seal_answer(at, OUTCOME_ACCEPTED));
+	at->version = at->calls = 0;
+	seal_set(&record->stages[0].seal, seal_stage(&record->stages[0], STAGE_APPLYING));
 	ck_assert_uint_eq(record->stages[0].version, 2);
 	net()->head->version = 1;
 	die();
@@ -205,7 +207,7 @@ START_TEST(a_snapshot_whose_version_was_published_is_settled_and_another_one_is_
 	/* Now one that had not come so far. */
 	host.prompt = false;
 	accepted(trainer, 12, 0, 4);
-	ck_assert_uint_eq(net()->records[0].stages[0].state, STAGE_APPLYING);
+	ck_assert_uint_eq(stage_state(&net()->records[0].stages[0]), STAGE_APPLYING);
 	die_while_changing();
 	holds("ema", 8);
 	ck_assert_str_eq(again(trainer, 12, 0, 0), "applied");
@@ -280,7 +282,7 @@ START_TEST(bad_values_are_refused_by_the_next_daemon)
 	ck_assert_str_eq(again(trainer, 11, 0, 1), "nonfinite");
 	ck_assert_str_eq(again(trainer, 12, 1, 0), "applied");
 	ck_assert_uint_eq(newest()->updates, 2);
-	ck_assert_uint_eq(net()->records[0].refused_count, 1);
+	ck_assert_uint_eq(seal_counted(&net()->records[0].refused), 1);
 }
 END_TEST
 
@@ -342,7 +344,7 @@ START_TEST(whole_steps_that_wait_are_coalesced)
 	ck_assert_str_eq(again(trainer, 11, 0, 2), "coalesced");
 	ck_assert_str_eq(again(trainer, 12, 1, 1), "coalesced");
 	ck_assert_str_eq(again(trainer, 13, 2, 0), "applied");
-	ck_assert_uint_eq(net()->records[0].coalesced_count, 2);
+	ck_assert_uint_eq(seal_counted(&net()->records[0].coalesced), 2);
 	ck_assert(net()->coalesces);
 }
 END_TEST

@@ -7,6 +7,7 @@
  * Every fifth byte gets one bit flipped; EMAD_DAMAGE_ALL=1 flips all bits.
  */
 #include "tests/unit/fake_host.h"
+#include "tests/unit/memory_left.h"
 #include "tests/unit/random_model.h"
 
 #include "daemon/core/call.h"
@@ -18,22 +19,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SEGMENTS_MOST = 16, BYTES_STRIDE = 5 };
+enum { BYTES_STRIDE = 5 };
 
-/* All that a daemon has left, and what must come of it. */
-struct legacy {
-	uint32_t count;
-	struct memory segments[SEGMENTS_MOST];
-	uint8_t *bytes[SEGMENTS_MOST]; /* owned */
-	uint32_t head, stage, newest; /* which is which; the newest version's slot */
-	uint64_t total_bytes;
+static struct memory_left left;
+static struct {
+	uint32_t head, stage, newest; /* which segment is which; the newest version's slot */
 	double average; /* when the snapshot that waits is in it */
-	const char *metadata;
-};
+} legacy;
 
 static struct fake_host host;
 static struct fake_trainer trainer;
-static struct legacy legacy;
 
 /* The schedule's: its first update, and so on. */
 static double blend(double average, double value, double update)
@@ -71,14 +66,10 @@ static void legacy_make(void)
 	push(12, 0, 16, "{\"epoch\":3}");
 	model = service_find(host.service, "net", 3);
 	ck_assert_ptr_nonnull(model);
-	legacy.count = fake_host_segments(&host, legacy.segments);
-	ck_assert_uint_le(legacy.count, SEGMENTS_MOST);
-	for (uint32_t i = 0; i < legacy.count; i++) {
-		const struct memory *at = &legacy.segments[i];
+	memory_left_take(&left, &host);
+	for (uint32_t i = 0; i < left.count; i++) {
+		const struct memory *at = &left.segments[i];
 
-		legacy.bytes[i] = malloc(at->bytes);
-		memcpy(legacy.bytes[i], at->base, at->bytes);
-		legacy.total_bytes += at->bytes;
 		if (at->base == model->head_memory.base)
 			legacy.head = i;
 		if (at->base == model->ranks[0].stage.base)
@@ -89,25 +80,14 @@ static void legacy_make(void)
 	legacy.average = blend(blend(4, 8, 1), 16, 2);
 }
 
-/* Puts everything back as it was, in memory of its own. */
-static void legacy_lay_out(void)
-{
-	for (int i = 0; i < FAKE_SEGMENT_COUNT_MAX; i++) {
-		free(host.segments[i].base);
-		host.segments[i] = (struct fake_segment){ NULL, 0, 0 };
-	}
-	for (uint32_t i = 0; i < legacy.count; i++) {
-		const struct memory *at = &legacy.segments[i];
-		uint8_t *base = aligned_alloc(LAYOUT_PAGE_BYTES, at->bytes);
-
-		memcpy(base, legacy.bytes[i], at->bytes);
-		host.segments[at->fd / 2] = (struct fake_segment){ base, at->bytes, at->segment };
-	}
-}
-
 static struct fake_segment *segment_of(uint32_t index)
 {
-	return &host.segments[legacy.segments[index].fd / 2];
+	return memory_left_segment(&left, &host, index);
+}
+
+static void legacy_lay_out(void)
+{
+	memory_left_lay_out(&left, &host);
 }
 
 /* Adopts what was laid out. Whether the model is there. */
@@ -161,8 +141,7 @@ static void legacy_finish(void)
 {
 	fake_host_finish(&host);
 	fake_trainer_finish(&trainer);
-	for (uint32_t i = 0; i < legacy.count; i++)
-		free(legacy.bytes[i]);
+	memory_left_finish(&left);
 }
 
 /* ---- bits -------------------------------------------------------------------------------------------------------- */
@@ -172,23 +151,20 @@ static bool wants_all(void)
 	return getenv("EMAD_DAMAGE_ALL") != NULL;
 }
 
-/* What no checksum vouches for: a flip there must do no harm to the daemon, that is all. */
-static bool is_unvouched(uint32_t segment, uint64_t byte, const uint8_t *base)
+/* A book without a number is one that was just being written: then the facts of before hold. */
+static bool is_unvouched(uint32_t segment, const uint8_t *base)
 {
-	if (segment != legacy.head)
-		return false;
-	/* A book without a number is one that was just being written: then the facts of before hold. */
-	for (uint32_t i = 0; i < BOOK_COUNT; i++)
+	for (uint32_t i = 0; segment == legacy.head && i < BOOK_COUNT; i++)
 		if (((const struct book *)(const void *)(base + layout_book_offset(1, 2, i)))->number == 0)
 			return true;
-	return byte >= sizeof(struct head_header) && byte < layout_book_offset(1, 2, 0);
+	return false;
 }
 
 static void flip(const char *what, uint32_t segment, uint64_t byte, uint32_t bit)
 {
 	legacy_lay_out();
 	segment_of(segment)->base[byte] ^= (uint8_t)(1U << bit);
-	if (is_unvouched(segment, byte, segment_of(segment)->base)) {
+	if (is_unvouched(segment, segment_of(segment)->base)) {
 		if (adopt())
 			fake_host_expect(&host, fake_query(&host, OP_REMOVE, "net"), 0);
 		ck_assert_uint_eq(host.segment_count, 0);
@@ -211,7 +187,7 @@ static void flip_all(const char *what, uint32_t segment, uint64_t begin, uint64_
 
 static const struct slot_header *slot_of(uint32_t segment)
 {
-	return (const void *)legacy.bytes[segment];
+	return (const void *)left.bytes[segment];
 }
 
 static bool is_slot(uint32_t segment)
@@ -235,7 +211,7 @@ START_TEST(any_bit_of_a_book_may_be_wrong)
 	legacy_make();
 	for (uint32_t i = 0; i < BOOK_COUNT; i++) {
 		uint64_t at = layout_book_offset(1, 2, i);
-		const struct book *book = (const void *)(legacy.bytes[legacy.head] + at);
+		const struct book *book = (const void *)(left.bytes[legacy.head] + at);
 
 		flip_all(i == 0 ? "book 0" : "book 1", legacy.head, at, at + sizeof *book + book->text_bytes + 16);
 	}
@@ -246,7 +222,7 @@ END_TEST
 START_TEST(any_bit_of_a_slot_may_be_wrong)
 {
 	legacy_make();
-	for (uint32_t i = 0; i < legacy.count; i++) {
+	for (uint32_t i = 0; i < left.count; i++) {
 		const struct slot_header *slot = slot_of(i);
 
 		if (!is_slot(i))
@@ -267,8 +243,8 @@ START_TEST(any_bit_of_a_stage_may_be_wrong)
 	uint64_t pieces;
 
 	legacy_make();
-	record = (const void *)(legacy.bytes[legacy.head] + sizeof(struct head_header));
-	pieces = legacy.segments[legacy.stage].bytes - layout_page_round(record->pieces_bytes);
+	record = (const void *)(left.bytes[legacy.head] + sizeof(struct head_header));
+	pieces = left.segments[legacy.stage].bytes - layout_page_round(record->pieces_bytes);
 	flip_all("stage", legacy.stage, 0, sizeof(struct stage_header));
 	flip_all("pieces", legacy.stage, pieces, pieces + record->pieces_bytes);
 	legacy_finish();
@@ -284,7 +260,30 @@ START_TEST(everything_as_it_was_is_adopted)
 	ck_assert(adopt());
 	ck_assert_msg(is_right(), "%s", host.event);
 	ck_assert_uint_eq(host.complaint_count, 0);
-	ck_assert_uint_eq(host.segment_bytes, legacy.total_bytes);
+	ck_assert_uint_eq(host.segment_bytes, left.total_bytes);
+	legacy_finish();
+}
+END_TEST
+
+/* As after an upgrade: nothing in it is looked at. */
+START_TEST(memory_of_another_layout_is_given_back)
+{
+	/* That of before, and the next. */
+	static const uint32_t versions[] = { 3, LAYOUT_VERSION + 1 };
+
+	legacy_make();
+	for (size_t v = 0; v < sizeof versions / sizeof versions[0]; v++) {
+		char sentence[80];
+
+		legacy_lay_out();
+		snprintf(sentence, sizeof sentence, "layout_version is %u, %d expected", versions[v],
+		         LAYOUT_VERSION);
+		for (uint32_t i = 0; i < left.count; i++)
+			((struct segment_header *)(void *)segment_of(i)->base)->layout_version = versions[v];
+		ck_assert(!adopt());
+		ck_assert_uint_eq(host.complaint_count, 1);
+		ck_assert_msg(strstr(host.event, sentence) != NULL, "%s", host.event);
+	}
 	legacy_finish();
 }
 END_TEST
@@ -292,7 +291,7 @@ END_TEST
 START_TEST(any_segment_may_be_missing)
 {
 	legacy_make();
-	for (uint32_t i = 0; i < legacy.count; i++) {
+	for (uint32_t i = 0; i < left.count; i++) {
 		legacy_lay_out();
 		free(segment_of(i)->base);
 		*segment_of(i) = (struct fake_segment){ NULL, 0, 0 };
@@ -310,8 +309,8 @@ END_TEST
 START_TEST(any_segment_may_be_of_another_size)
 {
 	legacy_make();
-	for (uint32_t i = 0; i < legacy.count; i++) {
-		const uint64_t whole = legacy.segments[i].bytes;
+	for (uint32_t i = 0; i < left.count; i++) {
+		const uint64_t whole = left.segments[i].bytes;
 		const uint64_t sizes[] = { 64,    200,   LAYOUT_PAGE_BYTES, whole / 2 / LAYOUT_PAGE_BYTES * LAYOUT_PAGE_BYTES,
 			                   whole - LAYOUT_PAGE_BYTES, whole - 1, whole + LAYOUT_PAGE_BYTES };
 
@@ -319,7 +318,7 @@ START_TEST(any_segment_may_be_of_another_size)
 			uint8_t *base = calloc(1, sizes[s] ? sizes[s] : 1);
 
 			legacy_lay_out();
-			memcpy(base, legacy.bytes[i], sizes[s] < whole ? sizes[s] : whole);
+			memcpy(base, left.bytes[i], sizes[s] < whole ? sizes[s] : whole);
 			free(segment_of(i)->base);
 			segment_of(i)->base = base;
 			segment_of(i)->bytes = sizes[s];
@@ -334,7 +333,7 @@ END_TEST
 START_TEST(any_two_segments_may_be_exchanged)
 {
 	legacy_make();
-	for (uint32_t i = 0; i < legacy.count; i++)
+	for (uint32_t i = 0; i < left.count; i++)
 		for (uint32_t j = 0; j < i; j++) {
 			uint64_t segment;
 
@@ -352,7 +351,7 @@ END_TEST
 START_TEST(any_segment_may_be_there_twice)
 {
 	legacy_make();
-	for (uint32_t i = 0; i < legacy.count; i++) {
+	for (uint32_t i = 0; i < left.count; i++) {
 		struct fake_segment *extra = &host.segments[FAKE_SEGMENT_COUNT_MAX - 1];
 
 		legacy_lay_out();
@@ -361,12 +360,12 @@ START_TEST(any_segment_may_be_there_twice)
 		memcpy(extra->base, segment_of(i)->base, extra->bytes);
 		ck_assert(adopt());
 		ck_assert(is_right());
-		ck_assert_uint_eq(host.segment_bytes, legacy.total_bytes);
-		for (uint32_t j = 0; j < legacy.count; j++) {
-			if (j == i || legacy.segments[j].bytes != legacy.segments[i].bytes)
+		ck_assert_uint_eq(host.segment_bytes, left.total_bytes);
+		for (uint32_t j = 0; j < left.count; j++) {
+			if (j == i || left.segments[j].bytes != left.segments[i].bytes)
 				continue;
 			legacy_lay_out();
-			memcpy(segment_of(j)->base, legacy.bytes[i], legacy.segments[i].bytes);
+			memcpy(segment_of(j)->base, left.bytes[i], left.segments[i].bytes);
 			adopt_damaged("copied", i, j);
 		}
 	}
@@ -377,9 +376,9 @@ END_TEST
 START_TEST(any_segment_may_be_called_one_of_another_kind)
 {
 	legacy_make();
-	for (uint32_t i = 0; i < legacy.count; i++)
+	for (uint32_t i = 0; i < left.count; i++)
 		for (uint64_t kind = 0; kind < 4; kind++) {
-			if (kind == (legacy.segments[i].segment & 3))
+			if (kind == (left.segments[i].segment & 3))
 				continue;
 			legacy_lay_out();
 			segment_of(i)->segment = (segment_of(i)->segment & ~UINT64_C(3)) | kind;
@@ -400,9 +399,9 @@ START_TEST(a_trainer_cannot_make_a_head_of_its_stages)
 	stage = segment_of(legacy.stage);
 	free(stage->base);
 	/* As large as a head, which the trainer's stages may well be. */
-	stage->bytes = legacy.segments[legacy.head].bytes;
+	stage->bytes = left.segments[legacy.head].bytes;
 	stage->base = aligned_alloc(LAYOUT_PAGE_BYTES, stage->bytes);
-	memcpy(stage->base, legacy.bytes[legacy.head], stage->bytes);
+	memcpy(stage->base, left.bytes[legacy.head], stage->bytes);
 	head = (void *)stage->base;
 	head->segment.segment = stage->segment;
 	head->segment.model = 1000;
@@ -457,6 +456,7 @@ int main(void)
 	tcase_add_test(bits, any_bit_of_a_slot_may_be_wrong);
 	tcase_add_test(bits, any_bit_of_a_stage_may_be_wrong);
 	tcase_add_test(segments, everything_as_it_was_is_adopted);
+	tcase_add_test(segments, memory_of_another_layout_is_given_back);
 	tcase_add_test(segments, any_segment_may_be_missing);
 	tcase_add_test(segments, any_segment_may_be_of_another_size);
 	tcase_add_test(segments, any_two_segments_may_be_exchanged);

@@ -92,6 +92,8 @@ static const struct target {
 } targets[] = {
 #define TARGET(name) { #name, (void (*)(void))name, 2 }
 	TARGET(intake_claim),
+	TARGET(intake_vacate),
+	TARGET(intake_reclaim),
 	TARGET(intake_push),
 	TARGET(intake_begin),
 	TARGET(intake_settle),

@@ -42,7 +42,7 @@ daemon := $(proto) $(core) $(edge) $(addprefix daemon/, \
 
 library := $(proto) $(addprefix client/, \
 	attach blend blend_layout call checkpoint chunks client copy enclosure error export gather identity link merge \
-	parts posthoc profiles push pusher range recast registration remote remote_view selection served snapshot source \
+	pages parts posthoc profiles push pusher range recast registration remote remote_view selection served snapshot source \
 	stages sum target team threads trainer view wait)
 
 emactl := $(library) $(addprefix client/emactl/, \
@@ -174,6 +174,7 @@ test_nearest := proto/nearest
 test_npy := client/emactl/npy
 test_numbers := client/emactl/numbers $(addprefix proto/, convert dtype)
 test_pack := $(addprefix proto/, name pack status)
+test_pages := $(addprefix client/, pages wait)
 test_placeholders := client/emactl/placeholders
 test_plan := $(model_parts)
 test_plot := client/emactl/plot
@@ -334,7 +335,7 @@ fuzz_web := $(addprefix daemon/core/, address web_path web_range) proto/status
 
 bench_convert := $(addprefix proto/, convert dtype)
 bench_kernel := $(kernel) proto/dtype
-bench_network := $(manifest) proto/message
+bench_network := $(library)
 bench_requests := $(addprefix proto/, message name pack status)
 bench_triad :=
 needs_tests/bench/bench_network := nng
@@ -465,7 +466,7 @@ names = $(sort $(patsubst $(1)_%,%,$(filter $(1)_%,$(.VARIABLES))))
 unit_names := $(call names,test)
 ifeq ($(BUILD),tsan)
 # The other modules have no threads, and nothing in common with any that have.
-unit_names := $(filter attach copy files layout link memory memory_kept pusher scribe snapshot trainer transport view waker workers,$(unit_names))
+unit_names := $(filter attach copy files layout link memory memory_kept pages pusher scribe snapshot trainer transport view waker workers,$(unit_names))
 endif
 integration_names := $(call names,integration)
 fuzz_names := $(call names,fuzz)

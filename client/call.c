@@ -129,31 +129,45 @@ int client_greeted(const uint8_t *bytes, size_t count, struct reason *reason)
 	return code;
 }
 
-int client_call(struct emad_client *client, const struct request *request, const void *body, size_t body_bytes,
-                int64_t deadline_ms, struct client_answer *ret_answer, struct reason *reason)
+int client_exchange(struct emad_client *client, const struct client_message *message, int64_t deadline_ms,
+                    struct client_answer *ret_answer, struct reason *reason)
 {
 	struct client_answer answer = {.fd = -1};
-	struct link_request raw = {.body = body, .body_bytes = body_bytes};
+	struct link_request raw = {.body = message->body, .body_bytes = message->body_bytes, .place = message->place,
+	                           .place_bytes = message->place_bytes};
+	struct link_answer received = {.bytes = NULL};
 	uint8_t *head = NULL;
-	size_t answer_bytes;
 	int code;
 
-	code = call_encode(request, &head, &raw.head_bytes, reason);
+	code = call_encode(message->request, &head, &raw.head_bytes, reason);
 	if (code)
 		return code;
 	raw.head = head;
-	code = call_limits_check(client, raw.head_bytes - MESSAGE_PREFIX_BYTES, body_bytes, reason);
+	code = call_limits_check(client, raw.head_bytes - MESSAGE_PREFIX_BYTES, raw.body_bytes, reason);
 	if (code == 0)
-		code = link_call(client->link, &raw, deadline_ms, &answer.bytes, &answer_bytes, reason);
+		code = link_call(client->link, &raw, deadline_ms, &received, reason);
 	free(head);
+	answer.bytes = received.bytes;
 	if (code == 0)
-		code = answer_decode(&answer, answer.bytes, answer_bytes, reason);
+		code = answer_decode(&answer, received.bytes, received.count, reason);
 	if (code) {
 		client_answer_finish(&answer);
 		return code;
 	}
+	if (received.is_placed) {
+		answer.body = message->place;
+		answer.body_bytes = message->place_bytes;
+	}
 	*ret_answer = answer;
 	return 0;
+}
+
+int client_call(struct emad_client *client, const struct request *request, const void *body, size_t body_bytes,
+                int64_t deadline_ms, struct client_answer *ret_answer, struct reason *reason)
+{
+	const struct client_message message = {.request = request, .body = body, .body_bytes = body_bytes};
+
+	return client_exchange(client, &message, deadline_ms, ret_answer, reason);
 }
 
 int client_attach_open(const struct emad_client *client, int64_t deadline_ms, int *ret_connection,

@@ -67,10 +67,23 @@ void client_stamp(struct emad_client *client, struct request *request);
 /* No request will be stamped with a lower number from now on. */
 uint64_t client_stamp_min(const struct emad_client *client);
 
+/* What is sent, and where the answer goes. */
+struct client_message {
+	const struct request *request;
+	const void *body;
+	size_t body_bytes;
+	uint8_t *place; /* an answer's body of place_bytes is received there, and is the answer's body; NULL: none is */
+	size_t place_bytes;
+};
+
 /*
  * Sends a request over the link and waits for the answer. 0 when there is an answer, whatever it says: see
  * client_answer_code. STATUS_ELIMIT: larger than the daemon reads. Else as link_call.
  */
+int client_exchange(struct emad_client *client, const struct client_message *message, int64_t deadline_ms,
+                    struct client_answer *ret_answer, struct reason *reason);
+
+/* The same for an answer whose body goes nowhere else. */
 int client_call(struct emad_client *client, const struct request *request, const void *body, size_t body_bytes,
                 int64_t deadline_ms, struct client_answer *ret_answer, struct reason *reason);
 

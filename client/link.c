@@ -9,6 +9,7 @@
 #include "client/threads.h"
 #include "client/wait.h"
 #include "proto/limits.h"
+#include "proto/message.h"
 #include "proto/sp.h"
 
 #include <errno.h>
@@ -26,6 +27,7 @@
 
 enum {
 	RETRY_MS = 50, /* between attempts to connect */
+	ANSWER_FIRST_BYTES = 4096, /* of an answer, received at once; at least what is in front of its header */
 	MESSAGE_BYTES_MAX = MESSAGE_BODY_BYTES_MAX + MESSAGE_HEADER_BYTES_MAX + 4096,
 };
 
@@ -270,11 +272,14 @@ static int send_all(struct connection *connection, nng_iov *parts, unsigned coun
 	return 0;
 }
 
-/* Receives exactly that many bytes. NNG's code. */
-static int receive_all(struct connection *connection, uint8_t *bytes, size_t count, int64_t deadline_ms)
+/* Receives at least so many bytes, as many as come with them up to the capacity. NNG's code. */
+static int receive_some(struct connection *connection, uint8_t *bytes, size_t least, size_t capacity,
+                        int64_t deadline_ms, size_t *ret_count)
 {
-	while (count > 0) {
-		nng_iov part = {bytes, count};
+	size_t count = 0;
+
+	while (count < least) {
+		nng_iov part = {bytes + count, capacity - count};
 		int code;
 
 		deadline_set(connection->aio, deadline_ms);
@@ -285,10 +290,18 @@ static int receive_all(struct connection *connection, uint8_t *bytes, size_t cou
 		code = operation_wait(connection->aio);
 		if (code)
 			return code;
-		bytes += nng_aio_count(connection->aio);
-		count -= nng_aio_count(connection->aio);
+		count += nng_aio_count(connection->aio);
 	}
+	*ret_count = count;
 	return 0;
+}
+
+/* Receives exactly that many bytes. NNG's code. */
+static int receive_all(struct connection *connection, uint8_t *bytes, size_t count, int64_t deadline_ms)
+{
+	size_t received;
+
+	return receive_some(connection, bytes, count, count, deadline_ms, &received);
 }
 
 static int handshake(struct connection *connection, int64_t deadline_ms)
@@ -322,30 +335,80 @@ static int request_send(struct link *link, struct connection *connection, const 
 	return send_all(connection, parts, request->body_bytes > 0 ? 3 : 2, deadline_ms);
 }
 
+/* An answer that is coming in. */
+struct arrival {
+	uint8_t first[ANSWER_FIRST_BYTES]; /* which most answers are no longer than */
+	size_t count;                      /* of these that are here */
+	size_t prefix_bytes;               /* in front of the message */
+	size_t message_bytes;
+};
+
 /* NNG's code. */
-static int answer_receive(struct link *link, struct connection *connection, const uint8_t id[SP_ID_BYTES],
-                          int64_t deadline_ms, uint8_t **ret_bytes, size_t *ret_count)
+static int answer_begin(struct link *link, struct connection *connection, const uint8_t id[SP_ID_BYTES],
+                        int64_t deadline_ms, struct arrival *arrival)
 {
-	uint8_t prefix[SP_PREFIX_BYTES_MAX], *bytes;
-	size_t prefix_bytes = sp_prefix(link->wire, id, SP_ID_BYTES, 0, prefix);
+	uint8_t prefix[SP_PREFIX_BYTES_MAX];
+	size_t prefix_bytes = sp_prefix(link->wire, id, SP_ID_BYTES, 0, prefix), more;
 	uint64_t message_bytes;
-	int code = receive_all(connection, prefix, prefix_bytes, deadline_ms);
+	int code = receive_some(connection, arrival->first, prefix_bytes, sizeof(arrival->first), deadline_ms, &arrival->count);
 
 	if (code)
 		return code;
-	if (sp_prefix_read(link->wire, prefix, &message_bytes, NULL) != 0 || message_bytes > MESSAGE_BYTES_MAX ||
-	    memcmp(prefix + prefix_bytes - SP_ID_BYTES, id, SP_ID_BYTES) != 0)
+	if (sp_prefix_read(link->wire, arrival->first, &message_bytes, NULL) != 0 ||
+	    memcmp(arrival->first + prefix_bytes - SP_ID_BYTES, id, SP_ID_BYTES) != 0 ||
+	    message_bytes < MESSAGE_PREFIX_BYTES || message_bytes > MESSAGE_BYTES_MAX ||
+	    arrival->count - prefix_bytes > message_bytes)
 		return NNG_EPROTO;
-	bytes = malloc(message_bytes + 1);
-	if (!bytes)
+	arrival->prefix_bytes = prefix_bytes;
+	arrival->message_bytes = message_bytes;
+	prefix_bytes += MESSAGE_PREFIX_BYTES;
+	if (arrival->count >= prefix_bytes)
+		return 0;
+	code = receive_some(connection, arrival->first + arrival->count, prefix_bytes - arrival->count,
+	                    prefix_bytes - arrival->count, deadline_ms, &more);
+	arrival->count = prefix_bytes;
+	return code;
+}
+
+/* Bytes of the answer that go on being received from *from, of which some are here. NNG's code. */
+static int answer_take(struct connection *connection, struct arrival *arrival, size_t *from, uint8_t *bytes, size_t count,
+                       int64_t deadline_ms)
+{
+	size_t here = arrival->count - *from;
+
+	if (here > count)
+		here = count;
+	memcpy(bytes, arrival->first + *from, here);
+	*from += here;
+	return here == count ? 0 : receive_all(connection, bytes + here, count - here, deadline_ms);
+}
+
+/* NNG's code. */
+static int answer_receive(struct link *link, struct connection *connection, const struct link_request *request,
+                          const uint8_t id[SP_ID_BYTES], int64_t deadline_ms, struct link_answer *ret_answer)
+{
+	struct arrival arrival;
+	struct link_answer answer;
+	size_t head_bytes, from;
+	int code = answer_begin(link, connection, id, deadline_ms, &arrival);
+
+	if (code)
+		return code;
+	from = arrival.prefix_bytes;
+	head_bytes = MESSAGE_PREFIX_BYTES + message_header_bytes(arrival.first + from);
+	answer.is_placed = request->place && head_bytes + request->place_bytes == arrival.message_bytes;
+	answer.count = answer.is_placed ? head_bytes : arrival.message_bytes;
+	answer.bytes = malloc(answer.count);
+	if (!answer.bytes)
 		return NNG_ENOMEM;
-	code = receive_all(connection, bytes, message_bytes, deadline_ms);
+	code = answer_take(connection, &arrival, &from, answer.bytes, answer.count, deadline_ms);
+	if (code == 0 && answer.is_placed)
+		code = answer_take(connection, &arrival, &from, request->place, request->place_bytes, deadline_ms);
 	if (code) {
-		free(bytes);
+		free(answer.bytes);
 		return code;
 	}
-	*ret_bytes = bytes;
-	*ret_count = message_bytes;
+	*ret_answer = answer;
 	return 0;
 }
 
@@ -355,16 +418,15 @@ static int greet(struct link *link, struct connection *connection, int64_t deadl
 {
 	static const uint8_t id[SP_ID_BYTES] = {0x80, 0, 0, 0};
 	const struct link_request request = {.head = link->options.greeting, .head_bytes = link->options.greeting_bytes};
-	uint8_t *bytes;
-	size_t count;
+	struct link_answer answer;
 	int code = request_send(link, connection, &request, id, deadline_ms);
 
 	if (code == 0)
-		code = answer_receive(link, connection, id, deadline_ms, &bytes, &count);
+		code = answer_receive(link, connection, &request, id, deadline_ms, &answer);
 	if (code)
 		return code;
-	*ret_code = link->options.greeted(bytes, count, reason);
-	free(bytes);
+	*ret_code = link->options.greeted(answer.bytes, answer.count, reason);
+	free(answer.bytes);
 	return 0;
 }
 
@@ -609,8 +671,8 @@ static int exchange_fault(const struct link *link, int code, struct reason *reas
 	return link_fault(link, code, reason);
 }
 
-int link_call(struct link *link, const struct link_request *request, int64_t deadline_ms, uint8_t **ret_bytes,
-              size_t *ret_count, struct reason *reason)
+int link_call(struct link *link, const struct link_request *request, int64_t deadline_ms, struct link_answer *ret_answer,
+              struct reason *reason)
 {
 	uint32_t number = atomic_fetch_add(&link->request_id, 1) | UINT32_C(0x80000000);
 	const uint8_t id[SP_ID_BYTES] = {(uint8_t)(number >> 24), (uint8_t)(number >> 16), (uint8_t)(number >> 8),
@@ -629,7 +691,7 @@ int link_call(struct link *link, const struct link_request *request, int64_t dea
 		code = request_send(link, connection, request, id, deadline_ms);
 		sent = code == 0;
 		if (code == 0)
-			code = answer_receive(link, connection, id, deadline_ms, ret_bytes, ret_count);
+			code = answer_receive(link, connection, request, id, deadline_ms, ret_answer);
 		if (code == 0) {
 			idle_put(link, connection);
 			return 0;

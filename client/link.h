@@ -13,6 +13,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -47,18 +48,28 @@ void link_close(struct link *link);
 /* Waits until a connection can be made. -EACCES when this user may not connect, else STATUS_EAWAY, with what to do. */
 int link_wait(struct link *link, int64_t deadline_ms, struct reason *reason);
 
-/*
- * Sends head and body as one message and waits for the answer, which is the caller's: free(*ret_bytes).
- * STATUS_EAWAY, -EACCES: no connection. STATUS_ETIMEOUT: no answer; the request may have been carried out.
- */
+/* A message to the daemon, of two parts; nothing of it is copied. */
 struct link_request {
 	const uint8_t *head;
 	size_t head_bytes;
 	const uint8_t *body; /* NULL for none */
 	size_t body_bytes;
+	uint8_t *place; /* where the body of the answer is received that has place_bytes; NULL: nowhere else */
+	size_t place_bytes;
 };
-int link_call(struct link *link, const struct link_request *request, int64_t deadline_ms, uint8_t **ret_bytes,
-              size_t *ret_count, struct reason *reason);
+
+struct link_answer {
+	uint8_t *bytes; /* of the whole message, or of what is in front of its body; free */
+	size_t count;
+	bool is_placed; /* the body is in the request's place */
+};
+
+/*
+ * Sends a message and waits for the answer. What is in the place is of no meaning where the answer is not placed.
+ * STATUS_EAWAY, -EACCES: no connection. STATUS_ETIMEOUT: no answer; the request may have been carried out.
+ */
+int link_call(struct link *link, const struct link_request *request, int64_t deadline_ms, struct link_answer *ret_answer,
+              struct reason *reason);
 
 /* "1.5.2" */
 const char *link_nng_version(void);

@@ -5,6 +5,7 @@
 
 #include "client/chunks.h"
 #include "client/gather.h"
+#include "client/pages.h"
 #include "client/range.h"
 #include "client/selection.h"
 #include "client/wait.h"
@@ -101,6 +102,7 @@ struct part {
 	uint64_t offset, bytes;
 	enum dtype wire;       /* in which it travels */
 	uint64_t wire_bytes;   /* of which it has so many */
+	uint8_t *place;        /* borrowed; where it goes; NULL: it is in the answer */
 	const uint8_t *ranges; /* borrowed; the request's body, where it is of several; NULL */
 	size_t range_bytes;
 };
@@ -109,6 +111,8 @@ static int part_ask(const struct reading *reading, const struct part *part, int6
                     struct client_answer *ret_answer, struct reason *reason)
 {
 	struct request request = {.operation = OP_FETCH};
+	const struct client_message message = {.request = &request, .body = part->ranges, .body_bytes = part->range_bytes,
+	                                       .place = part->place, .place_bytes = part->wire_bytes};
 	struct client_answer answer;
 	int code;
 
@@ -117,7 +121,7 @@ static int part_ask(const struct reading *reading, const struct part *part, int6
 	request_set(&request, count, part->bytes);
 	if (part->wire_bytes != part->bytes)
 		request_set(&request, dtype, text_of(dtype_name(part->wire)));
-	code = client_call(reading->client, &request, part->ranges, part->range_bytes, deadline_ms, &answer, reason);
+	code = client_exchange(reading->client, &message, deadline_ms, &answer, reason);
 	if (code)
 		return code;
 	code = client_answer_code(&answer, reason);
@@ -159,17 +163,15 @@ static int range_move(const struct chunks *chunks, uint64_t index, int64_t deadl
 {
 	const struct ranging *ranging = chunks->context;
 	const uint64_t at = index * CHUNK_BYTES_MAX, left = ranging->bytes - at;
-	struct part part = {.offset = ranging->offset + at, .wire = RUNS_AS_KEPT};
+	struct part part = {.offset = ranging->offset + at, .wire = RUNS_AS_KEPT, .place = ranging->target + at};
 	struct client_answer answer;
 	int code;
 
 	part.bytes = part.wire_bytes = left < CHUNK_BYTES_MAX ? left : CHUNK_BYTES_MAX;
 	code = part_fetch(ranging->reading, &part, deadline_ms, &answer, reason);
-	if (code)
-		return code;
-	memcpy(ranging->target + at, answer.body, part.bytes);
-	client_answer_finish(&answer);
-	return 0;
+	if (code == 0)
+		client_answer_finish(&answer);
+	return code;
 }
 
 static int range_read(const struct reading *reading, uint64_t offset, uint64_t bytes, uint8_t *target,
@@ -199,7 +201,7 @@ static int image_map(struct remote_image *image, uint64_t bytes, struct reason *
 	if (image->fd < 0 || ftruncate(image->fd, (off_t)bytes) < 0)
 		return reason_set(reason, -errno, "no memory for an image of %" PRIu64 " bytes: %s", bytes,
 		                  strerrordesc_np(errno));
-	map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, image->fd, 0);
+	map = mmap(pages_place(bytes), bytes, PROT_READ | PROT_WRITE, MAP_SHARED, image->fd, 0);
 	if (map == MAP_FAILED)
 		return reason_set(reason, -errno, "cannot map %" PRIu64 " bytes: %s", bytes, strerrordesc_np(errno));
 	image->map = map;
@@ -219,9 +221,15 @@ static void image_finish(struct remote_image *image)
 /* All of it, as it is. */
 static int image_copy(const struct reading *reading, struct remote_image *image, struct reason *reason)
 {
+	struct pages pages;
 	int code = image_map(image, reading->facts.image_bytes, reason);
 
-	return code ? code : range_read(reading, 0, image->facts.image_bytes, image->map, reason);
+	if (code)
+		return code;
+	pages_begin(&pages, image->map, image->facts.image_bytes);
+	code = range_read(reading, 0, image->facts.image_bytes, image->map, reason);
+	pages_end(&pages);
+	return code;
 }
 
 /* ---- images made of parts --------------------------------------------------------------------------------------- */
@@ -304,15 +312,19 @@ static int parts_fetch(const struct reading *reading, const struct gather *gathe
 		.patient = true,
 		.move = part_move,
 	};
+	struct pages pages;
 	int code = image_map(image, gather->recast->file_bytes, reason);
 
 	if (code)
 		return code;
+	pages_begin(&pages, image->map, image->facts.image_bytes);
 	memcpy(image->map, gather->recast->header, gather->recast->header_bytes);
 	gathering.file = image->map;
 	for (uint64_t i = 0; i < gather->count; i++)
 		chunks.bytes += gather->parts[i].wire_bytes;
-	return chunks_move(&chunks, reason);
+	code = chunks_move(&chunks, reason);
+	pages_end(&pages);
+	return code;
 }
 
 static int image_gather(const struct reading *reading, const char *model, const struct emad_view_options *options,

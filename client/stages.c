@@ -3,6 +3,8 @@
  */
 #include "client/stages.h"
 
+#include "client/pages.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -46,21 +48,6 @@ static int stage_map_check(struct stage_map *map, const struct manifest *manifes
 	return 0;
 }
 
-/*
- * A free address at which huge pages can be mapped; the daemon makes the memory of them where it can. A hint, no more:
- * where another thread takes the place first, the kernel chooses.
- */
-static void *huge_page_place(size_t bytes)
-{
-	const size_t huge_bytes = 2 * 1024 * 1024;
-	void *room = mmap(NULL, bytes + huge_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (room == MAP_FAILED)
-		return NULL;
-	munmap(room, bytes + huge_bytes);
-	return (void *)(((uintptr_t)room + huge_bytes - 1) & ~(uintptr_t)(huge_bytes - 1));
-}
-
 int stage_map_init(struct stage_map *map, int fd, const struct manifest *manifest, struct reason *reason)
 {
 	struct stat facts;
@@ -72,8 +59,7 @@ int stage_map_init(struct stage_map *map, int fd, const struct manifest *manifes
 	if (facts.st_size < (off_t)LAYOUT_PAGE_BYTES)
 		return reason_set(reason, STATUS_ECORRUPT, "the stage segment has %lld bytes, less than a header",
 		                  (long long)facts.st_size);
-	bytes = mmap(huge_page_place((size_t)facts.st_size), (size_t)facts.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-	             0);
+	bytes = mmap(pages_place((size_t)facts.st_size), (size_t)facts.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (bytes == MAP_FAILED)
 		return reason_set(reason, -errno, "cannot map %lld bytes of stages: %s", (long long)facts.st_size,
 		                  strerrordesc_np(errno));

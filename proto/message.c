@@ -514,13 +514,12 @@ struct text text_of(const char *string)
 int message_split(const uint8_t *bytes, size_t count, const uint8_t **ret_header, size_t *ret_header_bytes,
                   const uint8_t **ret_body, size_t *ret_body_bytes, struct reason *reason)
 {
-	size_t header_bytes = 0;
+	size_t header_bytes;
 
 	if (count < MESSAGE_PREFIX_BYTES)
 		return reason_set(reason, STATUS_EPROTOCOL, "a message of %zu bytes, the header size alone takes %d",
 		                  count, MESSAGE_PREFIX_BYTES);
-	for (int i = 0; i < MESSAGE_PREFIX_BYTES; i++)
-		header_bytes = header_bytes << 8 | bytes[i];
+	header_bytes = message_header_bytes(bytes);
 	if (header_bytes > MESSAGE_HEADER_BYTES_MAX)
 		return reason_set(reason, STATUS_ELIMIT, "a message header of %zu bytes, at most %d are allowed",
 		                  header_bytes, MESSAGE_HEADER_BYTES_MAX);

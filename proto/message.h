@@ -213,6 +213,12 @@ int reply_encode(const struct reply *reply, uint8_t *bytes, size_t capacity, siz
 /* The text of a NUL-terminated string. */
 struct text text_of(const char *string);
 
+/* What a message's first MESSAGE_PREFIX_BYTES say: the bytes of the header behind them. */
+static inline size_t message_header_bytes(const uint8_t *prefix)
+{
+	return (size_t)prefix[0] << 24 | (size_t)prefix[1] << 16 | (size_t)prefix[2] << 8 | prefix[3];
+}
+
 /*
  * Splits a whole message that lies in memory (prefix, header, body). STATUS_EPROTOCOL when the sizes do not add up,
  * STATUS_ELIMIT when the header is larger than allowed.

@@ -1,15 +1,17 @@
 /*
- * Weights by messages: snapshots sent to the daemon in chunks and images fetched from it, against NNG's own REP socket
- * that stores the same bytes and gives them back, in one run.
+ * Weights by messages: snapshots sent to the daemon in chunks and images fetched from it, against NNG's own REQ and REP
+ * sockets that move the same bytes from the same memory into a store and back, in one run.
  *
- * Both are asked by the same stock REQ client with the same messages, DEPTH of them in flight, and the rounds take turns.
  * The peer is a process of its own (this program once more), which copies what comes to its place in a store, and what
- * is asked for out of it.
+ * is asked for out of it; NNG's REQ socket asks it, DEPTH requests at a time. The daemon is sent snapshots in two ways:
+ * by the library's own client, which sends from where the weights are, and by that very REQ socket with the same
+ * messages, which shows what of the difference is the daemon's. The rounds take turns.
  *
  *   bench_network IPC_URL TCP_URL FOLDER STORE_TCP_URL ROUNDS MILLISECONDS
  *                                   one JSON object a line: bytes a second of every round
  *   bench_network --store URL       the peer, until its standard input ends
  */
+#include "client/chunks.h"
 #include "proto/manifest.h"
 #include "proto/message.h"
 
@@ -146,7 +148,8 @@ static pid_t store_start(const char *program, const char *url, int *ret_input)
 
 /* ---- requests -------------------------------------------------------------------------------------------------- */
 
-static uint64_t epoch; /* of the registration */
+static uint64_t epoch;   /* of the registration */
+static uint8_t *weights; /* CHUNK_COUNT chunks */
 
 static struct request request_of(enum operation operation)
 {
@@ -175,15 +178,21 @@ static nng_msg *message_make(const struct request *request, const void *body, si
 	return message;
 }
 
-static nng_msg *chunk_make(uint64_t index)
+static struct request chunk_request(uint64_t index)
 {
-	static const uint8_t zeros[CHUNK_BYTES_MAX];
 	struct request request = request_of(OP_CHUNK);
 
 	request_set(&request, sequence, SEQUENCE);
 	request_set(&request, stage, 0);
 	request_set(&request, offset, index % CHUNK_COUNT * CHUNK_BYTES_MAX);
-	return message_make(&request, zeros, sizeof zeros);
+	return request;
+}
+
+static nng_msg *chunk_make(uint64_t index)
+{
+	struct request request = chunk_request(index);
+
+	return message_make(&request, weights + index % CHUNK_COUNT * CHUNK_BYTES_MAX, CHUNK_BYTES_MAX);
 }
 
 static nng_msg *fetch_make(uint64_t index)
@@ -194,6 +203,17 @@ static nng_msg *fetch_make(uint64_t index)
 	request_set(&request, offset, index % CHUNK_COUNT * CHUNK_BYTES_MAX);
 	request_set(&request, count, CHUNK_BYTES_MAX);
 	return message_make(&request, NULL, 0);
+}
+
+/* The end of the answer to a fetch is its part of the image. */
+static void fetch_take(uint64_t index, nng_msg *answer)
+{
+	size_t bytes = nng_msg_len(answer);
+
+	if (bytes < CHUNK_BYTES_MAX)
+		fail("a fetch", "was refused");
+	memcpy(weights + index % CHUNK_COUNT * CHUNK_BYTES_MAX, (uint8_t *)nng_msg_body(answer) + bytes - CHUNK_BYTES_MAX,
+	       CHUNK_BYTES_MAX);
 }
 
 /* Asks the daemon once; the reply's epoch. */
@@ -271,11 +291,20 @@ static nng_socket connect_to(const char *url)
 
 /* ---- the rounds ------------------------------------------------------------------------------------------------ */
 
+/* Who moves weights in a row, and how. */
+struct side {
+	double (*rate)(const struct side *side, double seconds); /* bytes of weights a second */
+	nng_socket socket;
+	nng_msg *(*make)(uint64_t index);
+	void (*take)(uint64_t index, nng_msg *answer); /* NULL: there is nothing in it */
+	struct emad_client *client;
+};
+
 /* One of the requests in flight. */
 struct asking {
 	nng_ctx context;
 	nng_aio *aio;
-	nng_msg *(*make)(uint64_t index);
+	const struct side *side;
 	bool receiving;
 	double until;
 	uint64_t index;
@@ -286,7 +315,7 @@ struct asking {
 static void asking_send(struct asking *asking)
 {
 	asking->receiving = false;
-	nng_aio_set_msg(asking->aio, asking->make(asking->index));
+	nng_aio_set_msg(asking->aio, asking->side->make(asking->index));
 	asking->index += DEPTH;
 	nng_ctx_send(asking->context, asking->aio);
 }
@@ -294,6 +323,7 @@ static void asking_send(struct asking *asking)
 static void asking_advance(void *argument)
 {
 	struct asking *asking = argument;
+	nng_msg *answer;
 
 	check(nng_aio_result(asking->aio), "a pipelined request");
 	if (!asking->receiving) {
@@ -301,7 +331,10 @@ static void asking_advance(void *argument)
 		nng_ctx_recv(asking->context, asking->aio);
 		return;
 	}
-	nng_msg_free(nng_aio_get_msg(asking->aio));
+	answer = nng_aio_get_msg(asking->aio);
+	if (asking->side->take)
+		asking->side->take(asking->index - DEPTH, answer);
+	nng_msg_free(answer);
 	asking->count++;
 	if (clock_seconds() < asking->until)
 		asking_send(asking);
@@ -309,8 +342,8 @@ static void asking_advance(void *argument)
 		atomic_fetch_sub(asking->left, 1);
 }
 
-/* Bytes of weights a second. */
-static double pipelined(nng_socket socket, nng_msg *(*make)(uint64_t index), double seconds)
+/* By NNG's REQ socket. Bytes of weights a second. */
+static double pipelined(const struct side *side, double seconds)
 {
 	static struct asking askings[DEPTH];
 	double begun = clock_seconds();
@@ -318,8 +351,8 @@ static double pipelined(nng_socket socket, nng_msg *(*make)(uint64_t index), dou
 	atomic_int left = DEPTH;
 
 	for (int i = 0; i < DEPTH; i++) {
-		askings[i] = (struct asking){.make = make, .until = begun + seconds, .index = (uint64_t)i, .left = &left};
-		check(nng_ctx_open(&askings[i].context, socket), "a context");
+		askings[i] = (struct asking){.side = side, .until = begun + seconds, .index = (uint64_t)i, .left = &left};
+		check(nng_ctx_open(&askings[i].context, side->socket), "a context");
 		check(nng_aio_alloc(&askings[i].aio, asking_advance, &askings[i]), "an operation");
 		nng_aio_set_timeout(askings[i].aio, WAIT_MS);
 	}
@@ -337,30 +370,118 @@ static double pipelined(nng_socket socket, nng_msg *(*make)(uint64_t index), dou
 	return (double)count * CHUNK_BYTES_MAX / seconds;
 }
 
-struct pair {
-	nng_socket daemon, peer;
-};
+static int chunk_send(const struct chunks *chunks, uint64_t index, int64_t deadline_ms, struct reason *reason)
+{
+	struct request request = chunk_request(index);
+	struct client_answer answer;
+	int code = client_call(chunks->client, &request, weights + index * CHUNK_BYTES_MAX, CHUNK_BYTES_MAX, deadline_ms,
+	                       &answer, reason);
 
-static void row_measure(const char *row, struct pair pair, nng_msg *(*make)(uint64_t index), int round_count,
-                        double seconds)
+	if (code)
+		return code;
+	code = client_answer_code(&answer, reason);
+	client_answer_finish(&answer);
+	return code;
+}
+
+/* By the library, one snapshot after the other. */
+static double sent(const struct side *side, double seconds)
+{
+	const struct chunks snapshot = {.client = side->client, .end = CHUNK_COUNT, .bytes = CHUNK_COUNT * CHUNK_BYTES_MAX,
+	                                .patient = true, .move = chunk_send};
+	double begun = clock_seconds(), now;
+	struct reason reason = {.text = ""};
+	uint64_t count = 0;
+
+	do {
+		if (chunks_move(&snapshot, &reason) != 0)
+			fail("a snapshot", reason.text);
+		count += CHUNK_COUNT;
+		now = clock_seconds();
+	} while (now - begun < seconds);
+	return (double)count * CHUNK_BYTES_MAX / (now - begun);
+}
+
+/* By the library, whole views one after the other. */
+static double viewed(const struct side *side, double seconds)
+{
+	double begun = clock_seconds(), now;
+	uint64_t count = 0;
+
+	do {
+		struct emad_view *view;
+
+		if (emad_view_open(side->client, "bench", NULL, 0, WAIT_MS, &view) != 0)
+			fail("a view", emad_error());
+		emad_view_close(view);
+		count += CHUNK_COUNT;
+		now = clock_seconds();
+	} while (now - begun < seconds);
+	return (double)count * CHUNK_BYTES_MAX / (now - begun);
+}
+
+static void row_measure(const char *row, const struct side sides[2], int round_count, double seconds)
 {
 	double rates[2][ROUNDS_MAX];
 
 	/* One that is not counted: after a registration the daemon makes its memory's pages huge. */
-	(void)pipelined(pair.daemon, make, seconds);
-	(void)pipelined(pair.peer, make, seconds);
-	for (int round = 0; round < round_count; round++) {
-		rates[0][round] = pipelined(pair.daemon, make, seconds);
-		rates[1][round] = pipelined(pair.peer, make, seconds);
-	}
+	for (int which = 0; which < 2; which++)
+		(void)sides[which].rate(&sides[which], seconds);
+	for (int round = 0; round < round_count; round++)
+		for (int which = 0; which < 2; which++)
+			rates[which][round] = sides[which].rate(&sides[which], seconds);
 	printf("{\"row\": \"%s\"", row);
 	for (int which = 0; which < 2; which++) {
-		printf(", \"%s\": [", which ? "nng_rep0" : "daemon");
+		printf(", \"%s\": [", which ? "nng" : "daemon");
 		for (int i = 0; i < round_count; i++)
 			printf("%s%.1f", i ? ", " : "", rates[which][i]);
 		printf("]");
 	}
 	printf("}\n");
+	fflush(stdout);
+}
+
+/* The same bytes between the same kind of endpoints. */
+struct pair {
+	nng_socket daemon, peer;
+	struct emad_client *client;
+};
+
+static struct pair pair_connect(const char *url, const char *peer_url)
+{
+	struct pair pair = {.daemon = connect_to(url), .peer = connect_to(peer_url)};
+
+	if (emad_client_open(url, WAIT_MS, &pair.client) != 0)
+		fail(url, emad_error());
+	return pair;
+}
+
+static void pair_close(struct pair *pair)
+{
+	emad_client_close(pair->client);
+	nng_close(pair->daemon);
+	nng_close(pair->peer);
+}
+
+static void pair_measure(const struct pair *pair, const char *way, int round_count, double seconds)
+{
+	const struct side peer = {.rate = pipelined, .socket = pair->peer, .make = chunk_make};
+	char row[80];
+
+	snprintf(row, sizeof row, "snapshots over %s", way);
+	row_measure(row, (struct side[]){{.rate = sent, .client = pair->client}, peer}, round_count, seconds);
+	snprintf(row, sizeof row, "snapshots over %s, sent by a stock client", way);
+	row_measure(row, (struct side[]){{.rate = pipelined, .socket = pair->daemon, .make = chunk_make}, peer}, round_count,
+	            seconds);
+}
+
+static void views_measure(const struct pair *pair, int round_count, double seconds)
+{
+	const struct side peer = {.rate = pipelined, .socket = pair->peer, .make = fetch_make, .take = fetch_take};
+
+	row_measure("views over tcp", (struct side[]){{.rate = viewed, .client = pair->client}, peer}, round_count, seconds);
+	row_measure("views over tcp, fetched by a stock client",
+	            (struct side[]){{.rate = pipelined, .socket = pair->daemon, .make = fetch_make, .take = fetch_take}, peer}, round_count, seconds);
 }
 
 static int measure(char **argv, int round_count, double seconds)
@@ -370,21 +491,22 @@ static int measure(char **argv, int round_count, double seconds)
 	int inputs[2], status;
 	pid_t pids[2];
 
-	ipc.daemon = connect_to(argv[1]);
-	tcp.daemon = connect_to(argv[2]);
+	weights = malloc((size_t)CHUNK_COUNT * CHUNK_BYTES_MAX);
+	if (!weights)
+		fail("the weights", "no memory");
+	memset(weights, 0, (size_t)CHUNK_COUNT * CHUNK_BYTES_MAX);
 	snprintf(url, sizeof url, "ipc://%s/store.sock", argv[3]);
 	pids[0] = store_start(argv[0], url, &inputs[0]);
-	ipc.peer = connect_to(url);
 	pids[1] = store_start(argv[0], argv[4], &inputs[1]);
-	tcp.peer = connect_to(argv[4]);
+	ipc = pair_connect(argv[1], url);
+	tcp = pair_connect(argv[2], argv[4]);
 	model_make(ipc.daemon);
-	row_measure("snapshots over ipc, 4 MiB in flight", ipc, chunk_make, round_count, seconds);
-	row_measure("snapshots over tcp, 4 MiB in flight", tcp, chunk_make, round_count, seconds);
-	row_measure("images over tcp, 4 MiB in flight", tcp, fetch_make, round_count, seconds);
-	nng_close(ipc.daemon);
-	nng_close(tcp.daemon);
-	nng_close(ipc.peer);
-	nng_close(tcp.peer);
+	pair_measure(&ipc, "ipc", round_count, seconds);
+	pair_measure(&tcp, "tcp", round_count, seconds);
+	views_measure(&tcp, round_count, seconds);
+	pair_close(&ipc);
+	pair_close(&tcp);
+	free(weights);
 	for (int i = 1; i >= 0; i--) {
 		close(inputs[i]);
 		waitpid(pids[i], &status, 0);

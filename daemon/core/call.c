@@ -107,6 +107,17 @@ static int access_check(struct call *call, const struct message_operation *opera
 	                  who, class, operation->name, class, class);
 }
 
+/*
+ * A service that ends writes what it has, and whoever changes that once more would have it written again. What has begun
+ * is finished.
+ */
+static int ending_check(struct call *call)
+{
+	if (!call->service->stopping || call->retried || message_operations[call->request->operation].access != ACCESS_ADMIN)
+		return 0;
+	return reason_set(&call->reason, STATUS_ESHUTDOWN, "the daemon is shutting down");
+}
+
 int call_handle(struct call *call, const uint8_t *header, size_t header_bytes)
 {
 	struct service *service = call->service;
@@ -121,6 +132,8 @@ int call_handle(struct call *call, const uint8_t *header, size_t header_bytes)
 		                    "'%s' is answered on the attach socket only, because its reply carries a file "
 		                    "descriptor: connect to attach.sock beside this socket",
 		                    message_operations[request.operation].name);
+	if (!result)
+		result = ending_check(call);
 	if (!result)
 		result = handlers[request.operation](call);
 	if (result < 0)

@@ -23,7 +23,7 @@ static const char MANIFEST_NEW[] = ".manifest.json.tmp";
 
 enum {
 	ASIDE_NAME_BYTES = GENERATION_DIRECTORY_BYTES + 32,
-	ASIDE_COUNT_MAX = 100, /* names of the same second */
+	ASIDE_COUNT_MAX = 9999, /* names of the same second */
 };
 
 /* ---- the way there ----------------------------------------------------------------------------------------------- */

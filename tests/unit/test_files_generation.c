@@ -562,6 +562,16 @@ START_TEST(what_goes_aside_in_the_same_second_takes_the_next_name)
 }
 END_TEST
 
+START_TEST(names_of_a_second_are_many)
+{
+	for (int i = 0; i < 300; i++) {
+		write_whole(1);
+		ck_assert_int_eq(order_do(order_make(FILE_DISCARD, 1)), 0);
+	}
+	ck_assert_int_eq(look_unharmed(), 0);
+}
+END_TEST
+
 START_TEST(what_was_abandoned_leaves_nothing)
 {
 	write_whole(1);
@@ -767,6 +777,7 @@ int main(void)
 	tcase_add_test(tcase, another_average_of_the_same_name_moves_the_old_one_aside);
 	tcase_add_test(tcase, what_is_discarded_is_not_found);
 	tcase_add_test(tcase, what_goes_aside_in_the_same_second_takes_the_next_name);
+	tcase_add_test(tcase, names_of_a_second_are_many);
 	tcase_add_test(tcase, what_was_abandoned_leaves_nothing);
 	tcase_add_test(tcase, a_seek_finds_the_newest_of_a_step_or_before_below_its_bound);
 	tcase_add_test(tcase, a_seek_sets_aside_what_is_damaged_and_says_why_beside_it);

@@ -407,6 +407,31 @@ START_TEST(a_model_is_removed_although_its_checkpoints_cannot_be)
 }
 END_TEST
 
+START_TEST(an_end_is_not_put_off_by_who_goes_on_changing_models)
+{
+	uint64_t begun;
+
+	push(1);
+	begun = fake_query(&host, OP_REMOVE, "run42/net");
+	fake_host_expect(&host, begun, 0);
+	fake_trainer_join(&trainer);
+	push(1);
+	(void)fake_query(&host, OP_CHECKPOINT, "run42/net");
+	fake_host_write(&host);
+	begun = fake_query(&host, OP_REMOVE, "run42/net");
+	service_stop(host.service, &host.now);
+	/* What has begun goes on, though nobody waits for it; what is written then is the last. */
+	fake_host_expect(&host, begun, STATUS_ESHUTDOWN);
+	ck_assert_str_eq(order(FILE_DISCARD)->directory, "run42%net");
+	fake_host_write(&host);
+	fake_host_write(&host);
+	ck_assert(service_idle(host.service));
+	fake_host_expect(&host, fake_query(&host, OP_REMOVE, "run42/net"), STATUS_ESHUTDOWN);
+	ck_assert_uint_eq(host.file_count, 0);
+	ck_assert(service_idle(host.service));
+}
+END_TEST
+
 START_TEST(without_a_state_directory_there_are_none)
 {
 	fake_trainer_finish(&trainer);
@@ -789,6 +814,7 @@ int main(void)
 	tcase_add_test(tcase, a_removal_waits_for_the_checkpoint_under_way_and_no_other_begins);
 	tcase_add_test(tcase, a_model_that_is_replaced_while_an_update_waits_for_readers_wants_nothing_more);
 	tcase_add_test(tcase, a_model_is_removed_although_its_checkpoints_cannot_be);
+	tcase_add_test(tcase, an_end_is_not_put_off_by_who_goes_on_changing_models);
 	tcase_add_test(tcase, without_a_state_directory_there_are_none);
 	tcase_add_test(tcase, a_model_comes_back_as_it_was_and_is_continued);
 	tcase_add_test(tcase, what_is_said_of_a_model_after_its_checkpoint_is_written_beside_the_same_averages);

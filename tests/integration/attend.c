@@ -45,6 +45,8 @@ static bool attend(struct inspector *inspector, struct crew *crew)
 			mistake = check(inspector, crew, (pid_t)strtol(line + 6, NULL, 10));
 		else if (strcmp(line, "hold\n") == 0)
 			inspector_hold(inspector);
+		else if (strcmp(line, "store\n") == 0)
+			mistake = inspector_store(inspector, CALL_MAX_MS) ? NULL : inspector->text;
 		else if (strcmp(line, "pause\n") == 0)
 			mistake = crew_pause(crew, true, CALL_MAX_MS) ? NULL : "a trainer does not come to rest";
 		else if (strcmp(line, "resume\n") == 0)
@@ -60,13 +62,33 @@ static bool attend(struct inspector *inspector, struct crew *crew)
 	return false;
 }
 
+/* Nobody has pushed yet since the host is back. */
+static bool look(const char *url, const char *directory, const char *end)
+{
+	struct inspector inspector = {.crew = NULL};
+	struct crew crew;
+	bool good;
+
+	crew_open(&crew, directory);
+	good = inspector_init(&inspector, &crew, url) == 0;
+	if (!good)
+		answer(emad_error(), &inspector);
+	else if (!inspector_recover(&inspector, strcmp(end, "cut") == 0, CALL_MAX_MS)) {
+		answer(inspector.text, &inspector);
+		good = false;
+	}
+	inspector_finish(&inspector);
+	crew_finish(&crew);
+	return good;
+}
+
 int attend_main(int argc, char **argv)
 {
 	struct inspector inspector = {.crew = NULL};
 	struct crew crew;
 	bool good;
 
-	if (argc < 5)
+	if (argc < 5 || (argc > 5 && !look(argv[2], argv[3], argv[5])))
 		return EXIT_FAILURE;
 	crew_start(&crew, argv[3], argv[2], strtoull(argv[4], NULL, 0), CREW_TRAINERS | CREW_READERS);
 	good = crew_begins(&crew, CALL_MAX_MS) && inspector_init(&inspector, &crew, argv[2]) == 0;

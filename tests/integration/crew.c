@@ -492,13 +492,18 @@ int crew_main(int argc, char **argv)
 	return atomic_load(&member.ledger->failed) ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+static void ledger_place(const char *directory, int index, const char *role, char path[LEDGER_PATH_BYTES])
+{
+	snprintf(path, LEDGER_PATH_BYTES, "%s/ledger-%d-%s", directory, index, role);
+}
+
 static struct ledger *member_start(struct crew *crew, int index, const char *directory, const char *url,
                                    const char *role, unsigned kind, uint32_t rank, uint64_t seed)
 {
 	char path[LEDGER_PATH_BYTES], numbers[3][24];
 	const char *arguments[] = {"--crew", role, path, url, numbers[0], numbers[1], numbers[2], NULL};
 
-	snprintf(path, sizeof(path), "%s/ledger-%d-%s", directory, index, role);
+	ledger_place(directory, index, role, path);
 	snprintf(numbers[0], sizeof(numbers[0]), "%u", kind);
 	snprintf(numbers[1], sizeof(numbers[1]), "%u", rank);
 	snprintf(numbers[2], sizeof(numbers[2]), "%" PRIu64, seed + (unsigned)index);
@@ -524,6 +529,19 @@ void crew_start(struct crew *crew, const char *directory, const char *url, uint6
 		crew->passer = member_start(crew, index++, directory, url, "passer", SAMPLE_KIND_COUNT, 0, seed);
 	if (which & CREW_CHANGER)
 		crew->changer = member_start(crew, index++, directory, url, "changer", 0, 0, seed);
+}
+
+void crew_open(struct crew *crew, const char *directory)
+{
+	char path[LEDGER_PATH_BYTES];
+	int index = 0;
+
+	*crew = (struct crew){.passer = NULL};
+	for (unsigned kind = 0; kind < SAMPLE_KIND_COUNT; kind++)
+		for (uint32_t rank = 0; rank < sample_kinds[kind].world; rank++, index++) {
+			ledger_place(directory, index, "trainer", path);
+			crew->trainers[kind][rank] = crew->ledgers[index] = ledger_open(path);
+		}
 }
 
 bool crew_begins(struct crew *crew, int timeout_ms)

@@ -37,6 +37,9 @@ enum { CREW_TRAINERS = 1, CREW_READERS = 2, CREW_PASSER = 4, CREW_CHANGER = 8, C
 /* Starts them, with ledgers in the directory. Where there are some, trainers go on behind the last step in them. */
 void crew_start(struct crew *crew, const char *directory, const char *url, uint64_t seed, unsigned which);
 
+/* What the trainers of an earlier crew have left in the directory; nobody is started. */
+void crew_open(struct crew *crew, const char *directory);
+
 /* Waits until all of them have done something. False, with a sentence on the error stream, when they do not. */
 bool crew_begins(struct crew *crew, int timeout_ms);
 

@@ -23,9 +23,9 @@ int inspector_init(struct inspector *inspector, struct crew *crew, const char *u
 	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++) {
 		int code = sample_init(&inspector->wholes[k], &sample_kinds[k], 0, 1);
 
-		inspector->found[k] = calloc(LEDGER_STEP_MAX, 1);
-		if (code || !inspector->found[k])
-			return code ? code : -ENOMEM;
+		if (code)
+			return code;
+		inspector->found[k] = crew->trainers[k][0] ? crew->trainers[k][0]->found : NULL;
 		for (uint32_t p = 0; p < sample_kinds[k].profile_count; p++)
 			reference_init(&inspector->references[k][p], &sample_kinds[k], p);
 	}
@@ -37,10 +37,8 @@ void inspector_finish(struct inspector *inspector)
 	for (int i = 0; i < INSPECTOR_HELD_MAX; i++)
 		emad_view_close(inspector->held[i]);
 	emad_client_close(inspector->client);
-	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++) {
+	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++)
 		sample_finish(&inspector->wholes[k]);
-		free(inspector->found[k]);
-	}
 	*inspector = (struct inspector){.crew = NULL};
 }
 
@@ -282,6 +280,17 @@ static bool profile_check(struct inspector *inspector, uint32_t kind, uint32_t p
 	return inspector->text[0] == '\0';
 }
 
+static bool kind_check(struct inspector *inspector, uint32_t kind, uint64_t step, int timeout_ms)
+{
+	const uint32_t count = sample_kinds[kind].profile_count;
+
+	/* The last of them is the newest snapshot: what is unknown is known by then. */
+	for (uint32_t p = 1; p <= count && step > 0; p++)
+		if (!profile_check(inspector, kind, p % count, step, timeout_ms))
+			return false;
+	return true;
+}
+
 bool inspector_check(struct inspector *inspector, int timeout_ms)
 {
 	uint64_t steps[SAMPLE_KIND_COUNT];
@@ -289,14 +298,58 @@ bool inspector_check(struct inspector *inspector, int timeout_ms)
 	inspector->text[0] = '\0';
 	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++)
 		steps[k] = ledger_taken(inspector->crew->trainers[k], sample_kinds[k].world);
-	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++) {
-		uint32_t count = sample_kinds[k].profile_count;
+	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++)
+		if (!kind_check(inspector, k, steps[k], timeout_ms))
+			return false;
+	return true;
+}
 
-		/* The last of them is the newest snapshot: what is unknown is known by then. */
-		for (uint32_t p = 1; p <= count && steps[k] > 0; p++)
-			if (!profile_check(inspector, k, p % count, steps[k], timeout_ms))
-				return false;
+/* ---- a host that ends -------------------------------------------------------------------------------------------- */
+
+/* The profiles of a model have been compared, and nobody pushes. */
+static bool kind_recover(struct inspector *inspector, uint32_t kind)
+{
+	const struct sample_kind *of = &sample_kinds[kind];
+	const uint64_t step = inspector->references[kind][0].step;
+
+	for (uint32_t p = 1; p < of->profile_count; p++)
+		if (inspector->references[kind][p].step != step) {
+			say(inspector, "'%s' came back at step %" PRIu64 ", its profile '%s' at step %" PRIu64, of->model, step,
+			    of->profiles[p], inspector->references[kind][p].step);
+			return false;
+		}
+	ledger_lose(inspector->crew->trainers[kind], of->world, step);
+	return true;
+}
+
+bool inspector_recover(struct inspector *inspector, bool was_cut, int timeout_ms)
+{
+	inspector->text[0] = '\0';
+	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++) {
+		struct ledger *const *ranks = inspector->crew->trainers[k];
+		uint64_t step = was_cut ? atomic_load(&ranks[0]->stored) : ledger_taken(ranks, sample_kinds[k].world);
+
+		if (!kind_check(inspector, k, step, timeout_ms) || !kind_recover(inspector, k))
+			return false;
 	}
+	return true;
+}
+
+bool inspector_store(struct inspector *inspector, int timeout_ms)
+{
+	uint64_t steps[SAMPLE_KIND_COUNT];
+
+	/* What was compared is in a version, and no later version is of an earlier step. */
+	if (!inspector_check(inspector, timeout_ms))
+		return false;
+	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++)
+		steps[k] = inspector->references[k][0].step;
+	if (emad_checkpoint(inspector->client, NULL, timeout_ms, NULL) != 0) {
+		say(inspector, "a checkpoint: %s", emad_error());
+		return false;
+	}
+	for (uint32_t k = 0; k < SAMPLE_KIND_COUNT; k++)
+		atomic_store(&inspector->crew->trainers[k][0]->stored, steps[k]);
 	return true;
 }
 

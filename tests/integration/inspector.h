@@ -28,7 +28,7 @@ struct inspector {
 	struct sample wholes[SAMPLE_KIND_COUNT];
 	struct reference references[SAMPLE_KIND_COUNT][SAMPLE_PROFILE_COUNT_MAX];
 	uint64_t versions[SAMPLE_KIND_COUNT]; /* newest that was seen */
-	uint8_t *found[SAMPLE_KIND_COUNT];    /* owned; enum inspector_found by step */
+	uint8_t *found[SAMPLE_KIND_COUNT];    /* borrowed; enum inspector_found by step, of the ledger of rank 0 */
 	struct emad_view *held[INSPECTOR_HELD_MAX];
 	struct sample_values held_values[INSPECTOR_HELD_MAX];
 	uint64_t compared_count;  /* versions */
@@ -51,6 +51,15 @@ bool inspector_meets(struct inspector *inspector, pid_t pid, int timeout_ms);
  * this was called. False: `text` says what is wrong, in which model, at which step.
  */
 bool inspector_check(struct inspector *inspector, int timeout_ms);
+
+/*
+ * The same for what a host has on disk that came back: it must be at a step that is not before any that was acknowledged,
+ * or behind a power cut any that was known to be on disk. What the ledgers have behind it is lost.
+ */
+bool inspector_recover(struct inspector *inspector, bool was_cut, int timeout_ms);
+
+/* Has a checkpoint written, of all that was acknowledged until now. False as above. */
+bool inspector_store(struct inspector *inspector, int timeout_ms);
 
 /* Opens views of every profile, for later. Those that cannot be opened are left out. */
 void inspector_hold(struct inspector *inspector);

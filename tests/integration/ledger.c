@@ -65,6 +65,7 @@ enum ledger_verdict ledger_judge(struct ledger *const *ranks, uint32_t world, ui
 		switch ((enum ledger_entry)atomic_load(&ranks[r]->entries[step])) {
 		case LEDGER_NONE:
 		case LEDGER_REFUSED:
+		case LEDGER_LOST:
 			return LEDGER_OUT;
 		case LEDGER_TRIED:
 			verdict = LEDGER_PERHAPS;
@@ -74,6 +75,13 @@ enum ledger_verdict ledger_judge(struct ledger *const *ranks, uint32_t world, ui
 		}
 	}
 	return verdict;
+}
+
+void ledger_lose(struct ledger *const *ranks, uint32_t world, uint64_t step)
+{
+	for (uint32_t r = 0; r < world; r++)
+		for (uint64_t lost = step + 1; lost <= atomic_load(&ranks[r]->tried); lost++)
+			atomic_store(&ranks[r]->entries[lost], LEDGER_LOST);
 }
 
 uint64_t ledger_taken(struct ledger *const *ranks, uint32_t world)

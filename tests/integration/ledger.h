@@ -22,6 +22,7 @@ enum ledger_entry {
 	LEDGER_TRIED,   /* no answer yet, or none at all: the trainer has gone on without one */
 	LEDGER_TAKEN,   /* accepted, applied, or found to be there already */
 	LEDGER_REFUSED, /* answered, and not taken */
+	LEDGER_LOST,    /* whatever was answered: it went with the host */
 };
 
 /* What a process that is no trainer is at. */
@@ -41,6 +42,7 @@ struct ledger {
 	_Atomic uint64_t pause; /* the step behind which the test wants no other; 0: none */
 	_Atomic uint64_t tried; /* newest step */
 	_Atomic uint64_t taken; /* newest step */
+	_Atomic uint64_t stored; /* newest step that is known to be on disk */
 	_Atomic uint64_t rounds; /* steps taken, versions read, models made, profiles changed */
 	_Atomic uint64_t errors; /* calls that failed on the way */
 	_Atomic uint64_t left;   /* steps that were left without an answer */
@@ -50,6 +52,7 @@ struct ledger {
 	_Atomic uint32_t failed;  /* `text` says what must not happen and did */
 	char text[LEDGER_TEXT_BYTES];
 	_Atomic uint8_t entries[LEDGER_STEP_MAX]; /* enum ledger_entry by step */
+	uint8_t found[LEDGER_STEP_MAX]; /* of rank 0: what versions have shown, by step; the inspector's */
 };
 
 /* Maps the file, which is made if need be; ends the process where that is not possible. */
@@ -66,6 +69,9 @@ __attribute__((format(printf, 2, 3))) void ledger_fail(struct ledger *ledger, co
 enum ledger_verdict { LEDGER_OUT, LEDGER_PERHAPS, LEDGER_IN };
 
 enum ledger_verdict ledger_judge(struct ledger *const *ranks, uint32_t world, uint64_t step);
+
+/* What came behind the step is in no average, and will not be: nobody has it any more. */
+void ledger_lose(struct ledger *const *ranks, uint32_t world, uint64_t step);
 
 /* The newest step that every rank was told to be taken, and all steps before which were tried. */
 uint64_t ledger_taken(struct ledger *const *ranks, uint32_t world);

@@ -416,6 +416,45 @@ START_TEST(a_checkpoint_is_the_whole_average)
 }
 END_TEST
 
+/* Its load dies with it. What was acknowledged behind the checkpoint is gone, and training goes on from there. */
+START_TEST(a_host_comes_back_with_what_was_on_disk_and_no_less)
+{
+	enum { LATE_MS = 300 };
+	uint64_t seed = seed_take("hosts"), stored;
+	const char *mistake;
+
+	stand_load_begin(&stand, stand.harness.url, seed, CREW_TRAINERS);
+	ck_assert_msg(inspector_store(&stand.inspector, STAND_CALL_MAX_MS * process_scale()), "%s", stand.inspector.text);
+	stored = atomic_load(&stand.crew.trainers[0][0]->taken);
+	while (ledger_taken(stand.crew.trainers[0], 1) <= stored)
+		process_sleep_ms(1);
+	inspector_finish(&stand.inspector);
+	crew_finish(&stand.crew);
+	harness_kill(&stand.harness);
+	stand_forget(&stand);
+	harness_start(&stand.harness);
+
+	crew_open(&stand.crew, stand.harness.directory);
+	ck_assert_int_eq(inspector_init(&stand.inspector, &stand.crew, stand.harness.url), 0);
+	/* It was not an orderly end. */
+	ck_assert(!inspector_recover(&stand.inspector, false, LATE_MS));
+	ck_assert_msg(strstr(stand.inspector.text, "no version of step"), "%s", stand.inspector.text);
+	ck_assert_msg(inspector_recover(&stand.inspector, true, LATE_MS), "%s", stand.inspector.text);
+	stored = stand.inspector.references[0][0].step;
+	ck_assert_uint_lt(stored, atomic_load(&stand.crew.trainers[0][0]->taken));
+	ck_assert_uint_eq(ledger_taken(stand.crew.trainers[0], 1), stored);
+	atomic_store(&stand.crew.trainers[0][0]->stored, stored + 1);
+	ck_assert(!inspector_recover(&stand.inspector, true, LATE_MS));
+	inspector_finish(&stand.inspector);
+	crew_finish(&stand.crew);
+
+	stand_load_begin(&stand, stand.harness.url, seed, CREW_TRAINERS);
+	mistake = stand_mistake(&stand);
+	ck_assert_msg(!mistake, "going on from the checkpoint: %s", mistake);
+	stand_load_end(&stand);
+}
+END_TEST
+
 /* ---- the inspector itself ---------------------------------------------------------------------------------------- */
 
 /* What a version of the last step would hold if one step were missing, there twice, or there in some tensors alone. */
@@ -521,6 +560,7 @@ static Suite *crash_suite(void)
 	add(suite, "undisturbed", open_with_checkpoints, without_a_death_everything_agrees);
 	add(suite, "planted", open_without_checkpoints, a_push_that_is_missing_doubled_or_halved_is_named);
 	add(suite, "checkpoint", open_without_checkpoints, a_checkpoint_is_the_whole_average);
+	add(suite, "host", open_without_checkpoints, a_host_comes_back_with_what_was_on_disk_and_no_less);
 	add(suite, "forgotten", open_without_checkpoints, a_daemon_that_forgets_is_found_out);
 	add(suite, "forgetful", open_without_checkpoints, trainers_that_repeat_nothing_are_found_out);
 	add(suite, "ends", open_without_checkpoints, no_end_loses_or_doubles_what_was_acknowledged);

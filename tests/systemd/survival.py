@@ -26,10 +26,12 @@ class Load:
         self.process = None
         self.kept = 0
 
-    def begin(self, host):
+    def begin(self, host, *end):
+        """end: how the host ended on which the last one was."""
         host.run("mkdir", "-p", f"{host.folder}/ledgers")
         self.process = host.open(
             f"{host.folder}/test_crash", "--attend", "ipc:///run/emad/emad.sock", f"{host.folder}/ledgers", str(SEED),
+            *end,
         )
         self.hear()
 
@@ -43,6 +45,11 @@ class Load:
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
         return self.hear()
+
+    def died(self):
+        """With its host."""
+        self.process.stdin.close()
+        self.process.wait(machine.WAIT_SECONDS)
 
     def end(self):
         self.say("end")
@@ -63,13 +70,13 @@ def survives(host, fault, views=True):
     assert not views or (kept_then > kept and revoked_then == revoked), (kept, kept_then, revoked, revoked_then)
 
 
-def the_load_begins(host):
+def the_load_begins(host, *end):
     host.run("systemd-sysusers", "emad.conf")
     host.run("systemd-tmpfiles", "--create", "emad.conf")
     host.write("/etc/emad/emad.conf", SETTINGS)
     host.run("systemctl", "daemon-reload")
     host.run("systemctl", "start", "emad")
-    load.begin(host)
+    load.begin(host, *end)
     load.say(f"check {host.property('MainPID')}")
 
 
@@ -120,16 +127,28 @@ def stored(host):
     return int(host.property("NFileDescriptorStore"))
 
 
-def a_reboot_finds_all_that_was_on_disk(host):
-    """First an orderly end, then the power cut, behind a checkpoint: nothing was acknowledged after that."""
-    for end in (("systemctl", "stop", "emad"), ("emactl", "checkpoint")):
-        load.say("pause")
-        load.say(f"check {host.property('MainPID')}")
-        load.say("end")
-        host.run(*end)
-        host.stop()
-        host.start()
-        the_load_begins(host)
+def reboots(host, end):
+    """With all that runs there."""
+    host.stop()
+    load.died()
+    host.start()
+    the_load_begins(host, end)
+    load.say(f"check {host.property('MainPID')}")
+
+
+def a_reboot_under_load_loses_nothing_that_was_acknowledged(host):
+    for seconds in (0, 0.3, 0.7):
+        time.sleep(seconds)
+        host.run("systemctl", "stop", "emad")
+        reboots(host, "stopped")
+
+
+def nor_does_a_power_cut_what_was_on_disk(host):
+    """Behind a checkpoint under load, and whatever was written later by itself."""
+    for seconds in (0, 0.2, 0.9, 1.6):
+        load.say("store")
+        time.sleep(seconds)
+        reboots(host, "cut")
 
 
 def the_end_is_an_orderly_one(host):
@@ -141,7 +160,7 @@ def the_end_is_an_orderly_one(host):
 TESTS = (
     the_load_begins, a_restart_loses_nothing, signals_that_kill_lose_nothing, nor_does_the_watchdog,
     a_reload_with_a_fault_changes_nothing, nor_does_a_stop_that_gives_the_memory_back,
-    a_reboot_finds_all_that_was_on_disk, the_end_is_an_orderly_one,
+    a_reboot_under_load_loses_nothing_that_was_acknowledged, nor_does_a_power_cut_what_was_on_disk, the_end_is_an_orderly_one,
 )
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -26,10 +27,12 @@ def settings(port, more=""):
 
 
 def expected(steps):
+    """Of a constant decay of 0.5, from the first step on. A snapshot also stands for the steps left out before it."""
     average = None
     for step in steps:
         values = snapshot(step)["w"]
-        average = values if average is None else average + (values - average) * np.float32(0.5)
+        average = values if average is None else average + (values - average) * np.float32(1 - 0.5 ** (step - latest))
+        latest = step
     return average
 
 
@@ -113,6 +116,74 @@ def test_a_daemon_may_die_in_the_middle_of_a_push(tmp_path):
             for name in os.listdir(segments):
                 os.unlink(os.path.join(segments, name))
             os.rmdir(segments)
+
+
+class Training(threading.Thread):
+    """Pushes step after step from elsewhere, and each until it is taken."""
+
+    def __init__(self, port):
+        super().__init__()
+        self._url = f"tcp://127.0.0.1:{port}"
+        self.taken = []  # (step, how often the model had been registered again by then)
+        self.failure = None
+        self.goes_on = True
+
+    def run(self):
+        try:
+            with emad.Client(self._url, 10) as client, client.trainer("net", snapshot(0), profiles=LAST) as trainer:
+                while self.goes_on:
+                    self._push(trainer, len(self.taken) + 1)
+                trainer.flush()
+        except Exception as failure:
+            self.failure = failure
+
+    def _push(self, trainer, step):
+        while True:
+            try:
+                result = trainer.push(step, snapshot(step))
+            except (emad.AwayError, emad.TimeoutError):
+                continue
+            assert result.outcome in ("accepted", "started", "applied"), result
+            self.taken.append((step, trainer.info().restart_count))
+            return
+
+    def reaches(self, step):
+        while len(self.taken) < step:
+            assert self.is_alive(), self.failure
+            time.sleep(0.001)
+
+
+@pytest.mark.parametrize("late", [0, 1, 3], ids=lambda late: f"{late} behind the checkpoint")
+def test_a_power_cut_takes_what_came_behind_the_checkpoint_and_training_elsewhere_goes_on(tmp_path, late):
+    """The daemon's memory is gone, as with its host; its trainer lives."""
+    port = free_port()
+    with running(tmp_path / "run", settings(port, "[checkpoint]\ncheckpoint-interval=0\n")) as daemon:
+        training = Training(port)
+        training.start()
+        try:
+            training.reaches(5)
+            with emad.Client(daemon.url) as local:
+                local.checkpoint("net")
+                stored = local.show("net")["checkpoint"]["step"]
+            assert stored >= 3  # two may be accepted and not averaged yet
+            training.reaches(stored + late)
+            daemon.kill()
+            begun = len(training.taken)
+            daemon.start()
+            training.reaches(begun + 5)
+        finally:
+            training.goes_on = False
+            training.join(60)
+        assert training.failure is None and not training.is_alive(), training.failure
+        before = [step for step, restarts in training.taken if restarts == 0]
+        after = [step for step, restarts in training.taken if restarts == 1]
+        assert before + after == list(range(1, len(training.taken) + 1))
+        # What the trainer still has of the step before is sent again: it is the only one that may be there besides.
+        ways = [list(range(stored + 1)) + [step for step in again if step > stored] + after for again in ([], before[-1:])]
+        with emad.Client(daemon.url) as local, local.view("net", "ema") as view, local.view("net", "last") as last:
+            assert last["w"].tobytes() == snapshot(after[-1])["w"].tobytes()
+            assert view.step == view.updates == after[-1]
+            assert any(view["w"].tobytes() == expected(way).tobytes() for way in ways)
 
 
 def test_a_connection_may_break_while_a_view_is_copied(tmp_path):

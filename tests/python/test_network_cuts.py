@@ -28,7 +28,7 @@ def settings(port, more=""):
 
 def expected(steps):
     """Of a constant decay of 0.5, from the first step on. A snapshot also stands for the steps left out before it."""
-    average = None
+    average = latest = None
     for step in steps:
         values = snapshot(step)["w"]
         average = values if average is None else average + (values - average) * np.float32(1 - 0.5 ** (step - latest))

@@ -44,14 +44,14 @@ def views(quick: bool) -> List[Row]:
     limit = Goal(most=1.0, text="1 ms")
     found = []
     for what, figures in (("median", opens), ("worst", worst)):
-        row = compared("readers", f"open a view of 1 GiB, {what} of {round_count * each}", "ms", figures, peer, loads)
+        row = compared("views", f"open a view of 1 GiB, {what} of {round_count * each}", "ms", figures, peer, loads)
         if what == "worst":
             row.value = max(figures)
             row.ratio, row.quartiles = row.value / row.peer_value, None
         row.goal, row.reached = str(limit), limit.reached(row.value)
         found.append(row)
-    found.append(compared("readers", "open it and make a state_dict", "ms", dicts, peer, loads))
-    found.append(compared("readers", "open it and copy all tensors out", "ms", copies, f"{peer} and copy",
+    found.append(compared("views", "open it and make a state_dict", "ms", dicts, peer, loads))
+    found.append(compared("views", "open it and copy all tensors out", "ms", copies, f"{peer} and copy",
                           copies_loaded))  # fmt: skip
     return found
 

@@ -68,11 +68,11 @@ class Throughput:
                 times.append(case.push()[0])
             if profiles == 4:
                 fours = [4e3 * seconds for seconds in bases]
-                found.append(compared("updates", f"4 profiles at once, {self.label}", "ms", [1e3 * t for t in times],
+                found.append(compared("throughput", f"4 profiles at once, {self.label}", "ms", [1e3 * t for t in times],
                                       "4 x one", fours, Goal(most=0.8)))  # fmt: skip
             else:
                 rates, peers = ([self.count / seconds / 1e9 for seconds in each] for each in (times, bases))
-                found.append(compared("updates", f"BF16 parameters, {self.label}", "G/s", rates, "F32", peers,
+                found.append(compared("throughput", f"BF16 parameters, {self.label}", "G/s", rates, "F32", peers,
                                       Goal(least=1.0)))  # fmt: skip
         case.close()
         return found
@@ -87,7 +87,7 @@ class Throughput:
             peers.append(self.triad.bytes_per_second(self.workers) / 1e9)
             rates.append(moved / case.push()[0] / 1e9)
         name = f"{NAMES[dtype]}, {profiles} profile{'s' if profiles > 1 else ''}, {self.label}"
-        return compared("updates", name, "GB/s", rates, "triad", peers, goal)
+        return compared("throughput", name, "GB/s", rates, "triad", peers, goal)
 
 
 def visible(quick: bool) -> List[Row]:
@@ -115,7 +115,7 @@ def visible(quick: bool) -> List[Row]:
             updates.append((daemon.counters()["apply_us"] - before) / 1e3)
         model.close()
     name = f"doorbell to open view, {count / 1e6:.0f} M parameters"
-    return [compared("readers", name, "ms", waits, "update alone", updates, Goal(most=1.2))]
+    return [compared("visible", name, "ms", waits, "update alone", updates, Goal(most=1.2))]
 
 
 def checkpoints(quick: bool) -> List[Row]:
@@ -203,7 +203,7 @@ def fair(quick: bool) -> List[Row]:
         label = f"{workers} worker{'s' if workers > 1 else ''}"
         for what, figure, goal in (("", statistics.median, Goal(most=2.0)), (", mean", statistics.fmean, None)):
             here, there = ([1e3 * figure(times) for times in some] for some in (beside, alone))
-            found.append(compared("fairness", f"{name}, {label}{what}", "ms", here, "alone", there, goal))
+            found.append(compared("fair", f"{name}, {label}{what}", "ms", here, "alone", there, goal))
     return found
 
 
@@ -297,7 +297,7 @@ def trainer_rows(daemon: Daemon, counts: Tuple[int, ...], total: int, round_coun
             model.close()
     best = min(figures, key=lambda name: statistics.median(figures[name][1:]))
     return [
-        compared("flatness", f"update: {name}", "ns/parameter", figures[name][1:], f"best: {best}", figures[best][1:], FLAT)
+        compared("flat", f"update: {name}", "ns/parameter", figures[name][1:], f"best: {best}", figures[best][1:], FLAT)
         for name in teams
     ]
 
@@ -320,6 +320,6 @@ def flat_rows(daemon: Daemon, cases: Dict[str, tuple], round_count: int) -> List
     for what, figures in (("update", updates), ("push until applied", wholes)):
         best = min(figures, key=lambda name: statistics.median(figures[name][1:]))
         for name in cases:
-            found.append(compared("flatness", f"{what}: {name}", "ns/parameter", figures[name][1:], f"best: {best}",
+            found.append(compared("flat", f"{what}: {name}", "ns/parameter", figures[name][1:], f"best: {best}",
                                   figures[best][1:], FLAT))  # fmt: skip
     return found

@@ -30,7 +30,7 @@ core := $(addprefix daemon/core/, \
 
 edge := $(addprefix daemon/edge/, \
 	accounts attach config_file credentials descriptors files files_generation files_list files_pace files_place \
-	files_way files_write http http_socket log memory memory_directory memory_segment runtime scribe systemd thread_room \
+	files_way files_write http http_socket log memory memory_directory memory_group memory_segment runtime scribe systemd thread_room \
 	token transport transport_body transport_connection transport_flow transport_listener transport_pending \
 	transport_replies waker workers)
 
@@ -165,7 +165,8 @@ test_kernel := $(kernel) proto/dtype
 test_layout := proto/layout proto/status
 test_link := $(addprefix client/, link threads wait) $(addprefix proto/, sp status)
 test_manifest := $(manifest) tests/unit/failing_heap
-test_memory := $(addprefix daemon/edge/, memory memory_directory memory_segment) proto/status
+test_memory := $(addprefix daemon/edge/, memory memory_directory memory_group memory_segment) proto/status
+test_memory_group := daemon/edge/memory_group
 test_memory_kept := $(test_memory)
 test_merge := proto/merge
 test_message := $(addprefix proto/, message name pack status)

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "daemon/edge/accounts.h"
-#include "daemon/edge/memory.h"
+#include "daemon/edge/memory_group.h"
 
 enum { OPTION_KEY_FIRST = 1000, OPTION_CHECK = 500, OPTION_PRINT, OPTION_DEFAULT, OPTION_JSON, OWN_COUNT = 7 };
 

@@ -16,6 +16,7 @@
 
 #include "daemon/core/failpoint.h"
 #include "daemon/edge/memory_directory.h"
+#include "daemon/edge/memory_group.h"
 #include "daemon/edge/memory_segment.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -28,7 +29,6 @@
 enum {
 	HUGE_PAGE_BYTES = 2 * 1024 * 1024, /* smaller segments are not worth it */
 	SPARE_BYTES = 64 * 1024 * 1024,
-	FACTS_BYTES_MAX = 8192, /* of a small file of the kernel's */
 	COLLAPSE_BYTES = 16 * 1024 * 1024, /* at a time, so that orders do not wait long */
 };
 
@@ -59,123 +59,6 @@ struct memory_maker {
 };
 
 /* ---- segments ---------------------------------------------------------------------------------------------------- */
-
-/*
- * What the kernel says in a small file, without a byte from the heap: a limit that was not read for want of memory would
- * be passed. NULL when it cannot be read.
- */
-static const char *file_text(const char *path, char *text, size_t capacity)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	size_t used = 0;
-	ssize_t count = 1;
-
-	if (fd < 0)
-		return NULL;
-	while (count > 0 && used < capacity - 1) {
-		count = read(fd, text + used, capacity - 1 - used);
-		used += count > 0 ? (size_t)count : 0;
-	}
-	close(fd);
-	text[used] = '\0';
-	return used > 0 ? text : NULL;
-}
-
-static const char *line_next(const char *line)
-{
-	const char *end = strchr(line, '\n');
-
-	return end && end[1] ? end + 1 : NULL;
-}
-
-/* The number behind a label in a file of "label: number kB" lines; UINT64_MAX when it is not there. */
-static uint64_t file_number(const char *path, const char *label)
-{
-	char text[FACTS_BYTES_MAX];
-	const char *line = file_text(path, text, sizeof text);
-	size_t label_bytes = strlen(label);
-	uint64_t number = UINT64_MAX;
-
-	for (; line; line = line_next(line))
-		if (strncmp(line, label, label_bytes) == 0 && sscanf(line + label_bytes, "%" SCNu64, &number) == 1)
-			break;
-	return number;
-}
-
-/* The process's control group as its file in /proc has it, "/system.slice/emad.service"; false where it has none. */
-static bool group_find(const char *path, char *group, size_t group_capacity)
-{
-	char text[FACTS_BYTES_MAX];
-	const char *line = file_text(path, text, sizeof text);
-
-	while (line && strncmp(line, "0::/", 4) != 0)
-		line = line_next(line);
-	if (line)
-		snprintf(group, group_capacity, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
-	return line != NULL;
-}
-
-/* Of one group, at its directory. UINT64_MAX where there is no limit. */
-static struct memory_bounds group_bounds(const char *directory)
-{
-	struct memory_bounds bounds = { UINT64_MAX, UINT64_MAX };
-	char path[1100];
-	uint64_t used, cached;
-
-	snprintf(path, sizeof path, "%s/memory.max", directory);
-	bounds.total_bytes = file_number(path, "");
-	snprintf(path, sizeof path, "%s/memory.current", directory);
-	used = file_number(path, "");
-	if (bounds.total_bytes == UINT64_MAX || used == UINT64_MAX)
-		return bounds;
-	/* Files' pages that nobody has touched lately go as soon as their room is wanted. */
-	snprintf(path, sizeof path, "%s/memory.stat", directory);
-	cached = file_number(path, "inactive_file");
-	if (cached != UINT64_MAX)
-		used -= cached < used ? cached : used;
-	bounds.available_bytes = bounds.total_bytes > used ? bounds.total_bytes - used : 0;
-	return bounds;
-}
-
-struct memory_bounds memory_bounds(const char *process, const char *root)
-{
-	struct memory_bounds least = { UINT64_MAX, UINT64_MAX };
-	char group[512], directory[1024];
-
-	if (!group_find(process, group, sizeof group))
-		return least;
-	for (;;) {
-		struct memory_bounds bounds;
-
-		snprintf(directory, sizeof directory, "%s%s", root, group);
-		bounds = group_bounds(directory);
-		if (bounds.total_bytes < least.total_bytes)
-			least.total_bytes = bounds.total_bytes;
-		if (bounds.available_bytes < least.available_bytes)
-			least.available_bytes = bounds.available_bytes;
-		/* Up to the root, which is the container's where there is one. */
-		if (!group[0])
-			return least;
-		*strrchr(group, '/') = '\0';
-	}
-}
-
-uint64_t memory_total_bytes(void)
-{
-	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-	uint64_t group = memory_bounds("/proc/self/cgroup", "/sys/fs/cgroup").total_bytes;
-
-	return host < group ? host : group;
-}
-
-uint64_t memory_available_bytes(void)
-{
-	uint64_t kib = file_number("/proc/meminfo", "MemAvailable:");
-	uint64_t host = kib == UINT64_MAX ? UINT64_MAX : kib * 1024;
-	uint64_t group = memory_bounds("/proc/self/cgroup", "/sys/fs/cgroup").available_bytes;
-
-	return host < group ? host : group;
-}
 
 /* So that the next daemon finds it. The first failure of an order is told with it. */
 static void segment_keep(const struct memory_maker *maker, const struct memory *memory, struct reason *reason)

@@ -77,21 +77,3 @@ struct memory_found {
  */
 int memory_find(struct memory_maker *maker, const struct memory_kept *kept, uint32_t kept_count,
                 struct memory_found *ret_found, struct reason *reason);
-
-/* What control groups let a process have; UINT64_MAX: no limit. */
-struct memory_bounds {
-	uint64_t total_bytes;     /* memory.max */
-	uint64_t available_bytes; /* that are left of it */
-};
-
-/*
- * The narrowest of the group that `process` names, which has the form of /proc/PID/cgroup, and of all groups around it,
- * up to the one at root ("/sys/fs/cgroup"). cgroup v2.
- */
-struct memory_bounds memory_bounds(const char *process, const char *root);
-
-/* The host's memory, or less where a control group's limit says so: what a percentage is of. */
-uint64_t memory_total_bytes(void);
-
-/* Bytes that can be allocated now: the host's free memory, or less where a control group's limit says so. */
-uint64_t memory_available_bytes(void);

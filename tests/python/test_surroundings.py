@@ -372,6 +372,88 @@ def test_a_file_in_place_of_a_socket_is_no_obstacle_or_named(tmp_path, name):
         process.kill()
 
 
+# ---- control groups -------------------------------------------------------------------------------------------------
+
+HOG = """
+import mmap, sys
+memory = mmap.mmap(-1, 1 << 30)
+for at in range(0, 1 << 30, 4096):
+    memory[at] = 1
+"""
+
+
+class Group:
+    """A control group with a limit on memory."""
+
+    def __init__(self, folder, limit, bytes_max):
+        self.folder = folder
+        (folder / limit).write_text(str(bytes_max))
+        self.under = ["sh", "-c", f'echo $$ >{folder}/cgroup.procs && exec "$@"', "sh"]
+
+
+@pytest.fixture
+def grouped():
+    """Makes a group with so many bytes, of whichever version there is."""
+    made = []
+
+    def make(bytes_max):
+        for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+            folder = Path(root) / f"emad-test-{os.getpid()}"
+            try:
+                folder.mkdir()
+            except OSError:
+                continue
+            made.append(folder)
+            if (folder / limit).exists():
+                return Group(folder, limit, bytes_max)
+        pytest.skip("no control group with a limit on memory can be made here")
+
+    yield make
+    for folder in made:
+        due = time.monotonic() + 10
+        while folder.exists() and time.monotonic() < due:
+            try:
+                folder.rmdir()
+            except OSError:  # its last process is not quite gone
+                time.sleep(0.01)
+
+
+def test_what_a_control_group_has_no_room_for_is_refused(tmp_path, grouped, reference):
+    process = DaemonProcess(tmp_path)
+    process.start(under=grouped(96 << 20).under)
+    try:
+        assert "at most 0.1 GiB of shared memory" in process.log(), process.log()
+        with emad.Client(process.url) as client:
+            train(client, reference, 3)
+            with pytest.raises(emad.OutOfMemoryError, match=r"needs \d+ bytes .*, but \d+ of \d{8} \(memory-max\) are left"):
+                client.trainer("large", {"w": np.zeros(16 << 20, np.float32)})
+            train(client, reference, 3)
+            reference.check(client)
+        assert process.stop() == 0
+    finally:
+        process.kill()
+
+
+def test_a_control_group_that_kills_the_daemon_takes_nothing_that_was_on_disk(tmp_path, grouped, reference):
+    process = DaemonProcess(tmp_path)
+    group = grouped(128 << 20)
+    process.start(under=group.under)
+    try:
+        with emad.Client(process.url) as client:
+            train(client, reference, 5)
+            client.checkpoint(NAME)
+        Path(f"/proc/{process.process.pid}/oom_score_adj").write_text("1000")
+        subprocess.run([*group.under, sys.executable, "-c", HOG], capture_output=True, timeout=60)
+        assert process.process.wait(10) == -signal.SIGKILL
+        process.start(under=group.under)
+        with emad.Client(process.url) as client:
+            reference.check(client)
+            train(client, reference, 5)
+            reference.check(client)
+    finally:
+        process.kill()
+
+
 # ---- other settings, other models -----------------------------------------------------------------------------------
 
 

@@ -3,6 +3,8 @@
  */
 #include "daemon/edge/memory.h"
 
+#include "daemon/edge/memory_group.h"
+
 #include <check.h>
 #include <dirent.h>
 #include <errno.h>
@@ -256,75 +258,6 @@ START_TEST(more_than_there_is_is_refused_with_both_numbers)
 }
 END_TEST
 
-static void text_write(const char *folder, const char *name, const char *text)
-{
-	char path[200];
-	FILE *file;
-
-	snprintf(path, sizeof path, "%s/%s", folder, name);
-	file = fopen(path, "we");
-	ck_assert_ptr_nonnull(file);
-	fputs(text, file);
-	fclose(file);
-}
-
-static const struct {
-	const char *process;
-	const char *most[3]; /* memory.max of the root, the slice and the service */
-	uint64_t total, available;
-} groups[] = {
-	/* In memory.current stand 1000 bytes, 200 of which are files' pages. */
-	{ "0::/a.slice/b.service\n", { "max", "max", "5000" }, 5000, 4200 },
-	{ "0::/a.slice/b.service\n", { "max", "4000", "5000" }, 4000, 3200 },
-	{ "0::/a.slice/b.service\n", { "3000", "4000", "max" }, 3000, 2200 },
-	{ "0::/a.slice/b.service\n", { "max", "max", "500" }, 500, 0 },
-	{ "0::/a.slice/b.service\n", { "max", "max", "max" }, UINT64_MAX, UINT64_MAX },
-	{ "0::/a.slice\n", { "max", "4000", "300" }, 4000, 3200 },
-	{ "0::/\n", { "6000", "4000", "300" }, 6000, 5200 },
-	{ "12:memory:/a.slice\n0::/a.slice\n", { "max", "4000", "300" }, 4000, 3200 },
-	{ "0::/not/there\n", { "max", "4000", "300" }, UINT64_MAX, UINT64_MAX },
-	{ "12:memory:/a.slice\n", { "max", "4000", "300" }, UINT64_MAX, UINT64_MAX },
-	{ "", { "max", "4000", "300" }, UINT64_MAX, UINT64_MAX },
-};
-
-START_TEST(the_narrowest_of_the_groups_around_a_process_bounds_its_memory)
-{
-	char folders[3][64] = { "/tmp/emad-groups-XXXXXX" }, process[100];
-	struct memory_bounds bounds;
-
-	ck_assert_ptr_nonnull(mkdtemp(folders[0]));
-	snprintf(folders[1], sizeof folders[1], "%.40s/a.slice", folders[0]);
-	snprintf(folders[2], sizeof folders[2], "%.50s/b.service", folders[1]);
-	for (int i = 0; i < 3; i++) {
-		char text[40];
-
-		ck_assert(i == 0 || mkdir(folders[i], 0700) == 0);
-		snprintf(text, sizeof text, "%s\n", groups[_i].most[i]);
-		text_write(folders[i], "memory.max", text);
-		text_write(folders[i], "memory.current", "1000\n");
-		text_write(folders[i], "memory.stat", "anon 800\ninactive_file 200\n");
-	}
-	text_write(folders[0], "cgroup", groups[_i].process);
-	snprintf(process, sizeof process, "%s/cgroup", folders[0]);
-	bounds = memory_bounds(process, folders[0]);
-	ck_assert_uint_eq(bounds.total_bytes, groups[_i].total);
-	ck_assert_uint_eq(bounds.available_bytes, groups[_i].available);
-	ck_assert_uint_eq(memory_bounds("/not/there", folders[0]).total_bytes, UINT64_MAX);
-	for (int i = 2; i >= 0; i--) {
-		static const char *const names[] = { "memory.max", "memory.current", "memory.stat", "cgroup" };
-
-		for (size_t n = 0; n < sizeof names / sizeof names[0]; n++) {
-			char path[120];
-
-			snprintf(path, sizeof path, "%s/%s", folders[i], names[n]);
-			(void)unlink(path);
-		}
-		ck_assert_int_eq(rmdir(folders[i]), 0);
-	}
-	ck_assert_uint_ge(memory_total_bytes(), memory_available_bytes());
-}
-END_TEST
-
 START_TEST(what_was_made_of_an_order_that_fails_is_given_back)
 {
 	int before = fd_count();
@@ -401,8 +334,6 @@ int main(void)
 	tcase_add_test(tcase, a_reader_of_another_uid_cannot_open_it_for_writing);
 	tcase_add_test(tcase, orders_come_back_in_their_turn);
 	tcase_add_test(tcase, more_than_there_is_is_refused_with_both_numbers);
-	tcase_add_loop_test(tcase, the_narrowest_of_the_groups_around_a_process_bounds_its_memory, 0,
-	                    sizeof groups / sizeof groups[0]);
 	tcase_add_test(tcase, what_was_made_of_an_order_that_fails_is_given_back);
 	tcase_add_test(tcase, everything_is_given_back);
 	tcase_add_test(tcase, stopping_finishes_what_is_queued_and_gives_back_what_nobody_took);

@@ -49,6 +49,7 @@ struct rank {
 	struct memory stage;       /* its stages; none until the trainer attaches, and after it has gone */
 	bool stage_ordered;
 	uint64_t attached_peer; /* 0: nobody */
+	bool stale_told;        /* that its snapshots are of older steps than the average */
 	bool is_remote;         /* whoever that is shares no memory with the daemon */
 	uint64_t away_due_ms;   /* when a remote trainer that was not heard of is given up; 0: never */
 	struct inflow inflows[STAGE_COUNT_MAX];

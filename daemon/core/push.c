@@ -121,6 +121,26 @@ static bool loss_refuses(struct call *call, struct model *model, uint32_t rank, 
 	return true;
 }
 
+/* Nothing fails: without a word somebody would train on, and wonder why the average stands still. */
+static void stale_tell(struct call *call, struct model *model, uint32_t rank, uint64_t step)
+{
+	const uint64_t *newest = model_newest_step(model);
+	const struct event about = {
+		.severity = EVENT_WARNING,
+		.model = model->name,
+		.step = step,
+		.pid = model->ranks[rank].pid,
+	};
+
+	if (model->ranks[rank].stale_told || !newest)
+		return;
+	model->ranks[rank].stale_told = true;
+	service_event_about(call->service, &about,
+	                    "%s: step %" PRIu64 " of rank %" PRIu32 " is behind step %" PRIu64 ", which is averaged: nothing "
+	                    "changes until training has passed that. Where it began anew, register with resume=never; where "
+	                    "it went back, with start_step and rewind=back", model->name, step, rank, *newest);
+}
+
 /* A push that was not answered before. */
 static int push_take(struct call *call, struct model *model, uint32_t rank, const struct push *push,
                      struct answer *ret_answer)
@@ -166,6 +186,8 @@ static int push_take(struct call *call, struct model *model, uint32_t rank, cons
 	if (error)
 		return error;
 	count_answer(&call->service->counters, ret_answer);
+	if (ret_answer->outcome == OUTCOME_STALE)
+		stale_tell(call, model, rank, push->step);
 	model_stage_mirror(model, rank, ret_answer->stage);
 	service_touch(call->service, model);
 	return 0;

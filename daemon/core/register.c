@@ -275,6 +275,7 @@ static void rank_claim(struct call *call, struct model *model, struct wish *wish
 	struct rank *rank = &model->ranks[wish->rank];
 
 	rank->attached_peer = 0;
+	rank->stale_told = false;
 	rank->is_remote = false;
 	rank->away_due_ms = 0;
 	rank->stage_ordered = false;

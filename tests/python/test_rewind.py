@@ -1,5 +1,7 @@
 """Going back to an older checkpoint, and averages that were made elsewhere."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -28,7 +30,12 @@ def test_steps_that_are_averaged_already_are_stale_unless_something_is_said(clie
     trained(client, name, 4)
     with client.trainer(name, weights(0), profiles=HALF, start_step=2) as trainer:
         assert trainer.last_step == 4
-        assert trainer.push(3, weights(9), wait=True).outcome == "stale"
+        with pytest.warns(RuntimeWarning, match="step 2 .*is behind what is averaged already.*resume='never'.*rewind='back'"):
+            assert trainer.push(2, weights(9), wait=True).outcome == "stale"
+        with warnings.catch_warnings(record=True) as repeated:
+            warnings.simplefilter("always")
+            assert trainer.push(3, weights(9), wait=True).outcome == "stale"
+        assert not repeated
         assert trainer.push(4, weights(9), wait=True).outcome == "duplicate"
         assert trainer.push(5, weights(1), wait=True).outcome == "applied"
     assert value_of(client, name) == 1 - 0.5**5

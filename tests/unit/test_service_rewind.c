@@ -120,8 +120,13 @@ START_TEST(without_a_word_older_steps_are_stale)
 {
 	averaged(1);
 	rejoin(12, _i ? "refuse" : NULL);
+	host.event_count = 0;
+	push(11, 100, "stale");
+	ck_assert_uint_eq(host.event_count, 1);
+	says(host.event, "net: step 11 of rank 0 is behind step 13, which is averaged: nothing changes until");
 	push(12, 100, "stale");
 	push(13, 100, "duplicate");
+	ck_assert_uint_eq(host.event_count, 1);
 	ck_assert_float_eq(fake_average(&host, "net", NULL), 2);
 	ck_assert_uint_eq(counters()->rewinds, 0);
 	push(14, 0, "applied");

@@ -9,6 +9,7 @@ import operator
 import os
 import threading
 import time
+import warnings
 import weakref
 from ctypes import byref, c_char_p, c_double, c_uint64, c_void_p, pointer
 from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence
@@ -119,6 +120,7 @@ class Trainer:
         self._library = _library.load()
         self._lock = threading.RLock()
         self._in_flight = False  # a copy by the library's thread may still be reading
+        self._stale_told = False
         self._late: Optional[Error] = None  # the failure of an asynchronous push that nobody has been told of
         self._sources = _sources_of(tensors)
         self._pointers = (c_void_p * max(1, len(self._sources)))()
@@ -383,8 +385,17 @@ class Trainer:
                 handle, step_number(step), self._pointers, flags, milliseconds(timeout), byref(result)
             )
         )
+        outcome = _library.OUTCOMES[result.outcome]
+        if outcome == "stale" and not self._stale_told:
+            self._stale_told = True
+            warnings.warn(
+                f"emad: step {step} of '{self.model}' is behind what is averaged already: nothing changes until training "
+                "has passed that; resume='never' begins anew, start_step and rewind='back' go back",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         return PushResult(
-            _library.OUTCOMES[result.outcome],
+            outcome,
             result.step,
             result.version,
             result.refusal.decode(errors="replace"),

@@ -1,5 +1,6 @@
 """Going back to a version in memory or on disk: exactly that average, under load, and whatever dies."""
 
+import contextlib
 import json
 import random
 import subprocess
@@ -383,11 +384,8 @@ def test_kills_leave_the_old_average_or_the_new_one(own, survives, tmp_path):
             later = served(client)[0]
 
             def ask():
-                with emad.Client(own.url, timeout=2) as other:
-                    try:
-                        other.rollback(NAME, 10)
-                    except (emad.Error, OSError):
-                        pass
+                with contextlib.suppress(emad.Error, OSError), emad.Client(own.url, timeout=2) as other:
+                    other.rollback(NAME, 10)
 
             asker = threading.Thread(target=ask)
             asker.start()

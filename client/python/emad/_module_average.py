@@ -15,7 +15,7 @@ import torch
 
 from ._average import Average
 from ._errors import ManifestError
-from ._modules import Places, Swapped, canonical_name, default_name, stamp, unwrap
+from ._modules import Places, Swapped, canonical_name, check_first, default_name, stamp, unwrap
 
 
 class Mirror:
@@ -36,6 +36,7 @@ class ModuleAverage(Average):
         # In a tuple: a module must not become a child of a drop-in that is a module itself.
         self._model_seen = (model,)
         inner = unwrap(model)
+        check_first(model)
         self._connect(Places(inner), default_name=lambda: default_name(type(inner).__name__), **arguments)
 
     def _follow(self, model: torch.nn.Module) -> None:

@@ -20,6 +20,22 @@ WRAPPER_PARTS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_chec
 _names_given: Dict[str, int] = {}
 
 
+def check_first(model: torch.nn.Module) -> None:
+    """Of the processes of DistributedDataParallel, which all hold the same weights, the first alone averages them.
+
+    A second one under the same name would take the model over from it, in the middle of the training.
+    """
+    while isinstance(model, torch.nn.Module):
+        if isinstance(model, torch.nn.parallel.DistributedDataParallel):
+            rank = torch.distributed.get_rank(model.process_group)
+            if rank > 0:
+                raise ValueError(
+                    f"this is rank {rank} of DistributedDataParallel, whose weights are those of rank 0: that alone "
+                    "averages them. Write `ema = ModelEMA(...) if torch.distributed.get_rank() == 0 else None`"
+                )
+        model = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
+
+
 def unwrap(model: torch.nn.Module) -> torch.nn.Module:
     """The module inside DataParallel, DistributedDataParallel and torch.compile."""
     if not isinstance(model, torch.nn.Module):

@@ -20,20 +20,13 @@ WRAPPER_PARTS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_chec
 _names_given: Dict[str, int] = {}
 
 
-def check_first(model: torch.nn.Module) -> None:
-    """Of the processes of DistributedDataParallel, which all hold the same weights, the first alone averages them.
-
-    A second one under the same name would take the model over from it, in the middle of the training.
-    """
-    while isinstance(model, torch.nn.Module):
-        if isinstance(model, torch.nn.parallel.DistributedDataParallel):
-            rank = torch.distributed.get_rank(model.process_group)
-            if rank > 0:
-                raise ValueError(
-                    f"this is rank {rank} of DistributedDataParallel, whose weights are those of rank 0: that alone "
-                    "averages them. Write `ema = ModelEMA(...) if torch.distributed.get_rank() == 0 else None`"
-                )
-        model = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
+def _layers(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """The model and what is inside its wrappers, from the outermost on."""
+    wrappers = (torch.nn.parallel.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    inner: Any = model
+    while isinstance(inner, torch.nn.Module):
+        yield inner
+        inner = inner.module if isinstance(inner, wrappers) else getattr(inner, "_orig_mod", None)
 
 
 def unwrap(model: torch.nn.Module) -> torch.nn.Module:
@@ -41,12 +34,24 @@ def unwrap(model: torch.nn.Module) -> torch.nn.Module:
     if not isinstance(model, torch.nn.Module):
         kind = f"{type(model).__module__}.{type(model).__qualname__}"
         raise TypeError(f"model is a {kind}; a torch.nn.Module is accepted")
-    wrappers = (torch.nn.parallel.DataParallel, torch.nn.parallel.DistributedDataParallel)
-    while True:
-        inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", None)
-        if not isinstance(inner, torch.nn.Module):
-            return model
-        model = inner
+    *_, inner = _layers(model)
+    return inner
+
+
+def check_first(model: torch.nn.Module) -> None:
+    """Of the processes of DistributedDataParallel, which all hold the same weights, the first alone averages them.
+
+    A second one under the same name would take the model over from it, in the middle of the training.
+    """
+    for layer in _layers(model):
+        if not isinstance(layer, torch.nn.parallel.DistributedDataParallel):
+            continue
+        rank = torch.distributed.get_rank(layer.process_group)
+        if rank > 0:
+            raise ValueError(
+                f"this is rank {rank} of DistributedDataParallel, whose weights are those of rank 0: that alone averages "
+                "them. Write `ema = ModelEMA(...) if torch.distributed.get_rank() == 0 else None`"
+            )
 
 
 def canonical_name(name: str) -> str:

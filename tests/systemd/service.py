@@ -96,7 +96,9 @@ def the_journal_tells_of_models(host):
     train(host, "run/a", 9)
     host.run("journalctl", "--sync")
     lines = host.run("journalctl", "-o", "json", "-u", "emad", "EMAD_MODEL=run/a").stdout.splitlines()
-    assert json.loads(lines[-1])["EMAD_STEP"] == "5", lines[-1]
+    registered, behind = (json.loads(line) for line in lines[-2:])
+    assert registered["EMAD_STEP"] == "5", registered
+    assert behind["EMAD_STEP"] == "1" and behind["PRIORITY"] == "4" and "behind step 5" in behind["MESSAGE"], behind
     host.run("journalctl", "--update-catalog")
     explained = host.run("journalctl", "-x", "-u", "emad", f"MESSAGE_ID={MESSAGE_REGISTERED}").stdout
     assert "A trainer has registered run/a" in explained, explained
